@@ -1,0 +1,55 @@
+# The same targets for a person, for CI and for hooks. A bare machine needs Python 3.11+ and make.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
+BIN := .venv/bin
+DATA ?=
+# Two threads a core cost six times the CPU of one.
+export OMP_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+export DO_NOT_TRACK = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo ui test check bench lock clean
+
+setup: .venv/.installed
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@# Without bytecode every process pays seconds for imports.
+	$(BIN)/python -m compileall -q .venv/lib mlops_assets >/dev/null || true
+	@touch $@
+
+demo: setup  ## All products, all countries, raw to predictions (DATA=folder for published files)
+	$(BIN)/mlops-assets demo $(if $(DATA),--data "$(DATA)")
+
+ui: setup  ## Dagster and MLflow in the browser, with warm workers
+	$(BIN)/mlops-assets up
+
+test: check  ## Lint, types, contracts and every test
+	$(BIN)/python -m pytest
+
+check: setup  ## Lint, types, import contracts, definitions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/dg check yaml
+	$(BIN)/dg check defs
+
+bench: setup  ## Measurements: ratios within one run
+	$(BIN)/python -m benchmarks
+
+lock: setup  ## Write requirements.lock again from pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
+		--output-file requirements.lock
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,1 @@
+"""Products: one folder each, with `defs.yaml`, a contract and a feature function."""

@@ -1,0 +1,1 @@
+"""Cancellations of hotel bookings by the guests' country, in 37 countries."""

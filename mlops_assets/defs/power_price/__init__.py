@@ -1,0 +1,1 @@
+"""Next-day wholesale electricity prices in 31 countries."""

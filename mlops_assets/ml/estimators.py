@@ -1,0 +1,112 @@
+"""The few estimators of our own: plain scikit-learn classes, saved with the models.
+
+The one module of `ml` that imports scikit-learn at its top; import it inside functions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
+
+from mlops_assets.errors import TrainingError
+
+
+class FrameEncoder(TransformerMixin, BaseEstimator):
+    """Turn a frame of features into a matrix of float64, by column name.
+
+    Numbers and booleans pass through; text becomes a code (or one column per value), in order of
+    frequency. Rare, unknown and missing values have no code: NaN (or zeros everywhere).
+
+    Args:
+        max_categories: values of a text column that get a code; the others are rare.
+        one_hot: one column of 0 and 1 per value instead of one column of codes.
+    """
+
+    def __init__(self, max_categories: int = 100, one_hot: bool = False) -> None:
+        self.max_categories = max_categories
+        self.one_hot = one_hot
+
+    def fit(self, X: pd.DataFrame, y: object = None) -> Self:
+        """Learn the column names and the values of text columns."""
+        del y
+        self.columns_ = [str(name) for name in X.columns]
+        self.values_ = {
+            name: _frequent(X[name], self.max_categories)
+            for name in self.columns_
+            if not types.is_numeric_dtype(X[name].dtype)
+        }
+        self.n_features_in_ = len(self.columns_)
+        return self
+
+    def transform(self, X: pd.DataFrame) -> np.ndarray:
+        """Matrix of shape (rows, features), or more columns when one-hot.
+
+        Raises:
+            TrainingError: a feature the model was trained on is missing.
+        """
+        missing = [name for name in self.columns_ if name not in X.columns]
+        if missing:
+            raise TrainingError(
+                f"The model needs the features {', '.join(missing)}, which the rows do not have.",
+                stored="Nothing was predicted.",
+                way_out="Build the features with the code version the model was trained with, "
+                "or train again.",
+                culprits={"features": missing},
+            )
+        blocks = [self._block(name, X[name]) for name in self.columns_]
+        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(X), 0))
+
+    def _block(self, name: str, values: pd.Series) -> np.ndarray:
+        if name not in self.values_:
+            return values.to_numpy(dtype="float64", na_value=np.nan)[:, None]
+        index = pd.Index(self.values_[name], dtype="object")
+        codes = index.get_indexer(pd.Index(values.astype("object")))
+        if self.one_hot:
+            return (codes[:, None] == np.arange(len(index))[None, :]).astype("float64")
+        return np.where(codes < 0, np.nan, codes)[:, None]
+
+
+class OffsetRegressor(RegressorMixin, BaseEstimator):
+    """Learn the difference of the label from one feature, and add the feature again.
+
+    Args:
+        regressor: any regressor that takes a frame.
+        offset: the feature; where it is missing, so is the prediction.
+    """
+
+    def __init__(self, regressor: Any = None, offset: str = "") -> None:
+        self.regressor = regressor
+        self.offset = offset
+
+    def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
+        """Fit the inner regressor on the rows that have the offset."""
+        offset = self._offset(X)
+        usable = np.isfinite(offset)
+        self.regressor_: Any = clone(self.regressor)
+        self.regressor_.fit(X[usable], np.asarray(y)[usable] - offset[usable])
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: pd.DataFrame) -> np.ndarray:
+        """Predictions in the label's unit, shape (rows,)."""
+        return self.regressor_.predict(X) + self._offset(X)
+
+    def _offset(self, X: pd.DataFrame) -> np.ndarray:
+        if self.offset not in X:
+            raise TrainingError(
+                f"The model's offset {self.offset} is not among the features.",
+                way_out=f"Name one of {', '.join(map(str, X.columns))}.",
+                culprits={"offset": self.offset},
+            )
+        return X[self.offset].to_numpy(dtype="float64", na_value=np.nan)
+
+
+def _frequent(values: pd.Series, limit: int) -> list[str]:
+    """Up to `limit` values, the most frequent first; equally frequent ones by name."""
+    counts = values.astype("object").value_counts()
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    return [str(value) for value, count in ordered if count > 0][:limit]

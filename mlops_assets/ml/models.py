@@ -1,0 +1,166 @@
+"""Fit a candidate on a features frame and predict with it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.errors import ConfigurationError, TrainingError
+from mlops_assets.ml.features import feature_columns
+from mlops_assets.spec import CandidateSpec, Task
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A fitted estimator and what it needs to be used.
+
+    Args:
+        name: of the candidate.
+        estimator: scikit-learn estimator; takes a frame with the feature columns, in any order.
+        features: the feature columns it was fitted on, in order.
+        task: regression or classification.
+        rows: training rows.
+    """
+
+    name: str
+    estimator: Any
+    features: tuple[str, ...]
+    task: Task
+    rows: int
+
+
+def fit(candidate: CandidateSpec, rows: pd.DataFrame, task: Task, seed: int) -> FittedModel:
+    """Fit one candidate on labelled rows of a features frame.
+
+    Raises:
+        TrainingError: no rows, labels of one value, or the estimator raised.
+        ConfigurationError: the candidate's estimator or parameters do not exist.
+    """
+    features = feature_columns(rows)
+    label = rows["label"].to_numpy(dtype="float64")
+    _require_learnable(candidate, label)
+    estimator = build_estimator(candidate, task, seed, _text_columns(rows[features]))
+    target = label.astype("int64") if task == "classification" else label
+    try:
+        estimator.fit(rows[features], target)
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"Candidate {candidate.name} could not be fitted on {len(rows)} rows: "
+            f"{type(error).__name__}: {error}.",
+            culprits={"candidate": candidate.name},
+        ) from error
+    return FittedModel(candidate.name, estimator, tuple(features), task, len(rows))
+
+
+def predict(model: FittedModel, features: pd.DataFrame, task: Task) -> np.ndarray:
+    """Predictions of shape (rows,): values in the label's unit, or probabilities of class 1.
+
+    Raises:
+        TrainingError: a feature the model was trained on is missing.
+    """
+    missing = [name for name in model.features if name not in features]
+    if missing:
+        raise TrainingError(
+            f"Model {model.name} needs the features {', '.join(missing)}, which the rows do not "
+            "have.",
+            stored="Nothing was predicted.",
+            way_out="Build the features with the code the model was trained with, or train again.",
+            culprits={"features": missing},
+        )
+    if features.empty:
+        return np.empty(0)
+    inputs = features[list(model.features)]
+    if task == "classification":
+        return np.asarray(model.estimator.predict_proba(inputs)[:, 1], dtype="float64")
+    return np.asarray(model.estimator.predict(inputs), dtype="float64")
+
+
+def build_estimator(candidate: CandidateSpec, task: Task, seed: int, text: list[int]) -> Any:
+    """The unfitted estimator with its preprocessing inside.
+
+    Args:
+        candidate: estimator, parameters and offset.
+        task: decides whether an offset is possible.
+        seed: random state of the estimator unless its parameters give one.
+        text: positions of the text features.
+    """
+    from sklearn.pipeline import make_pipeline
+
+    from mlops_assets.ml.estimators import FrameEncoder, OffsetRegressor
+
+    core = _core(candidate, seed)
+    if text and _native_categories(core):
+        core.set_params(categorical_features=text)
+    steps: list[Any] = [FrameEncoder(one_hot=bool(text) and not _native_categories(core))]
+    if not _takes_missing(core):
+        steps += _complete_and_scaled()
+    pipeline = make_pipeline(*steps, core)
+    if candidate.offset is None:
+        return pipeline
+    if task != "regression":
+        raise ConfigurationError(
+            f"Candidate {candidate.name} has an offset, which only regression knows.",
+            way_out="Remove `offset`.",
+        )
+    return OffsetRegressor(pipeline, candidate.offset)
+
+
+def _require_learnable(candidate: CandidateSpec, label: np.ndarray) -> None:
+    values = np.unique(label)
+    if len(values) > 1 and np.isfinite(label).all():
+        return
+    if not len(label):
+        problem = "there are no labelled rows"
+    elif not np.isfinite(label).all():
+        problem = f"{int((~np.isfinite(label)).sum())} of {len(label)} rows have no label"
+    else:
+        problem = f"all {len(label)} labels are {values[0]:g}"
+    raise TrainingError(
+        f"Candidate {candidate.name} cannot learn: {problem}.",
+        way_out="More history is needed; until then the pooled model or the baseline serves.",
+        culprits={"candidate": candidate.name, "rows": len(label)},
+    )
+
+
+def _core(candidate: CandidateSpec, seed: int) -> Any:
+    module, _, name = candidate.estimator.rpartition(".")
+    try:
+        core = getattr(importlib.import_module(module), name)(**candidate.params)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"Candidate {candidate.name}: {candidate.estimator} with {candidate.params} cannot be "
+            f"made: {error}.",
+            way_out="Name a scikit-learn estimator class and its constructor parameters.",
+            culprits={"candidate": candidate.name},
+        ) from error
+    if "random_state" in core.get_params() and "random_state" not in candidate.params:
+        core.set_params(random_state=seed)
+    return core
+
+
+def _native_categories(core: Any) -> bool:
+    return "categorical_features" in core.get_params()
+
+
+def _takes_missing(core: Any) -> bool:
+    from sklearn.utils import get_tags
+
+    return bool(get_tags(core).input_tags.allow_nan)
+
+
+def _complete_and_scaled() -> list[Any]:
+    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import StandardScaler
+
+    return [SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()]
+
+
+def _text_columns(frame: pd.DataFrame) -> list[int]:
+    numeric = [pd.api.types.is_numeric_dtype(dtype) for dtype in frame.dtypes]
+    return [place for place, is_number in enumerate(numeric) if not is_number]

@@ -1,0 +1,55 @@
+"""Time-ordered split in which no label leaks across a cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.spec import SplitSpec
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a features frame by their use; `final` overlaps `train` and `validation`.
+
+    Args:
+        train: labels known when the validation window starts.
+        validation: events of the validation window with labels known before the holdout.
+        final: every row whose label is known before the holdout; what the served model learns.
+        holdout: labelled events from the start of the holdout on.
+        open: rows whose label is not known yet.
+    """
+
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    final: pd.DataFrame
+    holdout: pd.DataFrame
+    open: pd.DataFrame
+
+
+def split(features: pd.DataFrame, spec: SplitSpec) -> Split:
+    """Cut a features frame by event time and purge by label time.
+
+    A row is trained on only if its label was known when the next part starts: rows whose event
+    is before a cut and whose label matures after it belong to neither side of that cut.
+    """
+    validation_from = pd.Timestamp(spec.validation_from)
+    holdout_from = pd.Timestamp(spec.holdout_from)
+    event, matures = features["event_time"], features["label_time"]
+    known = features["label"].notna()
+    started = event >= pd.Timestamp(spec.train_from) if spec.train_from else known | ~known
+    before_validation = (event < validation_from) & (matures <= validation_from)
+    before_holdout = (event < holdout_from) & (matures <= holdout_from)
+
+    def rows(mask: pd.Series) -> pd.DataFrame:
+        return features[np.asarray(mask)].reset_index(drop=True)
+
+    return Split(
+        train=rows(known & started & before_validation),
+        validation=rows(known & (event >= validation_from) & before_holdout),
+        final=rows(known & started & before_holdout),
+        holdout=rows(known & (event >= holdout_from)),
+        open=rows(~known),
+    )

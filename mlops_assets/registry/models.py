@@ -1,0 +1,354 @@
+"""Registered models and their aliases: one registered model a country.
+
+`<product>.<COUNTRY>` holds the versions of a country, `<product>.pooled` those of the pooled model.
+Aliases: `champion` is in use, `previous` was before it, `challenger` is the newest candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.errors import RegistryError
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
+    from mlflow.tracking import MlflowClient
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+CHALLENGER = "challenger"
+POOLED = "pooled"
+
+TRUSTED_PREFIXES: tuple[str, ...] = ("sklearn.", "numpy.", "mlops_assets.ml.estimators.")
+"""A model made of other types is neither logged nor loaded.
+
+The list inside the model's own MLmodel file is no boundary: whoever writes the model writes it.
+"""
+DIGEST_TAG = "mlops_assets.sha256"
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One registered version; `kind` is `local` or `pooled`, `run_id` the MLflow run it is from."""
+
+    name: str
+    version: str
+    uri: str
+    run_id: str
+    kind: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A fitted estimator and the feature columns it takes."""
+
+    estimator: Any
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoggedModel:
+    """A model stored with a training run, not yet registered."""
+
+    uri: str
+    digest: str
+
+
+class Registry:
+    """The models of this project in one MLflow backend.
+
+    Args:
+        tracking_uri: SQLAlchemy URL of the MLflow database, or a tracking server.
+        artifact_root: folder or object-store prefix of model files.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.artifact_root = artifact_root
+
+    def initialise(self) -> None:
+        """Create the database once, whatever the number of processes that start together.
+
+        Raises:
+            RegistryError: the backend does not answer.
+        """
+        database = _sqlite_path(self.tracking_uri)
+        if database is None:
+            self._probe()
+        elif not database.exists():
+            self._create(database)
+
+    def experiment(self, product: str) -> str:
+        """Id of the product's experiment, made at need with its artifacts under our root."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        found = client.get_experiment_by_name(product)
+        if found is not None:
+            return found.experiment_id
+        location = f"{self.artifact_root.rstrip('/')}/{product}"
+        try:
+            return client.create_experiment(product, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            again = client.get_experiment_by_name(product)  # another process was first
+            assert again is not None
+            return again.experiment_id
+
+    def register(
+        self,
+        product: str,
+        country: str,
+        logged: LoggedModel,
+        *,
+        run_id: str,
+        kind: str,
+        tags: Mapping[str, str],
+    ) -> ModelVersion:
+        """Add a version and name it challenger; the champion stays who it is."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        name = registered_name(product, country)
+        try:
+            client.create_registered_model(name, tags={"product": product, "country": country})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        all_tags = {**tags, "kind": kind, DIGEST_TAG: logged.digest}
+        made = client.create_model_version(
+            name, source=logged.uri, run_id=run_id, tags=all_tags, await_creation_for=0
+        )
+        client.set_registered_model_alias(name, CHALLENGER, made.version)
+        return _record(made, all_tags)
+
+    def promote(self, version: ModelVersion) -> None:
+        """Make `version` the champion; the champion so far becomes `previous`.
+
+        The champion alias moves last: a crash in between leaves the old champion in use.
+        """
+        client = self._client()
+        current = self.by_alias(version.name, CHAMPION)
+        if current is not None and current.version == version.version:
+            return
+        if current is not None:
+            client.set_registered_model_alias(version.name, PREVIOUS, current.version)
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Write tags on a registered version."""
+        client = self._client()
+        for key, value in tags.items():
+            client.set_model_version_tag(version.name, version.version, key, value)
+
+    def champion(self, product: str, country: str) -> ModelVersion | None:
+        """The version in use in a country, None when none was promoted yet."""
+        return self.by_alias(registered_name(product, country), CHAMPION)
+
+    def champions(self, product: str) -> dict[str, ModelVersion]:
+        """The champions of every country of a product, by country; one query, not one a country."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            models = client.search_registered_models(f"name LIKE '{product}.%'", max_results=_PAGE)
+        except MlflowException as error:
+            raise RegistryError(
+                f"The model registry {self.tracking_uri} does not answer: {error}."
+            ) from error
+        held = [(model, (model.aliases or {}).get(CHAMPION)) for model in models]
+        return {
+            model.tags.get("country", ""): _record(client.get_model_version(model.name, number))
+            for model, number in held
+            if number is not None
+        }
+
+    def version(self, name: str, number: str) -> ModelVersion:
+        """One registered version by name and number."""
+        return _record(self._client().get_model_version(name, number))
+
+    def by_alias(self, name: str, alias: str) -> ModelVersion | None:
+        """The version an alias names, None when model or alias do not exist."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _record(self._client().get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+                return None
+            raise RegistryError(
+                f"The model registry did not answer for {name}@{alias}: {error}.",
+                way_out=f"Check that {self.tracking_uri} can be reached and run again.",
+            ) from error
+
+    def load(self, version: ModelVersion) -> LoadedModel:
+        """The fitted estimator of a version, after its digest and types were checked.
+
+        Raises:
+            RegistryError: files are gone or were changed, or hold types that are not trusted.
+        """
+        import mlflow
+        from mlflow import artifacts, sklearn
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        mlflow.set_registry_uri(self.tracking_uri)
+        try:
+            folder = Path(artifacts.download_artifacts(version.uri))
+        except Exception as error:
+            raise _unusable(version, f"its files cannot be read ({error})") from error
+        features = _verify(version, folder)
+        return LoadedModel(sklearn.load_model(str(folder)), features)
+
+    def _client(self) -> MlflowClient:
+        from mlflow.tracking import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+
+    def _probe(self) -> None:
+        try:
+            self._client().search_experiments(max_results=1)
+        except Exception as error:
+            raise RegistryError(
+                f"The model registry {self.tracking_uri} does not answer: {error}.",
+                way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
+            ) from error
+
+    def _create(self, database: Path) -> None:
+        from filelock import FileLock
+
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{database}.lock"):
+            if database.exists():
+                return
+            # Under a temporary name until it is whole: MLflow's migrations take seconds, and
+            # a second process must never meet half a schema.
+            partial = database.with_suffix(".partial")
+            partial.unlink(missing_ok=True)
+            _create_schema(partial)
+            partial.rename(database)
+
+
+def _create_schema(database: Path) -> None:
+    # In a process of its own: MLflow keeps engines open for as long as a process lives.
+    code = (
+        "import sys; from mlflow.tracking import MlflowClient; "
+        "MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    )
+    command = [sys.executable, "-c", code, f"sqlite:///{database}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RegistryError(
+            f"MLflow could not create {database}: {done.stderr.strip()[-300:]}",
+            way_out="Check that the folder can be written and run again.",
+        )
+    connection = sqlite3.connect(database)
+    connection.execute("pragma journal_mode=wal")  # a fifth faster with several writers
+    connection.close()
+
+
+def registered_name(product: str, country: str) -> str:
+    """`<product>.<COUNTRY>` with characters MLflow refuses written as `~XX`, reversibly."""
+    encoded = re.sub(
+        r"[^A-Za-z0-9_-]",
+        lambda found: "".join(f"~{byte:02X}" for byte in found.group().encode()),
+        country,
+    )
+    return f"{product}.{encoded}"
+
+
+def log_model(model: Any, example_input: Any, example_output: Any, name: str) -> LoggedModel:
+    """Store an estimator in the active MLflow run with skops and its signature.
+
+    Raises:
+        RegistryError: the estimator holds types outside `TRUSTED_PREFIXES`.
+    """
+    import skops.io
+    from mlflow import artifacts, sklearn
+    from mlflow.models import infer_signature
+
+    content = skops.io.dumps(model)
+    types = skops.io.get_untrusted_types(data=content)
+    if strangers := untrusted(types):
+        raise RegistryError(
+            f"The model holds types that are not trusted: {', '.join(strangers)}.",
+            stored="The model was not logged.",
+            way_out="Use scikit-learn estimators, or add the package to TRUSTED_PREFIXES.",
+        )
+    info = sklearn.log_model(
+        model,
+        name=name,
+        serialization_format="skops",
+        skops_trusted_types=types,
+        pip_requirements=_requirements(),
+        signature=infer_signature(example_input, example_output),
+        pyfunc_predict_fn="predict_proba" if hasattr(model, "predict_proba") else "predict",
+    )
+    folder = Path(artifacts.download_artifacts(info.model_uri))
+    return LoggedModel(uri=info.model_uri, digest=_digest(folder))
+
+
+def untrusted(types: Sequence[str]) -> list[str]:
+    """Those of the type names that no trusted prefix covers."""
+    return [name for name in types if not name.startswith(TRUSTED_PREFIXES)]
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    return [f"{name}=={version(name)}" for name in ("scikit-learn", "skops", "pandas", "numpy")]
+
+
+def _verify(version: ModelVersion, folder: Path) -> tuple[str, ...]:
+    """Names of the inputs of the model in `folder`, if it is the one that was registered."""
+    from mlflow.models import Model
+
+    if _digest(folder) != version.tags.get(DIGEST_TAG):
+        raise _unusable(version, "its file is not the one that was registered")
+    description = Model.load(str(folder))
+    flavor = description.flavors.get("sklearn", {})
+    if flavor.get("serialization_format") != "skops":
+        raise _unusable(version, "it is not stored with skops")
+    if strangers := untrusted(flavor.get("skops_trusted_types") or []):
+        raise _unusable(version, f"it holds types that are not trusted: {', '.join(strangers)}")
+    if description.signature is None:
+        raise _unusable(version, "it has no signature")
+    return tuple(str(name) for name in description.signature.inputs.input_names())
+
+
+def _unusable(version: ModelVersion, reason: str) -> RegistryError:
+    return RegistryError(
+        f"{version.name} version {version.version} cannot be used: {reason}.",
+        stored="Nothing was written; the champion alias is as it was.",
+        way_out="Train the country again, or restore the file under the model's artifact folder.",
+    )
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
+
+
+def _record(made: MlflowModelVersion, tags: Mapping[str, str] | None = None) -> ModelVersion:
+    found = dict(made.tags if tags is None else tags)
+    return ModelVersion(
+        name=made.name,
+        version=str(made.version),
+        uri=made.source or "",
+        run_id=made.run_id or "",
+        kind=found.get("kind", ""),
+        tags=found,
+    )
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

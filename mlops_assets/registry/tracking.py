@@ -1,0 +1,128 @@
+"""One MLflow run per Dagster training run, opened through dagster-mlflow when training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from mlops_assets.registry.models import LoggedModel, Registry, log_model
+
+_MAX_PARAM = 500  # characters MLflow keeps of a parameter's value on every backend
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """An open MLflow run."""
+
+    run_id: str
+    experiment_id: str
+    url: str
+    uri: str
+
+    def log(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Write parameters and metrics in one batch; a metric that is not a number is left out."""
+        import time
+
+        from mlflow.entities import Metric, Param
+        from mlflow.tracking import MlflowClient
+
+        now = int(time.time() * 1000)
+        MlflowClient(tracking_uri=self.uri).log_batch(
+            self.run_id,
+            metrics=[Metric(k, v, now, 0) for k, v in metrics.items() if v == v],
+            params=[Param(k, str(v)[:_MAX_PARAM]) for k, v in params.items()],
+        )
+
+    def log_text(self, text: str, artifact: str) -> None:
+        """Store a text (JSON, SVG, markdown) under a path among the run's artifacts."""
+        from mlflow.tracking import MlflowClient
+
+        MlflowClient(tracking_uri=self.uri).log_text(self.run_id, text, artifact)
+
+    def log_model(
+        self, model: Any, inputs: Any, outputs: Any, *, name: str = "model"
+    ) -> LoggedModel:
+        """Store an estimator under a name, with the signature of these inputs and outputs."""
+        return log_model(model, inputs, outputs, name)
+
+
+class MlflowRegistry(dg.ConfigurableResource):
+    """The model registry and the training runs of this Dagster deployment."""
+
+    tracking_uri: str
+    artifact_root: str
+    ui_url: str
+
+    _context: dg.InitResourceContext | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Remember the Dagster run; nothing of MLflow is touched until a step trains."""
+        self._context = context
+
+    def registry(self) -> Registry:
+        """The registered models and aliases."""
+        registry = Registry(self.tracking_uri, self.artifact_root)
+        registry.initialise()
+        return registry
+
+    @contextmanager
+    def training_run(
+        self, product: str, name: str, tags: Mapping[str, str]
+    ) -> Iterator[TrackedRun]:
+        """The MLflow run of this Dagster run, ended when the block ends whatever happens.
+
+        A warm process executes many Dagster runs: a run left open would swallow the next one's
+        parameters.
+        """
+        import mlflow
+
+        context = self._context
+        assert context is not None, "used outside a Dagster run"
+        experiment_id = self.registry().experiment(product)
+        _end_stray_run()
+        config = {
+            "experiment_name": product,
+            "mlflow_tracking_uri": self.tracking_uri,
+            "env": {},
+            "extra_tags": {**tags, "mlflow.runName": name},
+        }
+        with _dagster_mlflow(context.replace_config(config)):
+            active = mlflow.active_run()
+            assert active is not None
+            status = "FAILED"
+            try:
+                yield self._tracked(active.info.run_id, experiment_id)
+                status = "FINISHED"
+            finally:
+                mlflow.end_run(status)
+
+    def run_url(self, run_id: str, experiment_id: str) -> str:
+        """Where the MLflow UI shows a run."""
+        return f"{self.ui_url.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+    def _tracked(self, run_id: str, experiment_id: str) -> TrackedRun:
+        return TrackedRun(
+            run_id, experiment_id, self.run_url(run_id, experiment_id), self.tracking_uri
+        )
+
+
+@contextmanager
+def _dagster_mlflow(context: dg.InitResourceContext) -> Iterator[Any]:
+    """The resource of dagster-mlflow: finds or starts the MLflow run of this Dagster run."""
+    from dagster_mlflow import mlflow_tracking
+
+    # Dagster types a resource function as if it might take no context; this one takes it.
+    generator: Any = mlflow_tracking.resource_fn
+    yield from generator(context)
+
+
+def _end_stray_run() -> None:
+    import mlflow
+
+    while mlflow.active_run() is not None:
+        mlflow.end_run("KILLED")

@@ -1,0 +1,105 @@
+"""What can be wrong with a set-up, each with what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_assets.settings import Settings
+
+_OLDEST, _NEWEST = (3, 11), (3, 13)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was found and, if it is wrong, the way out."""
+
+    check: str
+    ok: bool
+    found: str
+    way_out: str = ""
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every check in turn; a check that cannot be made is a failed one."""
+    checks: dict[str, tuple[Callable[[Settings], str], str]] = {
+        "python": (_python, "Install Python 3.11 to 3.13 and make .venv again (make demo)."),
+        "packages": (_packages, "Install the locked packages again: rm -rf .venv && make demo"),
+        "products": (_products, "Correct the YAML or module it names."),
+        "storage": (_storage, "Set MLOPS_ASSETS_STORAGE to a folder or bucket you may write to."),
+        "registry": (_registry, "Set MLFLOW_TRACKING_URI to a database that answers."),
+        "workspace": (_workspace, "Make location_name and code_location_name `mlops_assets`."),
+    }
+    return [_finding(name, check, way_out, settings) for name, (check, way_out) in checks.items()]
+
+
+def _finding(
+    name: str, check: Callable[[Settings], str], way_out: str, settings: Settings
+) -> Finding:
+    try:
+        return Finding(name, True, check(settings))
+    except Exception as error:  # the edge: a broken set-up is what this looks for
+        return Finding(name, False, f"{type(error).__name__}: {error}", way_out)
+
+
+def _python(settings: Settings) -> str:
+    version = sys.version_info[:2]
+    if not _OLDEST <= version <= _NEWEST:
+        raise RuntimeError(f"Python {version[0]}.{version[1]} is not supported")
+    return f"{version[0]}.{version[1]}"
+
+
+def _packages(settings: Settings) -> str:
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("dagster", "mlflow", "duckdb"))
+
+
+def _products(settings: Settings) -> str:
+    from mlops_assets.components.loading import load_products
+
+    products = load_products(settings.defs)
+    for product in products:
+        product.contract()
+        product.feature_function()
+    return ", ".join(f"{p.name} ({len(p.spec.countries)} countries)" for p in products)
+
+
+def _storage(settings: Settings) -> str:
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(settings.storage)
+    filesystem.makedirs(root, exist_ok=True)
+    probe = f"{root}/.doctor"
+    filesystem.pipe_file(probe, b"ok")
+    filesystem.rm_file(probe)
+    return f"{settings.storage} can be written"
+
+
+def _registry(settings: Settings) -> str:
+    from mlops_assets.registry import Registry
+
+    registry = Registry(settings.mlflow_uri, settings.mlflow_artifacts)
+    registry.initialise()
+    registry.champions("doctor")
+    return f"{settings.mlflow_uri} answers"
+
+
+def _workspace(settings: Settings) -> str:
+    import tomllib
+
+    import yaml
+
+    from mlops_assets.settings import PROJECT_ROOT
+
+    project = tomllib.loads(Path(PROJECT_ROOT / "pyproject.toml").read_text())
+    workspace = yaml.safe_load(Path(PROJECT_ROOT / "workspace.yaml").read_text())
+    names = {
+        project["tool"]["dg"]["project"]["code_location_name"],
+        workspace["load_from"][0]["python_module"]["location_name"],
+    }
+    if len(names) > 1:
+        raise RuntimeError(f"two names of the code location: {', '.join(sorted(names))}")
+    return f"code location {names.pop()}"

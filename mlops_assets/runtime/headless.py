@@ -1,0 +1,234 @@
+"""Native Dagster runs without a daemon, in processes that stay warm.
+
+Every worker process loads the code location once and then executes one run after another. A run
+that fails, or a worker that dies, is that country's failure and nobody else's.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+_REPOSITORY_TAG = ".dagster/repository"
+_ORDER_TAG = "mlops_assets/order"
+_CHECK_EVENT = "ASSET_CHECK_EVALUATION"
+_REPOSITORY = "__repository__@mlops_assets"
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_loaded: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """One Dagster run to execute.
+
+    Attributes:
+        product: name of the product.
+        job: `all`, `train`, `predict` or `pooled`.
+        assets: names of the product's assets to make, a part of the job's.
+        country: partition; None for an asset without countries.
+        countries: first and last of a range of partitions, for one run over all of them.
+        order_id: tag by which the run is found if its worker dies.
+    """
+
+    product: str
+    job: str
+    assets: tuple[str, ...]
+    country: str | None = None
+    countries: tuple[str, str] | None = None
+    order_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.product} {self.country or ('all countries' if self.countries else 'pooled')}"
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        order: what was asked for.
+        run_id: of the Dagster run; "" when the worker died before it began.
+        problems: one sentence for each failed step or gate; empty on success.
+        warnings: checks that did not pass and block nothing.
+        seconds: wall time.
+    """
+
+    order: RunOrder
+    run_id: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def success(self) -> bool:
+        """Whether every step ended well."""
+        return not self.problems
+
+
+class WarmWorkers:
+    """Processes that hold the code location; use as a context manager.
+
+    Args:
+        dagster_home: folder of the Dagster instance.
+        workers: number of processes, at least 1.
+    """
+
+    def __init__(self, dagster_home: Path, workers: int) -> None:
+        self._home = dagster_home
+        self._count = workers
+        self._pools: list[ProcessPoolExecutor] = []
+
+    def __enter__(self) -> WarmWorkers:
+        self._pools = [self._pool() for _ in range(self._count)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
+        """Execute the orders, as many at once as there are workers; outcomes as they come."""
+        waiting: queue.SimpleQueue[RunOrder] = queue.SimpleQueue()
+        for order in orders:
+            waiting.put(order)
+        done: queue.SimpleQueue[RunOutcome] = queue.SimpleQueue()
+        for place in range(min(self._count, len(orders))):
+            threading.Thread(target=self._serve, args=(place, waiting, done), daemon=True).start()
+        for _ in orders:
+            yield done.get()
+
+    def _serve(
+        self,
+        place: int,
+        waiting: queue.SimpleQueue[RunOrder],
+        done: queue.SimpleQueue[RunOutcome],
+    ) -> None:
+        while True:
+            try:
+                order = waiting.get_nowait()
+            except queue.Empty:
+                return
+            done.put(self._execute(place, order))
+
+    def _execute(self, place: int, order: RunOrder) -> RunOutcome:
+        started = time.monotonic()
+        try:
+            return self._pools[place].submit(_execute, order).result()
+        except BrokenProcessPool:
+            self._pools[place] = self._pool()
+            problem = (
+                "the worker process died (killed or out of memory). Nothing half-written is in "
+                "use; run the country again"
+            )
+        except Exception as error:
+            problem = f"the run could not be executed: {type(error).__name__}: {error}"
+        _mark_failed(self._home, order, problem)
+        return RunOutcome(order, "", (problem,), (), time.monotonic() - started)
+
+    def _pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=1,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(str(self._home),),
+        )
+
+
+def _start(dagster_home: str) -> None:
+    """Load code location and instance once for the life of this process."""
+    for name in _ONE_THREAD:  # two processes with a thread a core each cost six times the CPU
+        os.environ[name] = "1"
+    os.environ["DAGSTER_HOME"] = dagster_home
+    import logging
+
+    import dagster as dg
+
+    from mlops_assets.definitions import defs
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    _loaded["defs"] = defs()
+    _loaded["instance"] = dg.DagsterInstance.get()
+
+
+def _execute(order: RunOrder) -> RunOutcome:
+    started = time.monotonic()
+    job = _loaded["defs"].resolve_job_def(f"{order.product}_{order.job}")
+    tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, _ORDER_TAG: order.order_id}
+    if order.countries:
+        tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
+    import dagster as dg
+
+    result = job.execute_in_process(
+        instance=_loaded["instance"],
+        partition_key=order.country,
+        asset_selection=[dg.AssetKey([order.product, asset]) for asset in order.assets],
+        tags=tags,
+        raise_on_error=False,
+    )
+    seconds = time.monotonic() - started
+    problems = tuple(_problems(result))
+    if not result.success and not problems:
+        problems = ("the run failed; its page in the UI has the cause",)
+    return RunOutcome(order, result.run_id, problems, tuple(_warnings(result)), seconds)
+
+
+def _problems(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    failed_checks = [
+        event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.event_type_value == _CHECK_EVENT
+    ]
+    yield from (
+        f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+        for check in failed_checks
+        if not check.passed and check.severity.value == "ERROR"
+    )
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            cause = error.cause if error and error.cause else error
+            text = cause.message.strip() if cause else "failed"
+            if "asset check failed" not in text:
+                yield _plain(text)
+
+
+def _warnings(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    for event in result.all_events:
+        if event.event_type_value == _CHECK_EVENT:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.severity.value == "WARN":
+                yield f"{check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+
+
+def _plain(message: str) -> str:
+    """An error's text without the class path in front."""
+    head, separator, rest = message.partition(": ")
+    is_class = separator and "." in head and " " not in head
+    return rest.strip() if is_class else message
+
+
+def _mark_failed(home: Path, order: RunOrder, problem: str) -> None:
+    """End the run a dead worker left behind, so that the UI does not show it running for ever."""
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        for run in instance.get_runs(dg.RunsFilter(tags={_ORDER_TAG: order.order_id})):
+            if not run.is_finished:
+                instance.report_run_failed(run, problem)

@@ -1,0 +1,1 @@
+"""Readers of what publishers deliver: files in landing folders."""

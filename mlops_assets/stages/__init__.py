@@ -1,0 +1,5 @@
+"""Dagster, thin: one file a stage, each with its assets and their checks."""
+
+from mlops_assets.stages.product import build_product
+
+__all__ = ["build_product"]

@@ -1,0 +1,137 @@
+"""Features: one asset and one pure function, shared by training and prediction."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.ml.features import PointInTime, build_features, check_point_in_time
+from mlops_assets.product import Product
+from mlops_assets.stages.base import (
+    Lineage,
+    Storage,
+    asset_key,
+    country_step,
+    failed,
+    gate,
+    output,
+    passed,
+    path,
+    preview,
+    table,
+)
+from mlops_assets.storage.io_manager import Unchanged
+
+_CHECK = "point_in_time"
+_CHECK_DESCRIPTION = (
+    "Features computed again from history cut off at sampled times, with values known later "
+    "hidden, are the same."
+)
+_GRAIN = (
+    "One row is an entity of the country at an event time with its features and, once mature, its "
+    "label; computed only from what was known at that time."
+)
+_KEY_DESCRIPTIONS = {
+    "entity": "what the prediction is about",
+    "event_time": "when the prediction is made",
+    "label_time": "when the truth is known",
+    "label": "the truth, empty until it is known",
+}
+
+
+def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
+    """`features` of a product with its point-in-time check."""
+    key = asset_key(product, "features")
+
+    @dg.multi_asset(
+        **country_step(product, "features"),
+        ins={"validated": dg.AssetIn(key=asset_key(product, "validated"))},
+        outs={"features": output(product, "features", "features", {"parquet", "pandas"}, _GRAIN)},
+        check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
+    )
+    def features(
+        context: dg.AssetExecutionContext, storage: Storage, validated: pd.DataFrame
+    ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+        country = context.partition_key
+        spec = product.resolved(country)
+        store = storage.store()
+        source = store.current(path(product, "validated"), country)
+        lineage = Lineage(
+            inputs={"validated": source.content_hash if source else ""},
+            code=product.code_version("features"),
+            config=spec.config_hash("source", "features", "target", "seed"),
+        )
+        made = store.current(path(product, "features"), country)
+        if made is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), "features")
+            yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
+            return
+        yield from _compute(product, country, validated, lineage)
+
+    return [features]
+
+
+def _compute(
+    product: Product, country: str, validated: pd.DataFrame, lineage: Lineage
+) -> Iterator[dg.Output | dg.AssetCheckResult]:
+    spec, key = product.resolved(country), asset_key(product, "features")
+    function = product.feature_function()
+    frame = build_features(validated, function, spec.target)
+    result = check_point_in_time(
+        validated, frame, function, spec.source, spec.target, seed=spec.seed
+    )
+    if not result.passed:
+        yield failed(key, _CHECK, _leak(result), _numbers(result))
+        raise dg.Failure(
+            f"{product.name} {country}: {_leak(result)} Nothing was written; correct "
+            f"{spec.features} so that it uses only rows up to the event time."
+        )
+    yield dg.Output(frame, "features", metadata={**lineage.metadata(), **_about_rows(frame)})
+    same = f"{result.checked_rows:,} rows are the same with the future hidden"
+    yield passed(key, _CHECK, same, _numbers(result))
+
+
+def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
+    return {
+        **preview(frame),
+        "dagster/column_schema": _schema(frame),
+        "labelled_rows": int(frame["label"].notna().sum()),
+        "newest_event": str(frame["event_time"].max()),
+    }
+
+
+def _leak(result: PointInTime) -> str:
+    first = result.differing[0]
+    return (
+        f"{result.differences:,} feature values know the future: {first.column} of {first.entity} "
+        f"at {first.event_time} is {first.full!r}, but {first.truncated!r} from what was known "
+        "then."
+    )
+
+
+def _numbers(result: PointInTime) -> dict[str, Any]:
+    differing = pd.DataFrame(
+        [
+            [d.column, d.entity, str(d.event_time), str(d.full), str(d.truncated)]
+            for d in result.differing
+        ],
+        columns=["feature", "entity", "event_time", "with_future", "as_known_then"],
+    )
+    return {
+        "checked_rows": result.checked_rows,
+        "differences": result.differences,
+        "cutoffs": dg.MetadataValue.json([str(cutoff) for cutoff in result.cutoffs]),
+        "differing": table(differing),
+    }
+
+
+def _schema(frame: pd.DataFrame) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                str(name), type=str(dtype), description=_KEY_DESCRIPTIONS.get(str(name), "feature")
+            )
+            for name, dtype in frame.dtypes.items()
+        ]
+    )

@@ -1,0 +1,215 @@
+"""Predictions: the champion, else the baseline, on the rows no model has learned from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.evaluation import baseline_predictions, interval_offsets
+from mlops_assets.ml.models import predict
+from mlops_assets.ml.plots import forecast_against_actual
+from mlops_assets.ml.split import split
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.base import (
+    Lineage,
+    Storage,
+    asset_key,
+    country_step,
+    failed,
+    gate,
+    output,
+    passed,
+    path,
+    preview,
+    svg,
+)
+from mlops_assets.stages.serving import Interval, fitted, interval_of
+from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage.io_manager import Unchanged
+
+_CHECK = "schema_and_range"
+_CHECK_DESCRIPTION = (
+    "There are predictions, one for each entity and time, none empty, each within the range of the "
+    "YAML. If not, the last good predictions stay."
+)
+_GRAIN = (
+    "One row is a prediction for an entity of the country at an event time, with its interval, the "
+    "model that made it and why that one; for every row since the start of the holdout."
+)
+_PLOTTED_ROWS = 120
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who predicts in a country, and why."""
+
+    kind: str
+    version: ModelVersion | None
+    reason: str
+
+
+def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
+    """`predictions` of a product with their check."""
+    key = asset_key(product, "predictions")
+
+    @dg.multi_asset(
+        **country_step(product, "predictions"),
+        ins={"features": dg.AssetIn(key=asset_key(product, "features"))},
+        deps=[asset_key(product, "champion")],
+        outs={"predictions": output(product, "predictions", "predictions", {"parquet"}, _GRAIN)},
+        check_specs=[gate(product, "predictions", _CHECK, _CHECK_DESCRIPTION)],
+    )
+    def predictions(
+        context: dg.AssetExecutionContext,
+        storage: Storage,
+        mlflow: MlflowRegistry,
+        features: pd.DataFrame,
+    ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+        country, store, registry = context.partition_key, storage.store(), mlflow.registry()
+        served = who_serves(product, country, store, registry)
+        lineage = _lineage(product, country, store, served)
+        made = store.current(path(product, "predictions"), country)
+        if made is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), "predictions")
+            yield passed(key, _CHECK, f"nothing new to predict; {made.rows:,} rows as before")
+            return
+        spec = product.resolved(country)
+        frame = _predict(spec, features, served, registry, lineage.inputs["features"])
+        if problem := _problem(frame, spec):
+            yield failed(key, _CHECK, problem)
+            raise dg.Failure(
+                f"{product.name} {country}: {problem}. The last good predictions stay; look at "
+                "`features` and `champion` of the country."
+            )
+        shown = _shown(frame, features, served)
+        yield dg.Output(frame, "predictions", metadata={**lineage.metadata(), **shown})
+        text = f"{len(frame):,} predictions from {frame['prediction'].min():.4g} to "
+        yield passed(key, _CHECK, f"{text}{frame['prediction'].max():.4g}")
+
+    return [predictions]
+
+
+def who_serves(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Served:
+    """The champion of the country; the baseline when none was ever promoted."""
+    version = registry.champion(product.name, country)
+    if version is not None:
+        return Served(version.kind, version, version.tags.get("reason", ""))
+    decisions = store.read_log(path(product, "decisions"), country)
+    if decisions.empty:
+        return Served("baseline", None, "no model was trained in this country yet")
+    return Served("baseline", None, str(decisions["reason"].iloc[-1]))
+
+
+def _lineage(product: Product, country: str, store: SnapshotStore, served: Served) -> Lineage:
+    source = store.current(path(product, "features"), country)
+    return Lineage(
+        inputs={
+            "features": source.content_hash if source else "",
+            "champion": served.version.version if served.version else served.kind,
+        },
+        code=product.code_version("features"),
+        config=product.resolved(country).config_hash(
+            "split", "baselines", "predictions", "task", "target", "seed"
+        ),
+    )
+
+
+def _predict(
+    spec: ProductSpec,
+    features: pd.DataFrame,
+    served: Served,
+    registry: Registry,
+    features_version: str,
+) -> pd.DataFrame:
+    rows = _unseen(spec, features)
+    values, interval = _values(spec, features, rows, served, registry)
+    return pd.DataFrame(
+        {
+            "entity": rows["entity"],
+            "event_time": rows["event_time"],
+            "prediction": values,
+            "lower": values + interval.low,
+            "upper": values + interval.high,
+            "model_kind": served.kind,
+            "model_version": served.version.version if served.version else "",
+            "reason": served.reason,
+            "features_version": features_version,
+        }
+    ).reset_index(drop=True)
+
+
+def _unseen(spec: ProductSpec, features: pd.DataFrame) -> pd.DataFrame:
+    """Rows since the start of the holdout; the newest ones when there are none since then."""
+    rows = features[features["event_time"] >= pd.Timestamp(spec.split.holdout_from)]
+    if len(rows):
+        return rows
+    return features[features["event_time"] == features["event_time"].max()]
+
+
+def _values(
+    spec: ProductSpec,
+    features: pd.DataFrame,
+    rows: pd.DataFrame,
+    served: Served,
+    registry: Registry,
+) -> tuple[np.ndarray, Interval]:
+    if served.version is not None:
+        model = fitted(served.version.name, served.version, spec, registry)
+        return predict(model, rows, spec.task), interval_of(served.version)
+    parts = split(features, spec.split)
+    baseline = spec.baselines[0]
+    history = parts.final if len(parts.final) else features[features["label"].notna()]
+    values = baseline_predictions(baseline, history, rows)
+    if spec.task != "regression":
+        return values, Interval(float("nan"), float("nan"))
+    naive = baseline_predictions(baseline, parts.train, parts.validation)
+    labels = parts.validation["label"].to_numpy()
+    return values, Interval(*interval_offsets(labels, naive, spec.predictions.interval))
+
+
+def _problem(frame: pd.DataFrame, spec: ProductSpec) -> str | None:
+    if frame.empty:
+        return "there is no row to predict"
+    if frame.duplicated(["entity", "event_time"]).any():
+        return "an entity has two predictions for the same time"
+    values, limits = frame["prediction"], spec.predictions
+    if missing := int(values.isna().sum()):
+        return f"{missing:,} of {len(frame):,} predictions are empty"
+    outside = frame[~values.between(limits.minimum, limits.maximum)]
+    if len(outside):
+        worst = outside.loc[(outside["prediction"] - limits.minimum).abs().idxmax()]
+        return (
+            f"{len(outside):,} of {len(frame):,} predictions are outside {limits.minimum:g} to "
+            f"{limits.maximum:g}, such as {worst['prediction']:.4g} for {worst['entity']} at "
+            f"{worst['event_time']}"
+        )
+    return None
+
+
+def _shown(frame: pd.DataFrame, features: pd.DataFrame, served: Served) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        **preview(frame),
+        "model_kind": served.kind,
+        "model_version": served.version.version if served.version else "none",
+        "why_this_model": served.reason,
+    }
+    if frame["lower"].notna().any():
+        shown["forecast_against_actual"] = svg(_plot(frame, features), "forecast and actual")
+    return shown
+
+
+def _plot(frame: pd.DataFrame, features: pd.DataFrame) -> str:
+    keys = ["entity", "event_time"]
+    joined = frame.merge(features[[*keys, "label_time", "label"]], on=keys).tail(_PLOTTED_ROWS)
+    return forecast_against_actual(
+        joined["label_time"],
+        joined["label"],
+        joined["prediction"],
+        joined["lower"],
+        joined["upper"],
+    )

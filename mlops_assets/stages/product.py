@@ -1,0 +1,83 @@
+"""All stages of one product, and the jobs that run them."""
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from mlops_assets.product import Product
+from mlops_assets.stages.base import asset_key, partitions
+from mlops_assets.stages.champions import build_champions
+from mlops_assets.stages.datasets import build_datasets
+from mlops_assets.stages.features import build_features_stage
+from mlops_assets.stages.models import build_models
+from mlops_assets.stages.predictions import build_predictions
+
+DATASETS = ("raw", "validated", "quarantine", "features")
+TRAINING = ("model", "champion")
+PREDICTIONS = ("predictions",)
+JOBS: dict[str, tuple[str, ...]] = {
+    "all": (*DATASETS, *TRAINING, *PREDICTIONS),
+    "train": (*DATASETS, *TRAINING),
+    "predict": (*DATASETS, *PREDICTIONS),
+}
+"""Job: the assets of one country that a run of it makes, in pipeline order."""
+
+
+def build_product(product: Product) -> dg.Definitions:
+    """Assets, checks, jobs and schedule of a product."""
+    models = build_models(product)
+    jobs = [_job(product, name, assets) for name, assets in JOBS.items()]
+    if len(models) > 1:
+        jobs.append(_pooled_job(product))
+    return dg.Definitions(
+        assets=[
+            *build_datasets(product),
+            *build_features_stage(product),
+            *models,
+            *build_champions(product),
+            *build_predictions(product),
+        ],
+        jobs=jobs,
+        schedules=_schedules(product),
+    )
+
+
+def _job(product: Product, name: str, assets: tuple[str, ...]) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        f"{product.name}_{name}",
+        selection=dg.AssetSelection.assets(*(asset_key(product, asset) for asset in assets)),
+        partitions_def=partitions(product),
+        description=f"{', '.join(assets)} of a country, in one run. Launch a backfill for many.",
+        tags={"product": product.name},
+    )
+
+
+def _pooled_job(product: Product) -> UnresolvedAssetJobDefinition:
+    return dg.define_asset_job(
+        f"{product.name}_pooled",
+        selection=dg.AssetSelection.assets(asset_key(product, "pooled_model")),
+        description="Trains the pooled model on the features every country has now.",
+        tags={"product": product.name},
+    )
+
+
+def _schedules(product: Product) -> list[dg.ScheduleDefinition]:
+    """Periodic retraining, a run a country; stopped until a person starts it."""
+    if product.spec.retrain_cron is None:
+        return []
+    job = f"{product.name}_all"
+
+    @dg.schedule(
+        name=f"{product.name}_periodic",
+        job_name=job,
+        cron_schedule=product.spec.retrain_cron,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Asks for one run of every country. Start it with the switch on this page.",
+    )
+    def periodic(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
+        when = context.scheduled_execution_time.isoformat()
+        return [
+            dg.RunRequest(run_key=f"{country}@{when}", partition_key=country)
+            for country in product.spec.countries
+        ]
+
+    return [periodic]

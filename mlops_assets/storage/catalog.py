@@ -1,0 +1,228 @@
+"""SQL over everything stored: a DuckDB view per asset, a schema per product.
+
+A view is fixed to the versions that are current when it is made, so all queries of one connection
+see the same data; connect again to see later versions.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops_assets.errors import StorageError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+    from mlops_assets.storage.snapshots import SnapshotStore
+
+PARTITION_COLUMN = "_country"
+"""First column of every view; a data column of that name becomes `_country_1`."""
+
+# A column that no data has, for DuckDB to say which file a row is from.
+_FILE_COLUMN = "__mlops_assets_file"
+
+
+@dataclass(frozen=True)
+class _View:
+    """A view to be: its name, and the partition of each file under it."""
+
+    schema: str
+    name: str
+    files: Mapping[str, str | None]
+    empty: frozenset[str]
+    """Those of the files that hold no rows."""
+
+    @property
+    def title(self) -> str:
+        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
+
+
+def connect(store: SnapshotStore) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with a view per asset over the current snapshots of all partitions.
+
+    Schema and view are the first and the other parts of the asset key (`power_price.features`;
+    further parts are joined by `_`; an asset of one part is in the schema `main`). The first
+    column is `_country`, null for an asset without partitions. An append-only log is a view under
+    the asset's name, or `<name>_log` where there are snapshots too. A view whose files do not fit
+    together raises when it is queried, and says why.
+    """
+    return _connected(store, _views(store))
+
+
+def write_catalog(store: SnapshotStore, path: str) -> None:
+    """Write a `.duckdb` file with these views, for any client that can read the store's files.
+
+    The file holds views, no rows; write it again to show later versions. An existing file is
+    replaced in one step.
+
+    Raises:
+        StorageError: the store is not local, or the file cannot be written.
+    """
+    import duckdb
+
+    if store.filesystem is not None:
+        raise StorageError(
+            f"A catalog file over {store.uri!r} would need that store's keys in every client.",
+            way_out="Use `connect` or `mlops-assets sql` for object stores.",
+        )
+    temporary = f"{os.path.abspath(path)}.{uuid.uuid4().hex}.tmp"
+    try:
+        with duckdb.connect(temporary) as connection:
+            _create(connection, _views(store))
+        os.replace(temporary, path)
+    except (OSError, duckdb.IOException) as error:
+        raise StorageError(
+            f"The catalog {path!r} could not be written: {error}.",
+            stored="A catalog that was there before is unchanged.",
+            way_out="Check the folder and its free space.",
+        ) from error
+    finally:
+        for left in (temporary, f"{temporary}.wal"):
+            if os.path.exists(left):
+                os.unlink(left)
+
+
+def run_sql(store: SnapshotStore, query: str) -> pd.DataFrame:
+    """The result of a query over the views of `connect`.
+
+    Raises:
+        StorageError: the query names a table that is not there (the message lists those that
+            are), is not valid, or fails.
+    """
+    import duckdb
+
+    views = _views(store)
+    try:
+        with _connected(store, _needed(query, views)) as connection:
+            return connection.execute(query).df()
+    except duckdb.CatalogException as error:
+        raise StorageError(
+            f"The query names something that is not there: {_first_line(error)}.",
+            stored="Nothing was read.",
+            way_out=f"There are: {', '.join(sorted(view.title for view in views)) or 'none yet'}.",
+            culprits={"tables": sorted(view.title for view in views)},
+        ) from error
+    except duckdb.Error as error:
+        raise StorageError(
+            f"The query failed: {_first_line(error)}.",
+            stored="Nothing was changed.",
+            way_out="Correct the query, or materialize what it names again.",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).partition("LINE ")[0].splitlines()).strip()
+
+
+def _needed(query: str, views: Sequence[_View]) -> list[_View]:
+    """Only the views a query names: each one costs opening all of its files.
+
+    A query that names anything else (`show tables`, information_schema) may mean any of them.
+    """
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            named = {name.lower() for name in connection.get_table_names(query)}
+        except duckdb.Error:  # let the real connection say what is wrong, or run what has no tables
+            return list(views)
+    if not named or named - {view.name.lower() for view in views}:
+        return list(views)
+    return [view for view in views if view.name.lower() in named]
+
+
+def _connected(store: SnapshotStore, views: Iterable[_View]) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect()
+    if store.filesystem is not None:
+        connection.register_filesystem(store.filesystem)
+    _create(connection, views)
+    return connection
+
+
+def _views(store: SnapshotStore) -> list[_View]:
+    views: list[_View] = []
+    taken: set[tuple[str, str]] = set()
+    logs: list[_View] = []
+    for asset in store.assets():
+        schema, name = _schema_and_name(asset)
+        current = [store.current(asset, None), *store.current_all(asset).values()]
+        snapshots = [snapshot for snapshot in current if snapshot is not None]
+        if snapshots:
+            files = {snapshot.uri: snapshot.partition for snapshot in snapshots}
+            empty = frozenset(snapshot.uri for snapshot in snapshots if not snapshot.rows)
+            views.append(_View(schema, _free(name, schema, taken), files, empty))
+        if entries := store.log_files(asset):
+            files = {entry.uri: entry.partition for entry in entries}
+            logs.append(_View(schema, name, files, frozenset()))
+    return views + [
+        _View(log.schema, _free(log.name, log.schema, taken), log.files, log.empty) for log in logs
+    ]
+
+
+def _schema_and_name(asset: Sequence[str]) -> tuple[str, str]:
+    product, *rest = asset
+    return (product, "_".join(rest)) if rest else ("main", product)
+
+
+def _free(name: str, schema: str, taken: set[tuple[str, str]]) -> str:
+    """The name, or with `_log` added until it is free (DuckDB ignores case)."""
+    while (schema.lower(), name.lower()) in taken:
+        name = f"{name}_log"
+    taken.add((schema.lower(), name.lower()))
+    return name
+
+
+def _create(connection: duckdb.DuckDBPyConnection, views: Iterable[_View]) -> None:
+    for view in views:
+        connection.execute(f"create schema if not exists {_quoted(view.schema)}")
+        connection.execute(f"create view {view.title} as {_checked_select(connection, view)}")
+
+
+def _checked_select(connection: duckdb.DuckDBPyConnection, view: _View) -> str:
+    """The query of a view, or one that raises: one asset's bad files must not stop the others."""
+    import duckdb
+
+    select = _select(view.files)
+    try:
+        connection.execute(f"explain {select}")
+    except duckdb.Error as error:
+        files = {uri: key for uri, key in view.files.items() if uri not in view.empty}
+        if view.empty and "one non-root column" in str(error):
+            return _checked_select(connection, _View(view.schema, view.name, files, frozenset()))
+        problem = f"{view.title} cannot be queried: {_first_line(error)}"
+        return f"select error({_literal(problem)}) as error"
+    return select
+
+
+def _select(files: Mapping[str, str | None]) -> str:
+    if not files:
+        return f"select null::varchar as {PARTITION_COLUMN} where false"
+    listed = ", ".join(_literal(uri) for uri in files)
+    partitions = {uri: key for uri, key in files.items() if key is not None}
+    return (
+        f"select {_partition_of(partitions)} as {PARTITION_COLUMN}, * exclude ({_FILE_COLUMN}) "
+        f"from read_parquet([{listed}], union_by_name=true, hive_partitioning=false, "
+        f"filename={_literal(_FILE_COLUMN)})"
+    )
+
+
+def _partition_of(files: Mapping[str, str]) -> str:
+    if not files:
+        return "null::varchar"
+    keys = ", ".join(f"{_literal(uri)}: {_literal(key)}" for uri, key in files.items())
+    return f"map {{{keys}}}[{_FILE_COLUMN}]"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

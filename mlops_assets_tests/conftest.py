@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from mlops_assets.components.scaffold import new_product
+from mlops_assets.registry import Registry
+from mlops_assets_tests.platform import Platform, build_platform, generated
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: its migrations take seconds, a copy takes none."""
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{database}", "unused").initialise()
+    return database
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as made:
+        yield made
+
+
+@pytest.fixture
+def make_platform(
+    tmp_path: Path, instance: dg.DagsterInstance, mlflow_template: Path
+) -> Callable[..., Platform]:
+    """A scaffolded product (`parcels`: DEU, FRA, NOR), its YAML changed by text replacements."""
+
+    def make(*changes: tuple[str, str]) -> Platform:
+        folder = new_product("parcels", tmp_path / "defs")
+        text = (folder / "defs.yaml").read_text()
+        for old, new in changes:
+            assert old in text, old
+            text = text.replace(old, new)
+        (folder / "defs.yaml").write_text(text)
+        return build_platform(folder, tmp_path / "home", instance, mlflow_template)
+
+    return make
+
+
+@pytest.fixture
+def platform(make_platform: Callable[..., Platform]) -> Platform:
+    return make_platform()
+
+
+@pytest.fixture
+def sample(platform: Platform) -> pd.DataFrame:
+    """The product's own generated delivery."""
+    return generated(platform)

@@ -1,0 +1,139 @@
+"""A whole platform in a temporary folder: one product, real Dagster instance, real MLflow."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.components.loading import load_product
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry, Registry
+from mlops_assets.runtime.status import CountryStatus, product_status
+from mlops_assets.stages import build_product
+from mlops_assets.stages.base import Storage
+from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage.io_manager import SnapshotIOManager
+
+
+@dataclass
+class Platform:
+    """What a test drives and looks at."""
+
+    product: Product
+    home: Path
+    instance: dg.DagsterInstance
+    defs: dg.Definitions
+    store: SnapshotStore
+    registry: Registry
+
+    @property
+    def landing(self) -> Path:
+        return self.home / "landing" / self.product.name
+
+    def deliver(self, frame: pd.DataFrame, name: str = "delivery.parquet") -> Path:
+        self.landing.mkdir(parents=True, exist_ok=True)
+        target = self.landing / name
+        frame.to_parquet(target)
+        return target
+
+    def run(
+        self, country: str | None, job: str = "all", assets: Sequence[str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """One native run of one country, failing or not."""
+        selection = [dg.AssetKey([self.product.name, name]) for name in assets or ()]
+        return self.defs.resolve_job_def(f"{self.product.name}_{job}").execute_in_process(
+            instance=self.instance,
+            partition_key=country,
+            asset_selection=selection or None,
+            raise_on_error=False,
+        )
+
+    def run_range(self, first: str, last: str) -> dg.ExecuteInProcessResult:
+        """One run of `raw` over many countries, as a backfill launches it."""
+        return self.defs.resolve_job_def(f"{self.product.name}_all").execute_in_process(
+            instance=self.instance,
+            asset_selection=[dg.AssetKey([self.product.name, "raw"])],
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            },
+            raise_on_error=False,
+        )
+
+    def frame(self, asset: str, country: str | None) -> pd.DataFrame:
+        return self.store.read((self.product.name, asset), country)
+
+    def version(self, asset: str, country: str | None) -> str | None:
+        made = self.store.current((self.product.name, asset), country)
+        return made.version if made else None
+
+    def decisions(self, country: str) -> pd.DataFrame:
+        return self.store.read_log((self.product.name, "decisions"), country)
+
+    def status(self) -> dict[str, CountryStatus]:
+        rows = product_status(self.product, self.store, self.registry)
+        return {row.country: row for row in rows}
+
+
+def generated(platform: Platform) -> pd.DataFrame:
+    """The product's own demonstration data, for all its countries."""
+    function = platform.product.sample_function()
+    assert function is not None
+    return function(7)
+
+
+def checks(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """Check evaluations of a run as `asset.check`."""
+    return {
+        f"{event.asset_check_evaluation_data.asset_key.path[-1]}."
+        f"{event.asset_check_evaluation_data.check_name}": event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.event_type_value == "ASSET_CHECK_EVALUATION"
+    }
+
+
+def made(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Names of the assets a run materialized."""
+    return [
+        event.asset_key.path[-1]
+        for event in result.all_events
+        if event.event_type_value == "ASSET_MATERIALIZATION" and event.asset_key
+    ]
+
+
+def failures(result: dg.ExecuteInProcessResult) -> str:
+    """The error texts of the failed steps."""
+    return "\n".join(
+        str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure
+    )
+
+
+def build_platform(
+    folder: Path, home: Path, instance: dg.DagsterInstance, mlflow_template: Path
+) -> Platform:
+    """The product in `folder` on storage, registry and landing folder under `home`."""
+    product = load_product(folder)
+    database = home / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True)
+    shutil.copyfile(mlflow_template, database)
+    uri, artifacts = f"sqlite:///{database}", (home / "mlflow" / "artifacts").as_uri()
+    resources = {
+        "io_manager": SnapshotIOManager(uri=str(home / "store")),
+        "storage": Storage(uri=str(home / "store"), landing_uri=str(home / "landing")),
+        "mlflow": MlflowRegistry(
+            tracking_uri=uri, artifact_root=artifacts, ui_url="http://127.0.0.1:5000"
+        ),
+    }
+    defs = dg.Definitions.merge(
+        build_product(product),
+        dg.Definitions(resources=resources, executor=dg.in_process_executor),
+    )
+    return Platform(
+        product, home, instance, defs, SnapshotStore(str(home / "store")), Registry(uri, artifacts)
+    )

@@ -1,0 +1,53 @@
+"""What other processes do to a store while a test watches (module level: forkserver imports it)."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+import numpy as np
+import pandas as pd
+
+# Imported here so that the fork server has them and a writer starts in milliseconds.
+import mlops_assets.storage.frames
+import mlops_assets.storage.hashing
+from mlops_assets.storage import SnapshotStore
+
+__all__ = ["ASSET", "marked", "processes", "rewrite_for_ever", "start", "write_rounds"]
+
+ASSET = ("power_price", "features")
+
+
+def processes() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def start(target: object, *arguments: object) -> ForkServerProcess:
+    process = processes().Process(target=target, args=arguments, daemon=True)  # pyright: ignore[reportArgumentType] (any function of this module)
+    process.start()
+    return process
+
+
+def marked(partition: int, mark: int, rows: int = 500) -> pd.DataFrame:
+    """A frame of which every row says which partition and which write it is from."""
+    return pd.DataFrame(
+        {"partition": partition, "mark": mark, "row": np.arange(rows), "text": f"{mark}"}
+    )
+
+
+def write_rounds(root: str, partitions: Sequence[int], marks: Sequence[int]) -> None:
+    store = SnapshotStore(root)
+    for mark in marks:
+        for partition in partitions:
+            store.write(ASSET, f"P{partition}", marked(partition, mark))
+
+
+def rewrite_for_ever(root: str, first_mark: int, rows: int) -> None:
+    store = SnapshotStore(root)
+    mark = first_mark
+    while True:
+        store.write(ASSET, "P0", marked(0, mark, rows), metadata={"mark": mark})
+        mark += 1
