@@ -276,12 +276,22 @@ def _report(outcomes: Sequence[Outcome]) -> None:
             for text in texts:
                 _say(f"warning: {outcome.product} ({where}) {text}")
     for outcome in outcomes:
-        for country, problems in outcome.failures.items():
-            served = " Predictions come from the champion or the baseline."
-            tail = served if country in outcome.fallback else ""
-            _say(f"stopped: {outcome.product} {country}: {' | '.join(problems)}{tail}")
+        for problems, countries in _by_problem(outcome).items():
+            served = set(countries) & outcome.fallback
+            tail = f" Predictions of {', '.join(sorted(served))} come from what served before, or "
+            tail += "from the baseline."
+            where = f"{outcome.product} {', '.join(countries)}"
+            _say(f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}")
         verdict = f"{len(outcome.failures)} stopped" if outcome.failures else "all went well"
         _say(f"{outcome.product}: {outcome.runs} runs, {verdict}")
+
+
+def _by_problem(outcome: Outcome) -> dict[tuple[str, ...], list[str]]:
+    """Countries that stopped for the very same reason, told once."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for country, problems in outcome.failures.items():
+        found.setdefault(problems, []).append(country)
+    return found
 
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     home = tmp_path / "dagster"
     home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as made:
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(home)) as made:
         yield made
 
 

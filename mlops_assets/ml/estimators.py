@@ -19,7 +19,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
     """Turn a frame of features into a matrix of float64, by column name.
 
     Numbers and booleans pass through; text becomes a code (or one column per value), in order of
-    frequency. Rare, unknown and missing values have no code: NaN (or zeros everywhere).
+    frequency. Rare, unknown and missing values have no code: NaN (or zeros everywhere). A column
+    without one value when fitted is 0 from then on, since nothing was learned of it.
 
     Args:
         max_categories: values of a text column that get a code; the others are rare.
@@ -39,6 +40,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
             for name in self.columns_
             if not types.is_numeric_dtype(X[name].dtype)
         }
+        self.hollow_ = [name for name in self.columns_ if X[name].isna().all()]
         self.n_features_in_ = len(self.columns_)
         return self
 
@@ -61,6 +63,8 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(X), 0))
 
     def _block(self, name: str, values: pd.Series) -> np.ndarray:
+        if name in self.hollow_ and not (self.one_hot and name in self.values_):
+            return np.zeros((len(values), 1))
         if name not in self.values_:
             return values.to_numpy(dtype="float64", na_value=np.nan)[:, None]
         index = pd.Index(self.values_[name], dtype="object")

@@ -33,7 +33,7 @@ class _Axes:
 
 
 def forecast_against_actual(
-    times: Sequence[pd.Timestamp] | pd.Series,
+    times: pd.Series | pd.DatetimeIndex | Sequence[pd.Timestamp],
     actual: np.ndarray | pd.Series,
     forecast: np.ndarray | pd.Series,
     lower: np.ndarray | pd.Series | None = None,

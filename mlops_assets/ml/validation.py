@@ -7,6 +7,7 @@ import numbers
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -103,7 +104,7 @@ def validate(
         ConfigurationError: `source` names a column that the contract does not have, or one of
             the contract's own parsers raised.
     """
-    contract = _prepared(schema.to_schema(), source)
+    contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
     raw = raw.reset_index(drop=True)
     needed = {n: p for n, p in source.columns.items() if contract.columns[n].required}
     missing = tuple(dict.fromkeys(p for p in needed.values() if p not in raw.columns))
@@ -143,25 +144,30 @@ def describe(schema: type[pa.DataFrameModel]) -> list[ColumnDoc]:
     ]
 
 
-def _prepared(contract: pa.DataFrameSchema, source: SourceSpec) -> pa.DataFrameSchema:
+@lru_cache(maxsize=64)
+def _prepared(
+    schema: type[pa.DataFrameModel], names: tuple[str, ...], derived: int
+) -> pa.DataFrameSchema:
     """A copy that leaves typing to this module, which tells row by row what has another type.
 
     Types this module does not make, such as categories, are still coerced by pandera. Text is not
-    looked at again, value by value. A derived column of a usual type has to have it.
+    looked at again, value by value. A derived column (the last of `names`) of a usual type has to
+    have it.
     """
-    _check_names(contract, source)
+    contract = schema.to_schema()
+    _check_names(contract, names)
     copied = deepcopy(contract)
     copied.coerce = False
     for name, column in copied.columns.items():
         column.coerce = str(column.dtype) not in USUAL_TYPES
-        if name in source.columns and str(column.dtype) == "str":
+        if name in names[: len(names) - derived] and str(column.dtype) == "str":
             column.dtype = None
     return copied
 
 
-def _check_names(contract: pa.DataFrameSchema, source: SourceSpec) -> None:
+def _check_names(contract: pa.DataFrameSchema, names: tuple[str, ...]) -> None:
     known = [str(name) for name in contract.columns]
-    unknown = [name for name in [*source.columns, *source.derived] if name not in known]
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigurationError(
             f"source names the columns {', '.join(unknown)}, which the contract {contract.name} "

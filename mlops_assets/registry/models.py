@@ -32,6 +32,9 @@ TRUSTED_PREFIXES: tuple[str, ...] = ("sklearn.", "numpy.", "mlops_assets.ml.esti
 
 The list inside the model's own MLmodel file is no boundary: whoever writes the model writes it.
 """
+TRUSTED_TYPES = frozenset({"functools.partial"})
+"""Trusted by their whole name. The function inside a partial is listed, and judged, by its own."""
+
 DIGEST_TAG = "mlops_assets.sha256"
 _PAGE = 1000
 
@@ -299,8 +302,12 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
 
 
 def untrusted(types: Sequence[str]) -> list[str]:
-    """Those of the type names that no trusted prefix covers."""
-    return [name for name in types if not name.startswith(TRUSTED_PREFIXES)]
+    """Those of the type names that are not trusted."""
+    return [
+        name
+        for name in types
+        if name not in TRUSTED_TYPES and not name.startswith(TRUSTED_PREFIXES)
+    ]
 
 
 def _requirements() -> list[str]:

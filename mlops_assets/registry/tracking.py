@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,15 +92,15 @@ class MlflowRegistry(dg.ConfigurableResource):
             "env": {},
             "extra_tags": {**tags, "mlflow.runName": name},
         }
-        with _dagster_mlflow(context.replace_config(config)):
-            active = mlflow.active_run()
-            assert active is not None
-            status = "FAILED"
-            try:
-                yield self._tracked(active.info.run_id, experiment_id)
-                status = "FINISHED"
-            finally:
-                mlflow.end_run(status)
+        _start(context, config)
+        active = mlflow.active_run()
+        assert active is not None
+        status = "FAILED"
+        try:
+            yield self._tracked(active.info.run_id, experiment_id)
+            status = "FINISHED"
+        finally:
+            mlflow.end_run(status)
 
     def run_url(self, run_id: str, experiment_id: str) -> str:
         """Where the MLflow UI shows a run."""
@@ -111,14 +112,15 @@ class MlflowRegistry(dg.ConfigurableResource):
         )
 
 
-@contextmanager
-def _dagster_mlflow(context: dg.InitResourceContext) -> Iterator[Any]:
-    """The resource of dagster-mlflow: finds or starts the MLflow run of this Dagster run."""
-    from dagster_mlflow import mlflow_tracking
+def _start(context: dg.InitResourceContext, config: Mapping[str, Any]) -> None:
+    """Let dagster-mlflow find or start the MLflow run of this Dagster run."""
+    with warnings.catch_warnings():
+        # Dagster's replace_config and dagster-mlflow use what Dagster deprecates or calls beta.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.filterwarnings("ignore", message="InitResourceContext")
+        from dagster_mlflow.resources import MlFlow
 
-    # Dagster types a resource function as if it might take no context; this one takes it.
-    generator: Any = mlflow_tracking.resource_fn
-    yield from generator(context)
+        MlFlow(context.replace_config(dict(config)))
 
 
 def _end_stray_run() -> None:

@@ -24,7 +24,7 @@ class CountryStatus:
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
             last good data in use); `gate_failed` (newest candidate stopped, champion stays);
-            `behind` (an asset is older than what it is made from); `no_prediction`.
+            `behind` (an asset is older than what it is made from); `no_model`; `no_prediction`.
         why: the state, or the choice of the model, in a sentence.
         champion_kind: `local`, `pooled` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
@@ -143,11 +143,14 @@ def _state(
         since = held["validated"].created_at.date() if "validated" in held else None
         used = f"data of {since} stay in use" if since else "there are no earlier data"
         return "contract_broken", f"the newest delivery breaks the contract; {used}"
-    late = _behind(held)
-    if late:
+    if missing := next((name for name in ("validated", "features") if name not in held), None):
+        return "behind", f"{missing} was not made from the delivered rows yet"
+    if late := _behind(held):
         return "behind", f"{late} is older than what it is made from"
     if "predictions" not in held:
         return "no_prediction", "nothing was predicted yet"
+    if "model" not in held:
+        return "no_model", "no candidate was trained yet; the baseline serves"
     if decision.get("verdict") == "kept" and str(decision["reason"]).startswith("gate "):
         return "gate_failed", str(decision["reason"])
     return "ok", str(champion.get("why_this_kind") or decision.get("reason") or "")
@@ -173,8 +176,6 @@ def _behind(held: Mapping[str, Snapshot]) -> str | None:
         if made in held and source in held:
             if _input(held[made], source) != held[source].content_hash:
                 return made
-        elif source in held and made != "model":
-            return made if made != "predictions" else None
     return None
 
 

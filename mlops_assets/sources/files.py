@@ -6,9 +6,10 @@ whole and never raises in `survey`, so that it cannot harm the files beside it.
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,13 +22,10 @@ import pyarrow.compute
 
 from mlops_assets.errors import SourceError
 from mlops_assets.sources.formats import (
-    PATH,
-    ROW,
     Layout,
     Unusable,
     check_columns,
     layout_of,
-    literal,
     path_list,
     read_through,
 )
@@ -51,12 +49,6 @@ __all__ = [
 ]
 
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
-
-BLANKS = (
-    "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
-    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
-)
-"""What `str.strip` takes away, for SQL."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +124,7 @@ def read_by_country(
         storage_options: as given to `list_files`.
 
     Returns:
-        Rows by country in the order of `files`; a country without rows is absent.
+        Rows by country, in the order of `files` within a scan; a country without rows is absent.
 
     Raises:
         SourceError: when a file changed since it was listed, or cannot be read after all. Nothing
@@ -157,6 +149,9 @@ def read_by_country(
 def _stamp_to_read(file: SourceFile, place: Place) -> Stamp:
     if not place.is_file():
         raise Unusable("it is gone, or not a regular file", "Put a regular file in its place.")
+    if place.local and "\\" in place.path and any(sign in place.path for sign in "*?["):
+        # DuckDB takes either sign alone for itself, and cannot be told to when both are there.
+        raise Unusable("its path has both a backslash and one of * ? [", "Rename it.")
     if not file.content_hash:
         place.open().close()  # the operating system names the cause, such as no permission
     stamp = place.stamp()
@@ -231,28 +226,30 @@ def _full_layout(places: Sequence[Place], layout: Layout) -> Layout:
 
 
 def _count(place: Place, layout: Layout, country_column: str) -> dict[str, int]:
-    country = _country_sql(layout, country_column)
+    """Records by published country value."""
+    country = f"c{layout.columns.index(country_column)}"
     # Hashing every value makes DuckDB decode every Parquet page, so damage shows here.
-    values = [f"c{i}" for i in range(len(layout.columns))]
-    decode = f"bit_xor(hash({', '.join(values)}))" if layout.kind == "parquet" else "NULL"
+    values = ", ".join(f"c{i}" for i in range(len(layout.columns)))
+    decode = f"bit_xor(hash({values}))" if layout.kind == "parquet" else "0"
     with _engine([place]) as con:
-        rows = con.sql(
-            f"SELECT {country} AS country, count(*), {decode} "
-            f"FROM ({layout.relation([place.uri])}) GROUP BY country ORDER BY country"
-        ).fetchall()
-    return {str(value): int(count) for value, count, _ in rows}
+        found = con.sql(
+            f"SELECT {country} AS country, count(*) AS rows, {decode} "
+            f"FROM ({layout.relation([place.uri])}) GROUP BY {country}"
+        ).to_arrow_table()
+    counts: Counter[str] = Counter()
+    for value, rows in zip(found["country"].to_pylist(), found["rows"].to_pylist(), strict=True):
+        counts[_country_text(value)] += rows
+    return dict(sorted(counts.items()))
 
 
-def _country_sql(layout: Layout, country_column: str) -> str:
-    position = layout.columns.index(country_column)
-    text = f"CAST(c{position} AS VARCHAR)"
-    if layout.types and pa.types.is_floating(layout.types[position]):
-        # A whole-number code in a column with nulls is often stored as 276.0.
-        whole = f"c{position} = trunc(c{position}) AND abs(c{position}) < 1e15"
-        text = (
-            f"CASE WHEN {whole} THEN CAST(CAST(c{position} AS BIGINT) AS VARCHAR) ELSE {text} END"
-        )
-    return f"coalesce(trim({text}, {literal(BLANKS)}), '')"
+def _country_text(value: object) -> str:
+    """A published country value as text, blanks stripped; "" when there is none."""
+    if isinstance(value, float):
+        # A numeric code in a column with nulls is often stored as 276.0.
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    return "" if value is None else str(value).strip()
 
 
 _Members = list[tuple[SourceFile, Place]]
@@ -277,34 +274,37 @@ def _read_group(
 ) -> dict[str, pa.Table]:
     """One scan, split by country."""
     check_columns(layout.columns, country_column)
-    scanned = _scan(layout, members, country_column, wanted)
+    scanned = _scan(layout, [place for _, place in members])
+    files = scanned["file"].combine_chunks()
+    position = layout.columns.index(country_column)
+    codes, countries = _country_codes(scanned[f"c{position}"], wanted)
     table = _published(scanned, layout)
-    files = scanned.column("file").combine_chunks()
-    return _split(
-        _with_sources(table, files, _lines(scanned, files), [file for file, _ in members]),
-        scanned.column("country"),
-        {value.strip(): country for value, country in wanted.items()},
-    )
+    table = table.append_column("_file", files).append_column("_line", _lines(scanned, files))
+    batches = deque(table.to_batches())
+    del scanned, table  # each batch is freed once split, so the rows are not in memory twice
+    sources = [file for file, _ in members]
+    return {
+        countries[code]: _with_sources(part, sources)
+        for code, part in sorted(_split(batches, codes).items())
+    }
 
 
-def _scan(
-    layout: Layout, members: _Members, country_column: str, wanted: Mapping[str, str]
-) -> pa.Table:
-    places = [place for _, place in members]
-    paths = [place.uri for place in places]
-    source = f"({layout.relation(paths)})"
-    country = _country_sql(layout, country_column)
-    # CSV and JSON lines are numbered by position, so their scan must not filter.
-    where = ""
-    if layout.kind == "parquet":
-        values = ", ".join(literal(value.strip()) for value in wanted)
-        where = f" WHERE {country} IN ({values or 'NULL'})"
-    index = f"list_position([{', '.join(map(literal, paths))}], {PATH}) - 1"
+def _scan(layout: Layout, places: Sequence[Place]) -> pa.Table:
+    # No filter: CSV and JSON lines are numbered by position.
     with _engine(places) as con:
-        return con.sql(
-            f"SELECT * EXCLUDE ({PATH}), {country} AS country, CAST({index} AS INTEGER) AS file "
-            f"FROM {source}{where}"
-        ).to_arrow_table()
+        return con.sql(layout.relation([place.uri for place in places])).to_arrow_table()
+
+
+def _country_codes(
+    published: pa.ChunkedArray, wanted: Mapping[str, str]
+) -> tuple[np.ndarray, list[str]]:
+    """For each row the position of its country in the list given; -1 when nobody wants it."""
+    countries = list(dict.fromkeys(wanted.values()))
+    code_of = {value.strip(): countries.index(country) for value, country in wanted.items()}
+    values = pc.unique(published)
+    codes = [code_of.get(_country_text(value), -1) for value in values.to_pylist()]
+    position = pc.index_in(published, value_set=values).combine_chunks().to_numpy()
+    return np.array(codes, np.int32)[position], countries
 
 
 def _published(scanned: pa.Table, layout: Layout) -> pa.Table:
@@ -331,6 +331,8 @@ def _from_json(text: pa.ChunkedArray, kinds: pa.ChunkedArray) -> pa.ChunkedArray
     """Typed when all values are of one JSON type, else as the text they stand as."""
     found = set(pc.unique(kinds).to_pylist()) - {None, "NULL"}
     target = _json_type(found)
+    if target is not None and pa.types.is_null(target):
+        return pa.chunked_array([pa.nulls(len(text))])
     if target is None or (pa.types.is_float64(target) and _has_long_whole_number(text)):
         return text
     try:
@@ -363,8 +365,8 @@ def _lines(scanned: pa.Table, files: pa.Array) -> pa.Array:
     DuckDB numbers Parquet rows. The other readers keep the order of files and records, so a
     record's number is its position less that of its file's first record.
     """
-    if ROW in scanned.column_names:
-        return pc.add(scanned.column(ROW).combine_chunks(), 1)
+    if "row" in scanned.column_names:
+        return pc.add(scanned["row"].combine_chunks(), 1)
     index = files.to_numpy()
     if np.any(np.diff(index) < 0):
         raise duckdb.InternalException("the scan did not keep the order of the files")
@@ -372,37 +374,26 @@ def _lines(scanned: pa.Table, files: pa.Array) -> pa.Array:
     return pa.array(np.arange(len(index), dtype=np.int64) - first[index] + 1)
 
 
-def _with_sources(
-    table: pa.Table, index: pa.Array, lines: pa.Array, files: Sequence[SourceFile]
-) -> pa.Table:
-    names = pa.array([file.name for file in files], pa.string()).take(index)
-    hashes = pa.array([file.content_hash for file in files], pa.string()).take(index)
+def _with_sources(part: pa.Table, files: Sequence[SourceFile]) -> pa.Table:
+    index, lines = part["_file"], part["_line"]
+    names = pc.take(pa.array([file.name for file in files], pa.string()), index)
+    hashes = pc.take(pa.array([file.content_hash for file in files], pa.string()), index)
+    part = part.drop_columns(["_file", "_line"])
     for name, column in zip(SOURCE_COLUMNS, (names, hashes, lines), strict=True):
-        table = table.append_column(name, column)
-    return table
+        part = part.append_column(name, column)
+    return part
 
 
-def _split(
-    table: pa.Table, published: pa.ChunkedArray, wanted: Mapping[str, str]
-) -> dict[str, pa.Table]:
-    """The rows of each country, in order, by sorting each batch once by country."""
-    countries = list(dict.fromkeys(wanted.values()))
-    code_of = np.array([countries.index(country) for country in wanted.values()], np.int32)
-    position = pc.index_in(published, value_set=pa.array(list(wanted), pa.string()))
-    numbers = pc.fill_null(position, -1).combine_chunks().to_numpy()
-    codes = np.append(code_of, -1)[numbers].astype(np.int32)
-    pieces: dict[str, list[pa.RecordBatch]] = defaultdict(list)
+def _split(batches: deque[pa.RecordBatch], codes: np.ndarray) -> dict[int, pa.Table]:
+    """The rows of each code from 0 on, in order, by sorting each batch once; uses batches up."""
+    pieces: dict[int, list[pa.RecordBatch]] = defaultdict(list)
     start = 0
-    for batch in table.to_batches():
-        part = codes[start : start + batch.num_rows]
+    while batches:
+        batch = batches.popleft()
+        for code, piece in _pieces(batch, codes[start : start + batch.num_rows]):
+            pieces[code].append(piece)
         start += batch.num_rows
-        for code, piece in _pieces(batch, part):
-            pieces[countries[code]].append(piece)
-    return {
-        country: pa.Table.from_batches(pieces[country])
-        for country in countries
-        if country in pieces
-    }
+    return {code: pa.Table.from_batches(parts) for code, parts in pieces.items()}
 
 
 def _pieces(batch: pa.RecordBatch, codes: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -410,14 +401,14 @@ def _pieces(batch: pa.RecordBatch, codes: np.ndarray) -> Iterator[tuple[int, pa.
     ordered = codes[order]
     start = int(np.searchsorted(ordered, 0))  # rows nobody wants have code -1
     batch = batch.take(pa.array(order[start:]))
-    found, first = np.unique(ordered[start:], return_index=True)
-    for code, low, high in zip(found, first, [*first[1:], batch.num_rows], strict=True):
-        yield int(code), batch.slice(int(low), int(high - low))
+    found, first, rows = np.unique(ordered[start:], return_index=True, return_counts=True)
+    for code, low, count in zip(found, first, rows, strict=True):
+        yield int(code), batch.slice(int(low), int(count))
 
 
 def _join(parts: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
     """Every country's tables of all scans, with the columns of all of them."""
-    schema = common_schema(table.schema for part in parts for table in part.values())
+    schema = common_schema(next(iter(part.values())).schema for part in parts if part)
     joined: dict[str, list[pa.Table]] = defaultdict(list)
     for part in parts:
         for country, table in part.items():

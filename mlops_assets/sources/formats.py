@@ -12,9 +12,10 @@ import gzip
 import io
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,12 +35,8 @@ FORMATS: dict[str, tuple[Kind, bool]] = {
     ".parquet": ("parquet", False),
 }
 DELIMITERS = (",", ";", "\t", "|")
-RESERVED = frozenset({*TECHNICAL_COLUMNS, "file_row_number", "landing_path"})
-"""Column names a file must not bring: the platform's own, and two DuckDB needs."""
 
-PATH = "landing_path"
-ROW = "landing_row"
-
+_FILE = "CAST(file_index AS INTEGER) AS file"
 _MAGIC = {
     b"PK\x03\x04": "an Excel or ZIP file",
     b"\xd0\xcf\x11\xe0": "an old Excel file",
@@ -79,20 +76,19 @@ class Layout:
     delimiter: str = ""
 
     def relation(self, paths: Sequence[str]) -> str:
-        """SQL of all files' rows in order: c0, c1, ..., and `landing_path`.
+        """SQL of all files' rows in order: c0, c1, ... and `file` (position in `paths`, from 0).
 
-        Parquet adds `landing_row` (from 0), JSON lines t0, t1, ... (the JSON type of each value).
+        Parquet adds `row` (from 0), JSON lines t0, t1, ... (the JSON type of each value).
         """
-        files = path_list(paths)
         build = {"csv": self._csv, "json": self._json, "parquet": self._parquet}
-        return build[self.kind](files)
+        return build[self.kind](path_list(paths))
 
     def _csv(self, files: str) -> str:
         columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(self.columns)))
         return (
-            f"SELECT * FROM read_csv({files}, auto_detect=false, header=true, strict_mode=true, "
+            f"SELECT *, {_FILE} FROM read_csv({files}, auto_detect=false, header=true, "
             f"columns={{{columns}}}, delim={literal(self.delimiter)}, quote='\"', escape='\"', "
-            f"nullstr='', comment='', filename='{PATH}', hive_partitioning=false, "
+            f"nullstr='', comment='', strict_mode=true, hive_partitioning=false, "
             f"compression='{self._compression}')"
         )
 
@@ -101,21 +97,21 @@ class Layout:
         numbers = range(len(self.columns))
         values = "".join(f"v[{i + 1}] AS c{i}, k[{i + 1}] AS t{i}, " for i in numbers)
         return (
-            f"SELECT {values}{PATH} FROM (SELECT json_extract_string(json, {pointers}) AS v, "
-            f"json_type(json, {pointers}) AS k, {PATH} FROM {self.json_records(files)})"
+            f"SELECT {values}file FROM (SELECT json_extract_string(json, {pointers}) AS v, "
+            f"json_type(json, {pointers}) AS k, {_FILE} FROM {self.json_records(files)})"
         )
 
     def _parquet(self, files: str) -> str:
-        names = ", ".join([*(f"c{i}" for i in range(len(self.columns))), PATH, ROW])
+        names = ", ".join(f"c{i}" for i in range(len(self.columns)))
         return (
-            f"SELECT * FROM read_parquet({files}, hive_partitioning=false, "
-            f"filename='{PATH}', file_row_number=true) AS t({names})"
+            f"SELECT t.*, {_FILE}, file_row_number AS row "
+            f"FROM read_parquet({files}, hive_partitioning=false) AS t({names})"
         )
 
     def json_records(self, files: str) -> str:
-        """SQL of whole JSON lines: column `json`, and `landing_path`."""
+        """SQL of whole JSON lines, in column `json`."""
         return (
-            f"read_ndjson_objects({files}, filename='{PATH}', hive_partitioning=false, "
+            f"read_ndjson_objects({files}, hive_partitioning=false, "
             f"compression='{self._compression}')"
         )
 
@@ -166,7 +162,7 @@ def layout_of(place: Place, name: str, country_column: str) -> Layout:
     if kind == "csv":
         return _csv_layout(place, zipped, country_column)
     if kind == "parquet":
-        return _parquet_layout(place)
+        return _parquet_layout(place, country_column)
     return Layout("json", zipped)
 
 
@@ -179,9 +175,12 @@ def check_columns(columns: Sequence[str], country_column: str) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise Unusable(f"it has more than one column {_listed(twice)}", "Name each column once.")
-    reserved = [name for name in columns if name.casefold() in RESERVED]
+    reserved = [name for name in columns if name in TECHNICAL_COLUMNS]
     if reserved:
-        raise Unusable(f"column {_listed(reserved)} is a reserved name", "Rename the column.")
+        raise Unusable(
+            f"column {_listed(reserved)} has a name kept for where a row came from",
+            "Rename the column.",
+        )
     if country_column not in columns:
         raise Unusable(
             f"it has no country column {country_column!r}; its columns are {_listed(columns)}",
@@ -215,13 +214,18 @@ def _check_bytes(reader: HashingReader, kind: Kind, zipped: bool) -> None:
     if not zipped:
         _check_text(reader, kind)
         return
+    with _unzipped(reader) as content:
+        _check_text(content, kind)
+
+
+@contextmanager
+def _unzipped(stream: HashingReader | BinaryIO) -> Iterator[gzip.GzipFile]:
     try:
-        with gzip.GzipFile(fileobj=reader) as content:  # type: ignore[arg-type]
-            _check_text(content, kind)
+        with gzip.GzipFile(fileobj=stream) as content:  # type: ignore[arg-type]
+            yield content
     except (EOFError, gzip.BadGzipFile, zlib.error) as damage:
-        raise Unusable(
-            f"its gzip content is cut off or damaged ({damage})", _EXPORT_AGAIN
-        ) from None
+        rule = f"its gzip content is cut off or damaged ({damage})"
+        raise Unusable(rule, _EXPORT_AGAIN) from None
 
 
 def _check_text(stream: HashingReader | gzip.GzipFile, kind: Kind) -> None:
@@ -284,7 +288,7 @@ def _csv_layout(place: Place, zipped: bool, country_column: str) -> Layout:
     found = [_records(sample, delimiter) for delimiter in DELIMITERS]
     scores = [_score(records, country_column) for records in found]
     best = scores.index(max(scores))
-    if not found[best]:
+    if not found[best] or (len(found[best][0]) == 1 and not all(found)):
         raise Unusable("its header cannot be read, as with an unclosed quote", _EXPORT_AGAIN)
     header = found[best][0]
     if not header:
@@ -297,7 +301,11 @@ def _csv_layout(place: Place, zipped: bool, country_column: str) -> Layout:
 
 def _first_text(place: Place, zipped: bool) -> str:
     with place.open() as stream:
-        content = gzip.GzipFile(fileobj=stream).read(CHUNK) if zipped else stream.read(CHUNK)
+        if zipped:
+            with _unzipped(stream) as unzipped:
+                content = unzipped.read(CHUNK)
+        else:
+            content = stream.read(CHUNK)
     return content.decode("utf-8", errors="ignore").removeprefix("\ufeff")
 
 
@@ -325,7 +333,7 @@ def _score(records: list[list[str]], country_column: str) -> tuple[bool, float, 
     return (country_column in records[0], alike if width > 1 else 0.0, width)
 
 
-def _parquet_layout(place: Place) -> Layout:
+def _parquet_layout(place: Place, country_column: str) -> Layout:
     try:
         with place.open() as stream:
             schema = pq.ParquetFile(stream).schema_arrow
@@ -337,6 +345,12 @@ def _parquet_layout(place: Place) -> Layout:
         raise Unusable(
             f"column {_listed(wide)} has decimals of more than 38 digits, which would lose some",
             "Publish the column as text or with at most 38 digits.",
+        )
+    nested = [f.name for f in schema if f.name == country_column and pa.types.is_nested(f.type)]
+    if nested:
+        raise Unusable(
+            f"country column {country_column!r} holds lists or structs",
+            "Publish one country per row, as text.",
         )
     return Layout("parquet", False, tuple(schema.names), tuple(schema.types))
 

@@ -43,6 +43,8 @@ def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The table with exactly the columns and types of a schema that `common_schema` gave."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata()
     columns = [
         _conform_column(table.column(field.name), field.type)
         if field.name in table.column_names

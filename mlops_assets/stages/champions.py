@@ -72,7 +72,7 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
             yield _equals_alias(key, product, country, version, registry)
             return
         comparison = _compare(product, country, model, features, in_use, store, registry)
-        record(product, store, comparison, context.run_id)
+        record(product, store, comparison, context.run.run_id)
         if comparison.decision.verdict == "promoted":
             name = registered_name(product.name, country)
             registry.promote(registry.version(name, comparison.candidate))

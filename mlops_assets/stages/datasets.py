@@ -79,7 +79,7 @@ def _raw(product: Product) -> dg.AssetsDefinition:
             context.partition_keys,
             storage.store(),
             storage.landing(product),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
         )
         yield _files_readable(key, taken)
         yield _unlisted(key, taken)

@@ -265,7 +265,7 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
             frame, "model", metadata={**lineage.metadata(), **_shown(spec, candidate, run, frame)}
         )
         if any(result.passed is False for result in candidate.gates):
-            _keep_champion(product, country, candidate, registry, store, context.run_id)
+            _keep_champion(product, country, candidate, registry, store, context.run.run_id)
         yield from _gate_results(key, candidate.gates)
 
     return model

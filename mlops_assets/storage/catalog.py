@@ -35,7 +35,7 @@ class _View:
     name: str
     files: Mapping[str, str | None]
     empty: frozenset[str]
-    """Those of the files that hold no rows."""
+    """Those of the files that hold no rows, and so have no say in the types of columns."""
 
     @property
     def title(self) -> str:
@@ -189,13 +189,13 @@ def _checked_select(connection: duckdb.DuckDBPyConnection, view: _View) -> str:
     """The query of a view, or one that raises: one asset's bad files must not stop the others."""
     import duckdb
 
-    select = _select(view.files)
+    filled = {uri: key for uri, key in view.files.items() if uri not in view.empty}
+    select = _select(filled or view.files)
     try:
         connection.execute(f"explain {select}")
     except duckdb.Error as error:
-        files = {uri: key for uri, key in view.files.items() if uri not in view.empty}
-        if view.empty and "one non-root column" in str(error):
-            return _checked_select(connection, _View(view.schema, view.name, files, frozenset()))
+        if not filled and "one non-root column" in str(error):
+            return _select({})
         problem = f"{view.title} cannot be queried: {_first_line(error)}"
         return f"select error({_literal(problem)}) as error"
     return select

@@ -291,10 +291,12 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def _text(column: pd.Series, storage: str, missing_is_na: bool) -> pd.Series:
-    kind = pd.StringDtype(storage, na_value=pd.NA if missing_is_na else np.nan)
+    # Any: the stubs are those of a later pandas than the one pinned here.
+    text_dtype: Any = pd.StringDtype
+    kind = text_dtype(storage, na_value=pd.NA if missing_is_na else np.nan)
     if not isinstance(column.dtype, pd.CategoricalDtype):
         return column.astype(kind)
-    categories = column.cat.categories.astype(kind)
+    categories: Any = column.cat.categories.astype(kind)
     return column.cat.rename_categories(categories)
 
 
@@ -351,7 +353,9 @@ def stack(parts: Sequence[tuple[str | None, pa.Table]], label: str | None = None
 
 
 def _concatenated(tables: Sequence[pa.Table], keys: Sequence[str | None]) -> pa.Table:
-    plain = [_dense_if_different(table, tables) for table in tables]
+    having_a_say = _without_empty_opinions(tables)
+    different = _columns_of_different_categories(having_a_say)
+    plain = [_dense(table, different) for table in having_a_say]
     try:
         whole = pa.concat_tables(plain, promote_options="permissive")
     except (pa.ArrowException, TypeError) as error:
@@ -363,27 +367,45 @@ def _concatenated(tables: Sequence[pa.Table], keys: Sequence[str | None]) -> pa.
     return whole.replace_schema_metadata(_merged_notes(plain, whole))
 
 
+def _without_empty_opinions(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """A part without rows has no say in the types of columns that others fill."""
+    filled = {name for table in tables if len(table) for name in table.column_names}
+    return [
+        table if len(table) else table.select([n for n in table.column_names if n not in filled])
+        for table in tables
+    ]
+
+
 def _without_index(table: pa.Table) -> pa.Table:
     noted = _pandas_notes(table).get("index_columns", [])
     index = [name for name in noted if isinstance(name, str) and name in table.column_names]
     return table.drop_columns(index) if index else table
 
 
-def _dense_if_different(table: pa.Table, others: Sequence[pa.Table]) -> pa.Table:
-    """Categories become plain values where another part has other categories."""
+def _columns_of_different_categories(tables: Sequence[pa.Table]) -> set[str]:
+    """Categorical columns that do not have the same categories in every part that has them."""
+    first: dict[str, pa.ChunkedArray] = {}
+    different: set[str] = set()
+    for table in tables:
+        for field in table.schema:
+            known = first.setdefault(field.name, table[field.name])
+            either = pt.is_dictionary(field.type) or pt.is_dictionary(known.type)
+            if either and not _same_categories(known, table[field.name]):
+                different.add(field.name)
+    return different
+
+
+def _same_categories(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    return one.type == other.type and _list_of(one).equals(_list_of(other))
+
+
+def _dense(table: pa.Table, names: set[str]) -> pa.Table:
+    """The table with these categorical columns as plain values."""
     for position, field in enumerate(table.schema):
-        if pt.is_dictionary(field.type) and not _same_categories(field.name, others):
+        if field.name in names and pt.is_dictionary(field.type):
             plain = table.column(position).cast(field.type.value_type)
             table = table.set_column(position, field.name, plain)
     return table
-
-
-def _same_categories(name: str, tables: Sequence[pa.Table]) -> bool:
-    columns = [table[name] for table in tables if name in table.column_names]
-    first = columns[0]
-    return all(
-        column.type == first.type and _list_of(column).equals(_list_of(first)) for column in columns
-    )
 
 
 def _merged_notes(tables: Sequence[pa.Table], whole: pa.Table) -> dict[bytes, bytes] | None:

@@ -26,7 +26,10 @@ PARTITION_LABEL = "_partition"
 
 @dataclass(frozen=True)
 class Unchanged:
-    """What an asset returns to say that its current snapshot still stands: nothing is written."""
+    """What an asset returns to say that its current snapshot still stands: nothing is written.
+
+    Dagster takes no union as an annotation: annotate such an asset's output as `Any`.
+    """
 
     snapshot: Snapshot
 
@@ -197,7 +200,11 @@ def _split_by(
             way_out="Leave these rows out, or add these partitions to the run.",
             culprits={"partitions": foreign},
         )
-    return {key: whole.filter(pc.call_function("equal", [values, pa.scalar(key)])) for key in keys}
+    slices = {
+        key: whole.filter(pc.call_function("equal", [values, pa.scalar(key)])) for key in keys
+    }
+    # A filter that keeps nothing forgets the categories; an empty slice does not.
+    return {key: rows if len(rows) else whole.slice(0, 0) for key, rows in slices.items()}
 
 
 def _storable(part: object) -> "pa.Table | Unchanged":

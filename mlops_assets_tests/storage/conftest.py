@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from mlops_assets.storage import SnapshotStore
 
-ACCESS = {"key": "testing", "secret": "testing"}
+ACCESS: dict[str, Any] = {"key": "testing", "secret": "testing"}
 
 
 @pytest.fixture

@@ -72,15 +72,15 @@ FRAMES: dict[str, pd.DataFrame] = {
     "lists": _column([["a", "b"], [], None], object),
     "lists of lists": _column([[[1, 2], []], [[3]]], object),
     "dicts": _column([{"a": 1, "b": "x"}, {"a": 2, "b": None}], object),
-    "seconds": _column(pd.to_datetime(["2024-01-01", None]), "datetime64[s]"),
-    "milliseconds": _column(pd.to_datetime(["2024-01-01", None]), "datetime64[ms]"),
-    "microseconds": _column(pd.to_datetime(["2024-01-01", None]), "datetime64[us]"),
+    "seconds": _column([pd.Timestamp("2024-01-01"), pd.NaT], "datetime64[s]"),
+    "milliseconds": _column([pd.Timestamp("2024-01-01"), pd.NaT], "datetime64[ms]"),
+    "microseconds": _column([pd.Timestamp("2024-01-01"), pd.NaT], "datetime64[us]"),
     "nanoseconds": _column([pd.Timestamp(1), pd.NaT], "datetime64[ns]"),
     "time zone": _column(pd.to_datetime(["2024-07-01"]).tz_localize("Europe/Paris")),
     "time zone in seconds": _column(
         pd.to_datetime(["2024-07-01"]).tz_localize("Asia/Tokyo").as_unit("s")
     ),
-    "durations": _column(pd.to_timedelta([1, None], unit="ns"), "timedelta64[ns]"),
+    "durations": _column([pd.Timedelta(1), pd.NaT], "timedelta64[ns]"),
     "durations in seconds": _column([90, None], "timedelta64[s]"),
     "periods": pd.DataFrame({"x": pd.period_range("2024", periods=2, freq="M")}),
     "intervals": pd.DataFrame({"x": pd.interval_range(0, 2)}),
@@ -96,7 +96,9 @@ FRAMES: dict[str, pd.DataFrame] = {
         {"x": [1, 2]}, index=pd.CategoricalIndex([3, 1], categories=[5, 3, 1], name="c")
     ),
     "index without columns": pd.DataFrame(index=["a", "b"]),
-    "odd column names": pd.DataFrame({"a.b": [1], "a": [2], "": [3], "ñ %'\"": [4], "_country": [5]}),
+    "odd column names": pd.DataFrame(
+        {"a.b": [1], "a": [2], "": [3], "ñ %'\"": [4], "_country": [5]}
+    ),
     "numbered columns": pd.DataFrame({0: [1, 2], 7: pd.Categorical([2, 1])}),
     "two-level columns": pd.DataFrame(
         [[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])

@@ -94,6 +94,14 @@ def test_partitions_with_other_columns_and_types_are_united(store: SnapshotStore
     assert list(found) == ["_country", "x", "y", "z"]
 
 
+def test_partitions_without_rows_do_not_change_the_types(store: SnapshotStore) -> None:
+    store.write(ASSET, "A", prices(2))
+    store.write(ASSET, "B", pd.DataFrame(columns=[*prices()], dtype="float64"))
+    types = run_sql(store, "describe power_price.features").set_index("column_name")["column_type"]
+    assert types["time"] == "TIMESTAMP_NS"
+    assert types["holiday"] == "BOOLEAN"
+
+
 def test_types_that_do_not_fit_together_say_which_file_and_column(store: SnapshotStore) -> None:
     store.write(ASSET, "A", pd.DataFrame({"x": [1]}))
     store.write(ASSET, "B", pd.DataFrame({"x": [{"a": 1}]}))

@@ -49,7 +49,8 @@ def test_any_frame_comes_back_as_it_was_written(
     store: SnapshotStore, frame: pd.DataFrame, categories: list[str]
 ) -> None:
     codes = np.arange(len(frame)) % (len(categories) + 1) - 1
-    frame["c"] = pd.Categorical.from_codes(codes.tolist(), categories)
+    kind = pd.CategoricalDtype(categories)
+    frame["c"] = pd.Categorical.from_codes(codes.tolist(), dtype=kind)
     store.write(ASSET, "DEU", frame)
     assert_frame_equal(store.read(ASSET, "DEU"), frame)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ ARRAYS = {
     "long lists": pa.array([["x"], None, [], [None], ["y"]], pa.large_list(pa.string())),
     "pairs": pa.array([[1, 2], None, [3, 4], [5, None], [7, 8]], pa.list_(pa.int8(), 2)),
     "structs": pa.array([{"a": 1, "b": "x"}, None, {"a": None, "b": "y"}, {}, {"a": 2}]),
-    "maps": pa.array([[("k", 1)], None, [], [("z", None)], [("k", 2)]], pa.map_(pa.string(), pa.int64())),
+    "maps": pa.array(
+        [[("k", 1)], None, [], [("z", None)], [("k", 2)]], pa.map_(pa.string(), pa.int64())
+    ),
     "categories": pa.array(["a", None, "b", "a", "b"]).dictionary_encode(),
     "nulls": pa.nulls(5),
 }  # fmt: skip
@@ -127,7 +130,7 @@ def test_the_same_frame_made_again_has_the_same_hash(name: str) -> None:
 def test_any_cut_into_chunks_gives_the_same_hash(values: list[int | None], cuts: list[int]) -> None:
     array = pa.array(values, pa.int32())
     edges = [0, *sorted(min(cut, len(array)) for cut in cuts), len(array)]
-    chunks = [array[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [array[a:b] for a, b in pairwise(edges)]
     assert _hash(pa.chunked_array(chunks, pa.int32())) == _hash(array)
 
 

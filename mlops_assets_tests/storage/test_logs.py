@@ -83,7 +83,7 @@ def test_types_that_all_entries_share_are_kept(store: SnapshotStore) -> None:
             "n": pd.array([1, None], "Int64"),
             "s": pd.array(["a", None], "string[pyarrow]"),
             "c": pd.Categorical([3, 1], [5, 3, 1]),
-            "t": pd.to_datetime(["2024", None]).tz_localize("UTC"),
+            "t": pd.DatetimeIndex(["2024-01-01", pd.NaT]).tz_localize("UTC"),
             "l": [["a"], []],
             "o": pd.Series([1, None], dtype=object),
         }
@@ -94,10 +94,18 @@ def test_types_that_all_entries_share_are_kept(store: SnapshotStore) -> None:
     assert_frame_equal(store.read_log(LOG), doubled)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_categories_and_plain_text_fit_under_each_other(store: SnapshotStore, turned: bool) -> None:
+    frames = [pd.DataFrame({"c": pd.Categorical(["x"])}), pd.DataFrame({"c": ["y"]})]
+    for frame in reversed(frames) if turned else frames:
+        store.append(LOG, None, frame)
+    assert sorted(store.read_log(LOG)["c"]) == ["x", "y"]
+
+
 def test_types_without_a_common_one_are_refused_with_the_reason(store: SnapshotStore) -> None:
     store.append(LOG, None, pd.DataFrame({"a": [1]}))
     store.append(LOG, None, pd.DataFrame({"a": [[1]]}))
-    with pytest.raises(StorageError, match="do not fit under each other.*a"):
+    with pytest.raises(StorageError, match=r"do not fit under each other.*a"):
         store.read_log(LOG)
 
 

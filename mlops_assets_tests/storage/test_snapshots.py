@@ -259,7 +259,7 @@ def test_a_store_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     store = SnapshotStore(str(looping))
     with pytest.raises(StorageError, match="cannot be read"):
         store.current(ASSET, "DEU")
-    with pytest.raises(StorageError, match="could not be written|cannot be read"):
+    with pytest.raises(StorageError, match="cannot be read"):
         store.write(ASSET, "DEU", prices())
 
 
@@ -269,7 +269,8 @@ def test_importing_the_package_loads_neither_dagster_nor_engines() -> None:
 
     code = (
         "import sys, mlops_assets.storage as s; s.SnapshotStore('/nowhere'); s.encode_key('a');"
-        "print([m for m in ('dagster', 'duckdb', 'pandas', 'pyarrow', 'fsspec') if m in sys.modules])"
+        "heavy = ('dagster', 'duckdb', 'pandas', 'pyarrow', 'fsspec');"
+        "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

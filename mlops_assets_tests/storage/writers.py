@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 import numpy as np
@@ -11,10 +12,8 @@ import pandas as pd
 
 # Imported here so that the fork server has them and a writer starts in milliseconds.
 import mlops_assets.storage.frames
-import mlops_assets.storage.hashing
+import mlops_assets.storage.hashing  # noqa: F401
 from mlops_assets.storage import SnapshotStore
-
-__all__ = ["ASSET", "marked", "processes", "rewrite_for_ever", "start", "write_rounds"]
 
 ASSET = ("power_price", "features")
 
@@ -45,9 +44,10 @@ def write_rounds(root: str, partitions: Sequence[int], marks: Sequence[int]) -> 
             store.write(ASSET, f"P{partition}", marked(partition, mark))
 
 
-def rewrite_for_ever(root: str, first_mark: int, rows: int) -> None:
+def rewrite_for_ever(root: str, first_mark: int, rows: int, ready: Connection) -> None:
     store = SnapshotStore(root)
     mark = first_mark
+    ready.send(None)
     while True:
         store.write(ASSET, "P0", marked(0, mark, rows), metadata={"mark": mark})
         mark += 1

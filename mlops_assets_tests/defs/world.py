@@ -1,0 +1,121 @@
+"""A product's whole chain from a delivery to judged predictions, in memory."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+import mlops_assets.defs
+from mlops_assets.components.loading import load_product
+from mlops_assets.ml.features import build_features
+from mlops_assets.ml.models import predict
+from mlops_assets.ml.selection import (
+    PooledModel,
+    Selection,
+    selected_predictions,
+    train_candidates,
+    train_pooled,
+)
+from mlops_assets.ml.split import Split, split
+from mlops_assets.ml.validation import Validation, validate
+from mlops_assets.spec import ProductSpec
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+FILES = {
+    "power_price": "european_wholesale_electricity_price_daily.parquet",
+    "booking_cancellation": "hotel_bookings.parquet",
+}
+
+needs_real_data = pytest.mark.skipif(
+    not DATA.exists() and os.environ.get("CI") != "true",
+    reason=f"the real files are not in {DATA}",
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything about one product and one delivery."""
+
+    spec: ProductSpec
+    raw: pd.DataFrame
+    validations: Mapping[str, Validation]
+    frames: Mapping[str, pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Models of all countries and what they predict for their holdouts."""
+
+    pooled: Mapping[str, PooledModel]
+    parts: Mapping[str, Split]
+    selections: Mapping[str, Selection]
+    judged: pd.DataFrame
+    """Holdout rows of all countries with `served` and `pooled` predictions."""
+    seconds: float
+
+
+def sql(rows: pd.DataFrame, query: str) -> pd.DataFrame:
+    """A query over `rows` by DuckDB: the independent route of the numbers."""
+    with duckdb.connect() as connection:
+        connection.register("rows", rows)
+        return connection.execute(query).df()
+
+
+def module(product: str, name: str) -> Any:
+    return importlib.import_module(f"mlops_assets.defs.{product}.{name}")
+
+
+def spec_of(product: str) -> ProductSpec:
+    return load_product(Path(mlops_assets.defs.__path__[0]) / product).spec
+
+
+def real(product: str) -> pd.DataFrame:
+    return pd.read_parquet(DATA / FILES[product])
+
+
+def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None = None) -> World:
+    """Validate and build features of some countries; default: all that are listed."""
+    spec = spec_of(product)
+    schema = getattr(module(product, "contract"), spec.contract.schema_class.split(".")[1])
+    function = module(product, "features").build
+    raw = published.assign(
+        _source_file=f"{product}.parquet",
+        _source_hash="00",
+        _source_line=np.arange(1, len(published) + 1),
+        _ingested_at=pd.Timestamp("2026-05-01", tz="UTC"),
+    )
+    country = raw[spec.source.columns[spec.source.country]].replace(spec.aliases)
+    validations = {
+        c: validate(raw[country == c], schema, spec.source, spec.aliases)
+        for c in countries or spec.countries
+    }
+    frames = {c: build_features(v.accepted, function, spec.target) for c, v in validations.items()}
+    return World(spec, raw, validations, frames)
+
+
+def train(world: World) -> Trained:
+    spec, start = world.spec, time.process_time()
+    pooled = train_pooled(spec, world.frames)
+    parts = {c: split(f, spec.for_country(c).split) for c, f in world.frames.items()}
+    selections = {c: train_candidates(spec.for_country(c), parts[c], pooled) for c in parts}
+    seconds = time.process_time() - start
+    judged = [
+        part.holdout.assign(
+            country=country,
+            served=selected_predictions(selections[country], spec, part.holdout, part.final),
+            pooled=predict(pooled["gbm"].final, part.holdout, spec.task),
+        )
+        for country, part in parts.items()
+        if len(part.holdout)
+    ]
+    return Trained(pooled, parts, selections, pd.concat(judged, ignore_index=True), seconds)

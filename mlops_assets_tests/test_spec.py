@@ -1,0 +1,187 @@
+"""The spec by itself: rules between sections, overrides, dates, cron, hashes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+import yaml
+from dagster._utils.schedules import is_valid_cron_string
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from mlops_assets.spec import OVERRIDABLE, BaselineSpec, ProductSpec
+from mlops_assets_tests.components.folders import YAML
+
+
+def attributes(**changes: Any) -> dict[str, Any]:
+    """A right product as Python data, with some sections changed."""
+    return {**yaml.safe_load(YAML)["attributes"], **changes}
+
+
+def spec(**changes: Any) -> ProductSpec:
+    """The spec of a right product with some sections changed."""
+    return ProductSpec.model_validate(attributes(**changes))
+
+
+def refusals(**changes: Any) -> dict[str, str]:
+    """Dotted place: message, of what is wrong with a changed product."""
+    with pytest.raises(ValidationError) as caught:
+        spec(**changes)
+    return {".".join(map(str, e["loc"])): e["msg"] for e in caught.value.errors()}
+
+
+def test_a_country_without_overrides_has_the_spec_itself() -> None:
+    product = spec()
+    assert product.for_country("DEU") is product
+
+
+def test_an_override_changes_the_named_keys_of_a_section_and_no_other() -> None:
+    product = spec()
+    france = product.for_country("FRA")
+    assert france.split == product.split.model_copy(update={"min_train_rows": 200})
+    assert france.metric == "rmse"
+    assert france.gates == product.gates
+    assert france.overrides == {}
+
+
+def test_an_override_of_a_list_replaces_it() -> None:
+    only = [{"name": "tree", "estimator": "sklearn.tree.DecisionTreeRegressor"}]
+    product = spec(overrides={"FRA": {"candidates": only}})
+    assert [candidate.name for candidate in product.for_country("FRA").candidates] == ["tree"]
+    assert len(product.candidates) == 2
+
+
+def test_rules_between_sections_are_told_with_wrong_fields_in_other_sections() -> None:
+    found = refusals(metric="auc", seed="x", aliases={"CN": "CHINA"}, gates={})
+    assert set(found) == {"metric", "seed", "aliases.CN"}
+
+
+def test_a_wrong_override_is_told_once_with_country_and_key() -> None:
+    found = refusals(
+        overrides={
+            "FRA": {"split": {"holdout_from": "soon"}, "gates": {"floor": -1}},
+            "DEU": {"metric": "auc", "gates": {"floor": 0.7}},
+            "CHN": {"owners": []},
+        }
+    )
+    assert set(found) == {
+        "overrides.FRA.split.holdout_from",
+        "overrides.FRA.gates.floor",
+        "overrides.DEU.metric",
+        "overrides.CHN.owners",
+    }
+
+
+def test_a_rule_the_product_breaks_is_not_told_again_for_every_override() -> None:
+    assert set(refusals(metric="auc", gates={}, overrides={"FRA": {"seed": 3}})) == {"metric"}
+
+
+def test_every_overridable_section_is_one_of_the_product() -> None:
+    assert set(ProductSpec.model_fields) >= OVERRIDABLE
+
+
+def test_norway_read_as_false_is_explained() -> None:
+    message = refusals(countries=["DEU", "FRA", "CHN", False])["countries.3"]
+    assert "Norway" in message
+    assert '"NO"' in message
+    (alias,) = refusals(aliases={False: "CHN"}).values()
+    assert "Norway" in alias
+
+
+@pytest.mark.parametrize("country", ["Côte d'Ivoire", "a/b", "../x", 'q"', "100 %", "中国"])
+def test_an_odd_country_is_a_country(country: str) -> None:
+    assert country in spec(countries=["DEU", "FRA", "CHN", country]).countries
+
+
+@pytest.mark.parametrize("country", ["", " ", " DEU", "DEU\n", "a\tb", "a...b", "\x7f"])
+def test_what_dagster_takes_for_no_partition_is_no_country(country: str) -> None:
+    assert "countries.3" in refusals(countries=["DEU", "FRA", "CHN", country])
+
+
+@pytest.mark.parametrize("day", [dt.date(2025, 1, 1), "2025-01-01"])
+def test_a_day_is_a_date_or_a_text(day: object) -> None:
+    assert spec(split={"holdout_from": day}).split.holdout_from == dt.date(2025, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "day",
+    [dt.datetime(2025, 1, 1), 20250101, "1.1.2025", "2025-1-1", "2025-W01-1", None, True, 1.5],
+)
+def test_nothing_else_is_a_day(day: object) -> None:
+    assert "split.holdout_from" in refusals(split={"holdout_from": day})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_limit_is_a_finite_number(number: float) -> None:
+    assert "gates.floor" in refusals(gates={"floor": number})
+
+
+def test_the_mean_is_a_baseline_of_both_tasks() -> None:
+    mean = [BaselineSpec(name="prior", rule="mean")]
+    candidates = [{"name": "trees", "estimator": "sklearn.ensemble.RandomForestClassifier"}]
+    product = spec(
+        task="classification",
+        metric="auc",
+        baselines=mean,
+        candidates=candidates,
+        gates={"floor": 0.6},
+        predictions={"minimum": 0, "maximum": 1},
+        overrides={},
+    )
+    assert product.baselines[0].rule == "mean"
+    assert spec(baselines=mean).baselines[0].rule == "mean"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("12h", 12), ("1d", 24), ("2w", 336)],
+)
+def test_a_maturity_is_a_duration(text: str, expected: int) -> None:
+    target = {"description": "price", "unit": "EUR", "matures_after": text}
+    assert spec(target=target).target.maturity == dt.timedelta(hours=expected)
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["0 4 * * 1", "*/15 0-6,12 1,15 * MON-FRI", "0 0 1 jan *", "59 23 31 12 7", "0 0 29 2 *"],
+)
+def test_a_usual_cron_is_accepted(cron: str) -> None:
+    assert spec(retrain_cron=cron).retrain_cron == cron
+
+
+CRON_PARTS = st.sampled_from(
+    ["*", "0", "1", "2", "5", "7", "12", "23", "24", "29", "30", "31", "59", "60", "*/5", "1-5",
+     "5-1", "1,2", "1-5/2", "mon", "MON-FRI", "feb", "jan-mar", "x", "-1", "1-", "/2", "*/0", ""]
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CRON_PARTS, min_size=4, max_size=6).map(" ".join))
+def test_an_accepted_cron_is_one_to_dagster(cron: str) -> None:
+    try:
+        accepted = spec(retrain_cron=cron).retrain_cron
+    except ValidationError:
+        return
+    assert accepted is not None
+    assert is_valid_cron_string(accepted)
+
+
+def test_the_hash_names_content_and_not_the_way_it_was_written() -> None:
+    reordered = dict(reversed(attributes().items()))
+    assert ProductSpec.model_validate(reordered).config_hash() == spec().config_hash()
+    assert len(spec().config_hash()) == 12
+
+
+def test_the_hash_of_some_sections_ignores_the_others() -> None:
+    other = spec(seed=8)
+    assert other.config_hash() != spec().config_hash()
+    assert other.config_hash("split", "candidates") == spec().config_hash("split", "candidates")
+    assert other.config_hash("seed") != spec().config_hash("seed")
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        spec().seed = 1
