@@ -32,7 +32,7 @@ class MlopsAssetsError(Exception):
 
 
 class ConfigurationError(MlopsAssetsError):
-    """A product's YAML, contract or function is not what it must be; raised before anything runs."""
+    """A product's YAML, contract or function is wrong; raised before anything runs."""
 
 
 class SourceError(MlopsAssetsError):

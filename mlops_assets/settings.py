@@ -49,6 +49,6 @@ def load_settings() -> Settings:
         mlflow_artifacts=os.environ.get("MLOPS_ASSETS_MLFLOW_ARTIFACTS")
         or (home / "mlflow" / "artifacts").as_uri(),
         mlflow_ui=os.environ.get("MLOPS_ASSETS_MLFLOW_UI") or "http://127.0.0.1:5000",
-        dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster"),
+        dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster").resolve(),
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or Path(__file__).parent / "defs"),
     )

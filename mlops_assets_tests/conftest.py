@@ -37,18 +37,23 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 def make_platform(
     tmp_path: Path, instance: dg.DagsterInstance, mlflow_template: Path
 ) -> Callable[..., Platform]:
-    """A scaffolded product (`parcels`: DEU, FRA, NOR), its YAML changed by text replacements."""
+    """A scaffolded product (`parcels`: DEU, FRA, NOR), its YAML and contract changed."""
 
-    def make(*changes: tuple[str, str]) -> Platform:
+    def make(*changes: tuple[str, str], contract: tuple[str, str] = ("", "")) -> Platform:
         folder = new_product("parcels", tmp_path / "defs")
-        text = (folder / "defs.yaml").read_text()
-        for old, new in changes:
-            assert old in text, old
-            text = text.replace(old, new)
-        (folder / "defs.yaml").write_text(text)
+        _replace(folder / "defs.yaml", *changes)
+        _replace(folder / "contract.py", contract)
         return build_platform(folder, tmp_path / "home", instance, mlflow_template)
 
     return make
+
+
+def _replace(file: Path, *changes: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
 
 
 @pytest.fixture

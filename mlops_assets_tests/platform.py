@@ -66,6 +66,12 @@ class Platform:
             raise_on_error=False,
         )
 
+    def materialized(self, asset: str) -> set[str | None]:
+        """Partitions of an asset that Dagster holds as made."""
+        key = dg.AssetKey([self.product.name, asset])
+        records = self.instance.fetch_materializations(key, limit=1000).records
+        return {record.partition_key for record in records}
+
     def frame(self, asset: str, country: str | None) -> pd.DataFrame:
         return self.store.read((self.product.name, asset), country)
 

@@ -45,9 +45,9 @@ class ModelProduct(dg.Component):
         """What `dg list components` and the UI say."""
         return dg.ComponentTypeSpec(
             description="One prediction problem in many countries: datasets, features, models, "
-            "champions, predictions and monitoring, each partitioned by country.",
+            "champions and predictions, each partitioned by country.",
             tags=["ml"],
-            produces=["asset", "asset_check", "job", "schedule", "sensor"],
+            produces=["asset", "asset_check", "job", "schedule"],
         )
 
     @classmethod
@@ -56,7 +56,7 @@ class ModelProduct(dg.Component):
         return ProductAttributes
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The product's assets, checks, jobs, schedules and sensors.
+        """The product's assets, checks, jobs and schedules.
 
         Raises:
             ConfigurationError: the file is wrong (see `load_product`), or another folder of the

@@ -55,7 +55,6 @@ def fit(candidate: CandidateSpec, rows: pd.DataFrame, task: Task, seed: int) -> 
             f"{type(error).__name__}: {error}.",
             culprits={"candidate": candidate.name},
         ) from error
-    _remove_functions(estimator)
     return FittedModel(candidate.name, estimator, tuple(features), task, len(rows))
 
 
@@ -153,20 +152,6 @@ def _takes_missing(core: Any) -> bool:
     from sklearn.utils import get_tags
 
     return bool(get_tags(core).input_tags.allow_nan)
-
-
-def _remove_functions(estimator: Any) -> None:
-    """Make a fitted estimator with native categories storable without trusting functions.
-
-    Histogram gradient boosting keeps a `functools.partial` that checks its numeric columns, which
-    a model file must not bring along. The encoder before it already gives finite or missing
-    float64, so the identity takes its place.
-    """
-    pipeline = getattr(estimator, "regressor_", estimator)
-    inner = getattr(pipeline[-1], "_preprocessor", None)
-    if inner is not None:
-        inner.set_params(numerical__func=None)
-        inner.named_transformers_["numerical"].func = None
 
 
 def _complete_and_scaled() -> list[Any]:

@@ -178,8 +178,17 @@ class Registry:
         }
 
     def version(self, name: str, number: str) -> ModelVersion:
-        """One registered version by name and number."""
-        return _record(self._client().get_model_version(name, number))
+        """One registered version by name and number.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return _record(self._client().get_model_version(name, number))
+        except MlflowException as error:
+            raise RegistryError(f"There is no version {number} of {name}: {error}.") from error
 
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version an alias names, None when model or alias do not exist."""
@@ -337,7 +346,7 @@ def _unusable(version: ModelVersion, reason: str) -> RegistryError:
     return RegistryError(
         f"{version.name} version {version.version} cannot be used: {reason}.",
         stored="Nothing was written; the champion alias is as it was.",
-        way_out="Train the country again, or restore the file under the model's artifact folder.",
+        way_out="Materialize `model` and `champion` of the country: it is trained again.",
     )
 
 

@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -156,13 +157,12 @@ def _start(dagster_home: str) -> None:
     for name in _ONE_THREAD:  # two processes with a thread a core each cost six times the CPU
         os.environ[name] = "1"
     os.environ["DAGSTER_HOME"] = dagster_home
-    import logging
-
     import dagster as dg
 
     from mlops_assets.definitions import defs
 
-    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    # Said once where it is used; a line a run would drown the progress a person watches.
+    warnings.simplefilter("ignore", dg.BetaWarning)
     _loaded["defs"] = defs()
     _loaded["instance"] = dg.DagsterInstance.get()
 
@@ -180,6 +180,7 @@ def _execute(order: RunOrder) -> RunOutcome:
         partition_key=order.country,
         asset_selection=[dg.AssetKey([order.product, asset]) for asset in order.assets],
         tags=tags,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
     seconds = time.monotonic() - started

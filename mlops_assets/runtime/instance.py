@@ -16,6 +16,9 @@ import yaml
 from mlops_assets.settings import Settings
 
 QUEUE = "dagster"
+BROKER = "filesystem://"
+"""Tasks travel as files in a folder: one machine needs no server."""
+
 _HEADER = "# Written by mlops-assets; changes are overwritten.\n"
 
 
@@ -41,8 +44,8 @@ def prepare_up_instance(settings: Settings) -> Path:
             "module": "dagster_celery.launcher",
             "class": "CeleryRunLauncher",
             "config": {
-                "broker": "filesystem://",
-                "backend": f"file://{home / 'results'}",
+                "broker": BROKER,
+                "backend": result_backend(settings),
                 "default_queue": QUEUE,
                 "config_source": broker_settings(settings),
             },
@@ -50,6 +53,11 @@ def prepare_up_instance(settings: Settings) -> Path:
     }
     _write_ours(home / "dagster.yaml", _settings(settings, launcher))
     return home
+
+
+def result_backend(settings: Settings) -> str:
+    """Where workers leave whether a task ended well."""
+    return f"file://{settings.home / 'up' / 'results'}"
 
 
 def broker_settings(settings: Settings) -> dict[str, Any]:
@@ -82,10 +90,11 @@ def _settings(settings: Settings, launcher: dict[str, Any]) -> dict[str, Any]:
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
         "storage": {"sqlite": {"base_dir": str(home / "storage")}},
+        # Capturing stdout costs a run several processes a step; what a step logs through Dagster
+        # is in the run's event log all the same.
         "compute_logs": {
-            "module": "dagster._core.storage.local_compute_log_manager",
-            "class": "LocalComputeLogManager",
-            "config": {"base_dir": str(home / "logs")},
+            "module": "dagster._core.storage.noop_compute_log_manager",
+            "class": "NoOpComputeLogManager",
         },
         "local_artifact_storage": {
             "module": "dagster._core.storage.root",

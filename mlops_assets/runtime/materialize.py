@@ -65,7 +65,8 @@ def materialize(
         rest = (*_CONTRACT, *_AFTER_POOLED[job])
     reached = _countries(product, going, job, rest, workers, progress, outcome)
     if job == "all":
-        stopped = [country for country in going if country not in reached]
+        able = _having(product, "features")
+        stopped = [country for country in going if country not in reached and country in able]
         served = _countries(
             product,
             stopped,
@@ -99,18 +100,20 @@ def _ingest(
         outcome.warnings["all countries"] = result.warnings
     if result.success:
         return list(countries)
-    missing = [country for country in countries if country not in _ingested(product)]
+    ingested = _having(product, "raw")
+    missing = [country for country in countries if country not in ingested]
     for country in missing:
         outcome.failures[country] = result.problems
     return [country for country in countries if country not in missing]
 
 
-def _ingested(product: Product) -> set[str]:
+def _having(product: Product, asset: str) -> set[str]:
+    """Countries that have a snapshot of an asset."""
     from mlops_assets.settings import load_settings
     from mlops_assets.storage import SnapshotStore
 
     store = SnapshotStore(load_settings().storage)
-    return set(store.current_all((product.name, "raw"), list(product.spec.countries)))
+    return set(store.current_all((product.name, asset), list(product.spec.countries)))
 
 
 def _countries(

@@ -173,9 +173,9 @@ def _behind(held: Mapping[str, Snapshot]) -> str | None:
         ("predictions", "features"),
     )
     for made, source in pairs:
-        if made in held and source in held:
-            if _input(held[made], source) != held[source].content_hash:
-                return made
+        both = made in held and source in held
+        if both and _input(held[made], source) != held[source].content_hash:
+            return made
     return None
 
 

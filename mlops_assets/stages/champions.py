@@ -115,7 +115,7 @@ def _compare(
         candidate=str(row["version"]),
         kind=str(row["kind"]),
         champion=in_use.version if in_use else "",
-        decision=_decide(product, country, str(row["version"]), features, in_use, gates, registry),
+        decision=_decide(product, country, row, features, in_use, gates, registry),
         gates=gates,
         config_hash=spec.config_hash(),
         features=source.content_hash if source else "",
@@ -125,7 +125,7 @@ def _compare(
 def _decide(
     product: Product,
     country: str,
-    candidate: str,
+    row: pd.Series,
     features: pd.DataFrame,
     in_use: ModelVersion | None,
     gates: list[GateResult],
@@ -134,9 +134,9 @@ def _decide(
     spec = product.resolved(country)
     holdout = split(features, spec.split).holdout
     labels = holdout["label"].to_numpy()
-    nan = float("nan")
+    candidate, nan = str(row["version"]), float("nan")
     if not candidate:
-        text = "there is no model to compare, only the baseline"
+        text = f"no model to compare: {row['reason']}"
         return Decision("not_judged", text, len(holdout), nan, nan)
     if in_use is not None and in_use.version == candidate:
         text = "the candidate is the champion already"

@@ -25,6 +25,7 @@ from mlops_assets.ml.selection import (
 from mlops_assets.ml.split import Split, split
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry, TrackedRun
+from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
     Lineage,
@@ -53,7 +54,7 @@ from mlops_assets.stages.serving import (
     pooled_versions,
     report_to_json,
 )
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
 _GATES = {
@@ -88,6 +89,7 @@ _MODEL_GRAIN = (
 )
 _PLOTTED_ROWS = 120
 _TIMED_ROWS = 100
+_TIMED_RUNS = 3
 
 StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
 
@@ -243,11 +245,10 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
         spec, store, registry = product.resolved(country), storage.store(), mlflow.registry()
         versions = pooled_versions(product, registry)
         lineage = _lineage(product, country, store, versions)
-        made = store.current(path(product, "model"), country)
-        if made is not None and lineage.already_made(made):
-            yield dg.Output(Unchanged(made), "model")
-            held = store.read(path(product, "model"), country).iloc[0]
-            yield from _gate_results(key, gates_from_json(str(held["gates"])))
+        held = _made_before(product, country, store, lineage, registry)
+        if held is not None:
+            yield dg.Output(Unchanged(held[0]), "model")
+            yield from _gate_results(key, gates_from_json(held[1]))
             return
         tags = _tags(product, country, lineage)
         with mlflow.training_run(product.name, country, tags) as run:
@@ -269,6 +270,22 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
         yield from _gate_results(key, candidate.gates)
 
     return model
+
+
+def _made_before(
+    product: Product, country: str, store: SnapshotStore, lineage: Lineage, registry: Registry
+) -> tuple[Snapshot, str] | None:
+    """The candidate made from the very same, and its gates; None if its files are not usable."""
+    made = store.current(path(product, "model"), country)
+    if made is None or not lineage.already_made(made):
+        return None
+    held = store.read(path(product, "model"), country).iloc[0]
+    if held["version"]:
+        try:
+            registry.load(registry.version(registered_name(product.name, country), held["version"]))
+        except RegistryError:
+            return None  # lost or damaged: training again repairs it
+    return made, str(held["gates"])
 
 
 def _lineage(
@@ -377,18 +394,28 @@ def _loads_and_predicts(
     assert selection.model is not None
     name, limit = "loads_and_predicts", spec.gates.max_predict_seconds
     rows = (parts.holdout if len(parts.holdout) else parts.final).head(_TIMED_ROWS)
-    started = time.perf_counter()
     try:
-        again = predict(fitted(selection.name, version, spec, registry), rows, spec.task)
+        timed = [_load_and_predict(spec, version, registry, rows) for _ in range(_TIMED_RUNS)]
     except RegistryError as error:
         return GateResult(name, False, float("nan"), limit, error.problem)
-    seconds = time.perf_counter() - started
+    again = timed[0][0]
+    # The best of a few: the first one imports, and a busy machine is not the model's fault.
+    seconds = min(each for _, each in timed)
     same = np.array_equal(again, predict(selection.model, rows, spec.task), equal_nan=True)
     outcome = "predicts the same" if same else "predicts something else than it did in training"
     text = (
         f"loaded and predicted {len(rows)} rows in {seconds:.3f} s (limit {limit:g} s), {outcome}"
     )
     return GateResult(name, bool(same and seconds <= limit), seconds, limit, text)
+
+
+def _load_and_predict(
+    spec: ProductSpec, version: ModelVersion, registry: Registry, rows: pd.DataFrame
+) -> tuple[np.ndarray, float]:
+    """Predictions of the registered files, and the seconds it took to load them and predict."""
+    started = time.perf_counter()
+    predictions = predict(fitted(version.name, version, spec, registry), rows, spec.task)
+    return predictions, time.perf_counter() - started
 
 
 def _keep_champion(

@@ -32,7 +32,8 @@ def build_product(product: Product) -> dg.Definitions:
     """Assets, checks, jobs and schedule of a product."""
     models = build_models(product)
     jobs = [_job(product, name, assets) for name, assets in JOBS.items()]
-    if len(models) > 1:
+    pooled = len(models) > 1
+    if pooled:
         jobs.append(_pooled_job(product))
     return dg.Definitions(
         assets=[
@@ -43,7 +44,7 @@ def build_product(product: Product) -> dg.Definitions:
             *build_predictions(product),
         ],
         jobs=jobs,
-        schedules=_schedules(product),
+        schedules=_schedules(product, pooled),
     )
 
 
@@ -65,16 +66,16 @@ def _pooled_job(product: Product) -> UnresolvedAssetJobDefinition:
     )
 
 
-def _schedules(product: Product) -> list[dg.ScheduleDefinition]:
-    """Periodic retraining, a run a country; stopped until a person starts it."""
-    if product.spec.retrain_cron is None:
+def _schedules(product: Product, pooled: bool) -> list[dg.ScheduleDefinition]:
+    """Periodic retraining of every country, and of the pooled model; stopped until started."""
+    cron = product.spec.retrain_cron
+    if cron is None:
         return []
-    job = f"{product.name}_all"
 
     @dg.schedule(
         name=f"{product.name}_periodic",
-        job_name=job,
-        cron_schedule=product.spec.retrain_cron,
+        job_name=f"{product.name}_all",
+        cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Asks for one run of every country. Start it with the switch on this page.",
     )
@@ -85,4 +86,14 @@ def _schedules(product: Product) -> list[dg.ScheduleDefinition]:
             for country in product.spec.countries
         ]
 
-    return [periodic]
+    return [periodic, *([_pooled_schedule(product, cron)] if pooled else [])]
+
+
+def _pooled_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=f"{product.name}_pooled_periodic",
+        job_name=f"{product.name}_pooled",
+        cron_schedule=cron,
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Trains the pooled model again; countries use it from their next training on.",
+    )

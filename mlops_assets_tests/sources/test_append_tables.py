@@ -47,7 +47,7 @@ def same(before: Any, after: Any) -> bool:
     if before is None or before == after:
         return before == after
     if isinstance(before, bytes):
-        return after in (before.hex(), before.decode("utf-8", errors="replace"))
+        return after in (before.hex(), before.decode("utf-8", errors="surrogateescape"))
     if isinstance(before, bool):
         return after == str(before).lower()
     if isinstance(before, float | int):

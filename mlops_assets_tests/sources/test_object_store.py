@@ -17,9 +17,10 @@ NAMES = ["a.csv", "we ird's ü.csv", "p%20x.csv", "g*lob?.csv", "gXlobY.csv", "b
 
 
 def put(bucket: str, options: dict[str, Any], name: str, content: bytes) -> None:
+    """Writes as another process would: the reader's caches learn nothing of it."""
     import s3fs
 
-    s3fs.S3FileSystem(**options).pipe(f"{bucket}/{name}", content)
+    s3fs.S3FileSystem(**options, skip_instance_cache=True).pipe(f"{bucket}/{name}", content)
 
 
 def test_an_object_store_is_read_like_a_folder(bucket: str, s3_options: dict[str, Any]) -> None:

@@ -266,6 +266,22 @@ def test_a_file_changed_since_its_listing_stops_the_reading_with_its_name(
     assert "Nothing of any file was taken" in str(caught.value)
 
 
+def test_a_file_that_grows_while_it_is_read_gives_no_rows_at_all(
+    put: Put, landing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put("a.csv", b"country,x\nDEU,1\n")
+    scan = module._scan
+
+    def scan_while_growing(layout: Any, places: Any) -> pa.Table:
+        with Path(file.uri).open("ab") as more:
+            more.write(b"DEU,2\n")
+        return scan(layout, places)
+
+    monkeypatch.setattr(module, "_scan", scan_while_growing)
+    with pytest.raises(SourceError, match="still growing"):
+        read_by_country([file], "country", WANTED)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
