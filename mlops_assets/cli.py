@@ -222,16 +222,20 @@ def _materialize(
 ) -> list[Outcome]:
     from mlops_assets.runtime.headless import WarmWorkers
     from mlops_assets.runtime.instance import concurrency, prepare_instance
-    from mlops_assets.runtime.materialize import materialize as run
+    from mlops_assets.runtime.materialize import Materializer
+    from mlops_assets.runtime.materialize import Outcome as Made
 
     settings = load_settings()
-    _registry(settings).initialise()
+    store, registry = _store(settings), _registry(settings)
+    registry.initialise()
     home = prepare_instance(settings)
     outcomes = []
     with WarmWorkers(home, concurrency()) as workers:
         for product in products:
             with _progress(product.name, quiet) as progress:
-                outcomes.append(run(product, countries[product.name], job, workers, progress))
+                made = Made(product.name)
+                run = Materializer(product, job, store, registry, workers, progress, made)
+                outcomes.append(run.run(countries[product.name]))
     return outcomes
 
 
@@ -283,7 +287,8 @@ def _report(outcomes: Sequence[Outcome]) -> None:
             where = f"{outcome.product} {', '.join(countries)}"
             _say(f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}")
         verdict = f"{len(outcome.failures)} stopped" if outcome.failures else "all went well"
-        _say(f"{outcome.product}: {outcome.runs} runs, {verdict}")
+        same = f", {len(outcome.unchanged)} countries unchanged" if outcome.unchanged else ""
+        _say(f"{outcome.product}: {outcome.runs} runs, {verdict}{same}")
 
 
 def _by_problem(outcome: Outcome) -> dict[tuple[str, ...], list[str]]:
@@ -300,6 +305,7 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "runs": outcome.runs,
         "failures": outcome.failures,
         "fallback": sorted(outcome.fallback),
+        "unchanged": sorted(outcome.unchanged),
         "warnings": outcome.warnings,
     }
 

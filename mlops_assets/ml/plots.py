@@ -165,7 +165,7 @@ def _value_ticks(axes: _Axes, caption: str) -> list[str]:
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" '
             'stroke="#ddd" stroke-width="0.7"/>'
         )
-        parts.append(_text(LEFT - 6, at + 4, f"{value:.6g}", "end"))
+        parts.append(_text(LEFT - 6, at + 4, f"{value + 0.0:.6g}", "end"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     parts.append(
         f'<text x="14" y="{middle:.0f}" text-anchor="middle" '

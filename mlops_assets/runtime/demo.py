@@ -9,6 +9,7 @@ from pathlib import Path
 from mlops_assets.errors import SourceError
 from mlops_assets.product import Product
 from mlops_assets.settings import Settings
+from mlops_assets.sources.files import SourceFile, list_files, survey
 
 SEED = 7
 
@@ -23,20 +24,19 @@ def deliver(products: Sequence[Product], settings: Settings, data: Path | None) 
             None: the products' own seeded generators.
 
     Raises:
-        SourceError: `data` is no folder, or has nothing for any product.
+        SourceError: the landing folder is not a local one, `data` is no folder, or has nothing
+            for any product.
     """
+    folders = {product.name: _landing(product, settings) for product in products}
     if data is None:
-        return {product.name: _generate(product, settings) for product in products}
+        return {each.name: _generate(each, folders[each.name]) for each in products}
     if not data.is_dir():
         raise SourceError(
             f"{data} is not a folder.", way_out="Give the folder that holds the published files."
         )
-    delivered = {}
-    for product in products:
-        names = [file.name for file in sorted(data.iterdir()) if _copied(file, product, settings)]
-        if names:
-            delivered[product.name] = ", ".join(names)
-    if not delivered:
+    files = list_files(str(data))
+    delivered = {each.name: _copy(each, files, folders[each.name]) for each in products}
+    if not any(delivered.values()):
         wanted = "; ".join(
             f"{p.name}: {', '.join(p.spec.source.columns.values())}" for p in products
         )
@@ -44,19 +44,24 @@ def deliver(products: Sequence[Product], settings: Settings, data: Path | None) 
             f"No file in {data} has the columns of a product ({wanted}).",
             way_out="Check the folder, or the columns under `source` in the product's YAML.",
         )
-    return delivered
+    return {name: ", ".join(names) for name, names in delivered.items() if names}
 
 
-def landing(product: Product, settings: Settings) -> Path:
-    """Local landing folder of a product."""
-    return Path(settings.landing) / product.name
+def _landing(product: Product, settings: Settings) -> Path:
+    root = product.spec.source.uri or f"{settings.landing}/{product.name}"
+    if "://" in root:
+        raise SourceError(
+            f"The files of {product.name} land in {root}, where the demonstration puts nothing.",
+            way_out="Put the files there yourself and run: mlops-assets materialize "
+            f"{product.name} --all",
+        )
+    return Path(root)
 
 
-def _generate(product: Product, settings: Settings) -> str:
+def _generate(product: Product, folder: Path) -> str:
     function = product.sample_function()
     if function is None:
         return "nothing: the product has no generator (`sample` in its YAML)"
-    folder = landing(product, settings)
     folder.mkdir(parents=True, exist_ok=True)
     frame = function(SEED)
     target = folder / "sample.parquet"
@@ -66,26 +71,19 @@ def _generate(product: Product, settings: Settings) -> str:
     return f"{len(frame):,} generated rows (seed {SEED})"
 
 
-def _copied(file: Path, product: Product, settings: Settings) -> bool:
-    if not file.is_file() or not set(product.spec.source.columns.values()) <= _columns(file):
-        return False
-    folder = landing(product, settings)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{file.name}.tmp"
-    shutil.copyfile(file, temporary)
-    temporary.replace(folder / file.name)
-    return True
-
-
-def _columns(file: Path) -> set[str]:
-    """Column names of a data file; none when it cannot be read as one."""
-    import duckdb
-
-    if not file.name.lower().endswith((".parquet", ".csv", ".csv.gz", ".jsonl", ".ndjson")):
-        return set()
-    try:
-        with duckdb.connect() as connection:
-            described = connection.execute("describe select * from query_table([?])", [str(file)])
-            return {str(row[0]) for row in described.fetchall()}
-    except duckdb.Error:
-        return set()
+def _copy(product: Product, files: Sequence[SourceFile], folder: Path) -> list[str]:
+    """Copy the files that have the product's columns; their names."""
+    source = product.spec.source
+    wanted = set(source.columns.values())
+    fitting = [
+        file
+        for file in files
+        if wanted <= set(survey(file, source.columns[source.country]).columns)
+    ]
+    for file in fitting:
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.tmp")
+        shutil.copyfile(file.uri, temporary)
+        temporary.replace(target)
+    return [file.name for file in fitting]

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlops_assets.product import Product
+from mlops_assets.registry import Registry
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.stages.lineage import first_stale, pooled_is_stale
+from mlops_assets.storage import SnapshotStore
 
 Job = Literal["all", "train", "predict"]
 Progress = Callable[[str, int, RunOutcome | None], None]
 """Called with the phase, its number of runs, and each outcome as it comes (None at its start)."""
 
-_CONTRACT = ("validated", "quarantine", "features")
-_AFTER_POOLED = {
+_FEATURES = ("validated", "quarantine", "features")
+_LAST: dict[Job, tuple[str, ...]] = {
     "all": ("model", "champion", "predictions"),
     "train": ("model", "champion"),
     "predict": ("predictions",),
@@ -29,127 +32,132 @@ class Outcome:
         product: its name.
         failures: country (or `pooled`): why it did not get through.
         fallback: countries whose training was stopped and who got predictions all the same.
+        unchanged: countries for which nothing had to be made again.
+        warnings: checks of the ingestion that did not pass and block nothing.
         runs: number of Dagster runs.
     """
 
     product: str
     failures: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fallback: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
     warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     runs: int = 0
 
 
-def materialize(
-    product: Product,
-    countries: Sequence[str],
-    job: Job,
-    workers: WarmWorkers,
-    progress: Progress,
-) -> Outcome:
-    """Run a job for some countries, each in a run of its own.
+@dataclass(frozen=True)
+class Materializer:
+    """Runs a job of one product, each country in a Dagster run of its own.
 
-    New files are taken in one run over all countries; the pooled model is trained between the
-    countries' features and their models, because it needs the first and serves the second. A
-    country stopped by a gate still gets predictions from its champion or the baseline.
+    Attributes:
+        product: whose assets.
+        job: which part of the pipeline.
+        store: the snapshots, to see what has to be made.
+        registry: the models, for the same.
+        workers: who executes.
+        progress: who is told.
+        outcome: filled as runs end.
     """
-    outcome = Outcome(product.name)
-    going = _ingest(product, countries, job, workers, progress, outcome)
-    pooled = any("pooled" in candidate.scopes for candidate in product.spec.candidates)
-    if pooled and job != "predict":
-        going = _countries(product, going, job, _CONTRACT, workers, progress, outcome)
-        if going:
-            order = RunOrder(product.name, "pooled", ("pooled_model",))
-            _run("pooled model", [order], workers, progress, outcome)
-        rest = _AFTER_POOLED[job]
-    else:
-        rest = (*_CONTRACT, *_AFTER_POOLED[job])
-    reached = _countries(product, going, job, rest, workers, progress, outcome)
-    if job == "all":
-        able = _having(product, "features")
-        stopped = [country for country in going if country not in reached and country in able]
-        served = _countries(
-            product,
-            stopped,
-            "predict",
-            ("predictions",),
-            workers,
-            progress,
-            outcome,
-            phase="fallback predictions",
-        )
-        outcome.fallback.update(served)
-    return outcome
 
+    product: Product
+    job: Job
+    store: SnapshotStore
+    registry: Registry
+    workers: WarmWorkers
+    progress: Progress
+    outcome: Outcome
+    _made: set[str] = field(default_factory=set)
 
-def _ingest(
-    product: Product,
-    countries: Sequence[str],
-    job: Job,
-    workers: WarmWorkers,
-    progress: Progress,
-    outcome: Outcome,
-) -> list[str]:
-    """Take new files for all countries at once; those without any row go no further."""
-    listed = product.spec.countries
-    order = RunOrder(product.name, job, ("raw",), countries=(listed[0], listed[-1]))
-    if len(listed) == 1:
-        order = RunOrder(product.name, job, ("raw",), country=listed[0])
-    (result,) = _run("ingestion", [order], workers, progress, Outcome(product.name))
-    outcome.runs += 1
-    if result.warnings:
-        outcome.warnings["all countries"] = result.warnings
-    if result.success:
-        return list(countries)
-    ingested = _having(product, "raw")
-    missing = [country for country in countries if country not in ingested]
-    for country in missing:
-        outcome.failures[country] = result.problems
-    return [country for country in countries if country not in missing]
+    def run(self, countries: Sequence[str]) -> Outcome:
+        """Take new files, then make what is stale, country by country.
 
+        New files are taken in one run over all countries. The pooled model is trained between the
+        countries' features and their models, because it needs the first and serves the second. A
+        country stopped by a gate still gets predictions from its champion or the baseline.
+        """
+        going = self._ingest(countries)
+        rest = _LAST[self.job]
+        if self.job != "predict" and self._pools():
+            going = self._each(going, _FEATURES, "features")
+            if going and pooled_is_stale(self.product, self.store):
+                self._run("pooled model", [self._order(("pooled_model",), job="pooled")])
+        else:
+            rest = (*_FEATURES, *rest)
+        reached = self._each(going, rest, " and ".join(_LAST[self.job]))
+        if self.job == "all":
+            self._serve([country for country in going if country not in reached])
+        touched = {*self.outcome.failures, *self._made}
+        self.outcome.unchanged.update(each for each in countries if each not in touched)
+        return self.outcome
 
-def _having(product: Product, asset: str) -> set[str]:
-    """Countries that have a snapshot of an asset."""
-    from mlops_assets.settings import load_settings
-    from mlops_assets.storage import SnapshotStore
+    def _pools(self) -> bool:
+        return any("pooled" in each.scopes for each in self.product.spec.candidates)
 
-    store = SnapshotStore(load_settings().storage)
-    return set(store.current_all((product.name, asset), list(product.spec.countries)))
+    def _order(
+        self, assets: tuple[str, ...], *, country: str | None = None, job: str | None = None
+    ) -> RunOrder:
+        return RunOrder(self.product.name, job or self.job, assets, country=country)
 
+    def _ingest(self, countries: Sequence[str]) -> list[str]:
+        """Take new files for all countries at once; those without any row go no further."""
+        listed = self.product.spec.countries
+        order = RunOrder(self.product.name, self.job, ("raw",), countries=(listed[0], listed[-1]))
+        if len(listed) == 1:
+            order = self._order(("raw",), country=listed[0])
+        (result,) = self._execute("ingestion", [order])
+        if result.warnings:
+            self.outcome.warnings["all countries"] = result.warnings
+        there = self._having("raw")
+        missing = [country for country in countries if country not in there]
+        problems = result.problems or ("no row of it was ever delivered",)
+        self.outcome.failures.update(dict.fromkeys(missing, problems))
+        if not result.success and not missing:
+            self.outcome.failures["ingestion"] = result.problems
+        return [country for country in countries if country in there]
 
-def _countries(
-    product: Product,
-    countries: Sequence[str],
-    job: Job,
-    assets: tuple[str, ...],
-    workers: WarmWorkers,
-    progress: Progress,
-    outcome: Outcome,
-    phase: str | None = None,
-) -> list[str]:
-    """One run a country; returns the countries that got through, in the order given."""
-    orders = [RunOrder(product.name, job, assets, country=country) for country in countries]
-    name = phase or ("features" if assets == _CONTRACT else " and ".join(assets[-3:]))
-    results = _run(name, orders, workers, progress, outcome)
-    through = {result.order.country for result in results if result.success}
-    return [country for country in countries if country in through]
+    def _each(self, countries: Sequence[str], assets: tuple[str, ...], phase: str) -> list[str]:
+        """One run for each stale country; the countries that are through, in the order given."""
+        stale = [
+            country
+            for country in countries
+            if first_stale(self.product, country, assets, self.store, self.registry)
+        ]
+        self._made.update(stale)
+        orders = [self._order(assets, country=country) for country in stale]
+        failed = {each.order.country for each in self._run(phase, orders) if not each.success}
+        return [country for country in countries if country not in failed]
 
+    def _serve(self, stopped: Sequence[str]) -> None:
+        """Predictions of what served before, or of the baseline, where training was stopped."""
+        able = self._having("features")
+        orders = [
+            self._order(("predictions",), country=country, job="predict")
+            for country in stopped
+            if country in able
+        ]
+        results = self._run("fallback predictions", orders)
+        served = [each.order.country for each in results if each.success and each.order.country]
+        self.outcome.fallback.update(served)
 
-def _run(
-    phase: str,
-    orders: Sequence[RunOrder],
-    workers: WarmWorkers,
-    progress: Progress,
-    outcome: Outcome,
-) -> list[RunOutcome]:
-    if not orders:
-        return []
-    progress(phase, len(orders), None)
-    results = []
-    for result in workers.run(orders):
-        results.append(result)
-        outcome.runs += 1
-        who = result.order.country or "pooled"
-        if not result.success:
-            outcome.failures[who] = (*outcome.failures.get(who, ()), *result.problems)
-        progress(phase, len(orders), result)
-    return results
+    def _having(self, asset: str) -> set[str]:
+        countries = list(self.product.spec.countries)
+        return set(self.store.current_all((self.product.name, asset), countries))
+
+    def _run(self, phase: str, orders: Sequence[RunOrder]) -> list[RunOutcome]:
+        results = self._execute(phase, orders)
+        for result in (each for each in results if not each.success):
+            who = result.order.country or "pooled"
+            before = self.outcome.failures.get(who, ())
+            self.outcome.failures[who] = (*before, *result.problems)
+        return results
+
+    def _execute(self, phase: str, orders: Sequence[RunOrder]) -> list[RunOutcome]:
+        if not orders:
+            return []
+        self.progress(phase, len(orders), None)
+        results = []
+        for result in self.workers.run(orders):
+            results.append(result)
+            self.progress(phase, len(orders), result)
+        self.outcome.runs += len(results)
+        return results

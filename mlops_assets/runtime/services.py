@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mlops_assets.settings import PROJECT_ROOT
 _STEADY_SECONDS = 60.0
 """A service that ran this long was well; its next end is a new trouble."""
 _LONGEST_WAIT = 60.0
+_PROGRAMS = ("dagster", "celery", "mlflow")
 
 
 @dataclass
@@ -121,26 +121,29 @@ def remember(file: Path, services: Iterable[Service]) -> None:
 def end_left_over(file: Path) -> int:
     """End the process groups an `up` that was killed left behind; returns how many processes.
 
-    A group is only ended if a process in it is a program of this virtual environment: the number
-    may belong to somebody else by now.
+    Only processes that look like ours count: the number may belong to somebody else by now.
     """
     if not file.exists():
         return 0
-    groups = {int(group) for group in json.loads(file.read_text())}
-    found = [pid_of for pid_of in _own_groups() if pid_of in groups]
+    recorded = {int(group) for group in json.loads(file.read_text())}
+    found = [group for group in _groups_of_our_programs() if group in recorded]
     for group in set(found):
         _kill_group(group)
     file.unlink()
     return len(found)
 
 
-def _own_groups() -> list[int]:
-    """The group of every running process whose command line starts with our interpreter."""
+def _groups_of_our_programs() -> list[int]:
+    """The group of every running process that is Dagster, Celery or MLflow."""
     listed = subprocess.run(
         ["ps", "-A", "-o", "pgid=,args="], capture_output=True, text=True, check=True
     ).stdout
     rows = (line.split(None, 1) for line in listed.splitlines())
-    return [int(row[0]) for row in rows if len(row) > 1 and row[1].startswith(sys.executable)]
+    return [
+        int(row[0])
+        for row in rows
+        if len(row) > 1 and any(program in row[1] for program in _PROGRAMS)
+    ]
 
 
 def _kill_group(group: int) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
-from mlops_assets.stages.base import INPUTS
+from mlops_assets.stages.lineage import INPUTS
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 _ASSETS = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")

@@ -1,26 +1,16 @@
 """What the stages share: keys, policies, descriptions, and when a step has nothing to do."""
 
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
 from mlops_assets.product import Product
-from mlops_assets.storage import Snapshot, SnapshotStore
-
-if TYPE_CHECKING:
-    import pandas as pd
+from mlops_assets.storage import SnapshotStore
 
 ONE_COUNTRY_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 """A blocking check stops every partition of its run: isolation needs a run a country."""
-
-FINGERPRINT = "mlops_assets/fingerprint"
-INPUTS = "mlops_assets/inputs"
-_PREVIEW_ROWS = 5
 
 
 class Storage(dg.ConfigurableResource):
@@ -54,13 +44,18 @@ def partitions(product: Product) -> dg.StaticPartitionsDefinition:
 
 
 def output(
-    product: Product, name: str, group: str, kinds: set[str], description: str
+    product: Product,
+    name: str,
+    group: str,
+    kinds: set[str],
+    description: str,
+    columns: dg.TableSchema | None = None,
 ) -> dg.AssetOut:
     """An asset of the product that a step may leave out when it must not replace what is there."""
     return dg.AssetOut(
         key=asset_key(product, name),
         is_required=False,
-        **about(product, group, kinds, description),
+        **about(product, group, kinds, description, columns),
     )
 
 
@@ -87,48 +82,26 @@ def country_step(product: Product, name: str) -> dict[str, Any]:
     }
 
 
-def about(product: Product, group: str, kinds: set[str], description: str) -> dict[str, Any]:
-    """Group, kinds, owners and description of an asset, with the product's resolved config."""
+def about(
+    product: Product,
+    group: str,
+    kinds: set[str],
+    description: str,
+    columns: dg.TableSchema | None = None,
+) -> dict[str, Any]:
+    """Group, kinds, owners, columns and description of an asset, with the product's config."""
     return {
         "group_name": group,
         "kinds": kinds,
         "owners": list(product.spec.owners),
-        "description": description,
+        "description": f"{description}\n\n*{product.name}*: {product.spec.description}",
         "tags": {"product": product.name},
         "metadata": {
             "config": dg.MetadataValue.json(product.spec.model_dump(mode="json")),
             "config_hash": product.spec.config_hash(),
+            **({"dagster/column_schema": columns} if columns else {}),
         },
     }
-
-
-@dataclass(frozen=True)
-class Lineage:
-    """What one output was made from; its fingerprint says whether it has to be made again.
-
-    Attributes:
-        inputs: name of each input: its content hash or version.
-        code: hash of the product's functions that were used.
-        config: hash of the config sections that were used.
-    """
-
-    inputs: Mapping[str, str]
-    code: str
-    config: str
-
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits over inputs, code and config."""
-        content = json.dumps([dict(self.inputs), self.code, self.config], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    def metadata(self) -> dict[str, Any]:
-        """As the IO manager stores it with the snapshot."""
-        return {FINGERPRINT: self.fingerprint, INPUTS: dg.MetadataValue.json(dict(self.inputs))}
-
-    def already_made(self, snapshot: Snapshot | None) -> bool:
-        """True when `snapshot` was made from exactly this."""
-        return snapshot is not None and snapshot.metadata.get(FINGERPRINT) == self.fingerprint
 
 
 def failed(
@@ -173,35 +146,3 @@ def passed(
         description=description,
         metadata=dict(metadata or {}),
     )
-
-
-def table(frame: "pd.DataFrame", rows: int | None = None) -> dg.MetadataValue:
-    """A frame as a table in the UI, its first `rows` rows only when given."""
-    shown = frame if rows is None else frame.head(rows)
-    records = [
-        dg.TableRecord({str(k): _cell(v) for k, v in row.items()})
-        for row in shown.to_dict(orient="records")
-    ]
-    columns = [dg.TableColumn(str(name), type=str(kind)) for name, kind in shown.dtypes.items()]
-    return dg.MetadataValue.table(records, schema=dg.TableSchema(columns=columns))
-
-
-def preview(frame: "pd.DataFrame") -> dict[str, Any]:
-    """The last rows of a frame, which are the newest, for the asset's page."""
-    return {"preview": table(frame.tail(_PREVIEW_ROWS))}
-
-
-def svg(image: str, alt: str) -> dg.MetadataValue:
-    """A small plot on the asset's page."""
-    import base64
-
-    encoded = base64.b64encode(image.encode()).decode()
-    return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{encoded})")
-
-
-def _cell(value: object) -> str | int | float | bool | None:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return None if value != value else round(value, 6)
-    return str(value)

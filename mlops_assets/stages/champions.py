@@ -18,7 +18,6 @@ from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
-    Lineage,
     Storage,
     asset_key,
     country_step,
@@ -27,9 +26,10 @@ from mlops_assets.stages.base import (
     output,
     passed,
     path,
-    table,
 )
 from mlops_assets.stages.decisions import Comparison, gates_from_json, record
+from mlops_assets.stages.lineage import of_champion
+from mlops_assets.stages.pages import as_before, facts
 from mlops_assets.stages.serving import fitted, report_from_json
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
@@ -63,12 +63,12 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
         features: pd.DataFrame,
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
-        lineage = _lineage(product, country, store)
+        lineage = of_champion(product, country, store)
         made = store.current(path(product, "champion"), country)
         in_use = registry.champion(product.name, country)
         version = in_use.version if in_use else ""
         if made is not None and lineage.already_made(made) and _serves(store, made, version):
-            yield dg.Output(Unchanged(made), "champion")
+            yield dg.Output(Unchanged(made), "champion", metadata=as_before(context, key))
             yield _equals_alias(key, product, country, version, registry)
             return
         comparison = _compare(product, country, model, features, in_use, store, registry)
@@ -77,20 +77,11 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
             name = registered_name(product.name, country)
             registry.promote(registry.version(name, comparison.candidate))
         frame = _frame(product, country, comparison, model, features, registry)
-        shown = {**lineage.metadata(), **_shown(frame, comparison)}
+        shown = {**_shown(frame, comparison), **lineage.metadata()}
         yield dg.Output(frame, "champion", metadata=shown)
         yield _equals_alias(key, product, country, str(frame["version"].iloc[0]), registry)
 
     return [champion]
-
-
-def _lineage(product: Product, country: str, store: SnapshotStore) -> Lineage:
-    found = {name: store.current(path(product, name), country) for name in ("model", "features")}
-    return Lineage(
-        inputs={name: made.content_hash if made else "" for name, made in found.items()},
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(),
-    )
 
 
 def _serves(store: SnapshotStore, made: Any, version: str) -> bool:
@@ -238,7 +229,7 @@ def _shown(frame: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.decision.verdict,
         "reason": comparison.decision.reason,
         "decision_id": comparison.decision_id,
-        "decision": table(frame),
+        "decision": facts({str(name): value for name, value in row.items()}),
     }
 
 

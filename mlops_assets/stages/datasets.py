@@ -13,7 +13,6 @@ import pandas as pd
 from mlops_assets.ml.validation import Validation, describe, validate
 from mlops_assets.product import Product
 from mlops_assets.stages.base import (
-    Lineage,
     Storage,
     about,
     asset_key,
@@ -24,11 +23,17 @@ from mlops_assets.stages.base import (
     partitions,
     passed,
     path,
-    preview,
-    table,
     warned,
 )
 from mlops_assets.stages.ingestion import Delivery, Ingestion, ingest
+from mlops_assets.stages.lineage import Lineage, of_validated
+from mlops_assets.stages.pages import (
+    as_before,
+    preview,
+    quarantine_schema,
+    raw_schema,
+    table,
+)
 from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -67,7 +72,16 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         name=f"{product.name}__raw",
         partitions_def=partitions(product),
         backfill_policy=dg.BackfillPolicy.single_run(),
-        outs={"raw": output(product, "raw", "datasets", {"parquet", "duckdb"}, _RAW_GRAIN)},
+        outs={
+            "raw": output(
+                product,
+                "raw",
+                "datasets",
+                {"parquet", "duckdb"},
+                _RAW_GRAIN,
+                raw_schema(product),
+            )
+        },
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, description=description)
             for name, description in _RAW_CHECKS.items()
@@ -107,7 +121,12 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         ins={"raw": dg.AssetIn(key=asset_key(product, "raw"))},
         outs={
             "quarantine": output(
-                product, "quarantine", "datasets", {"parquet", "pandera"}, _QUARANTINE_GRAIN
+                product,
+                "quarantine",
+                "datasets",
+                {"parquet", "pandera"},
+                _QUARANTINE_GRAIN,
+                quarantine_schema(product),
             ),
             "validated": dg.AssetOut(
                 key=key, is_required=False, **_validated_about(product, schema)
@@ -120,16 +139,11 @@ def _validated(product: Product) -> dg.AssetsDefinition:
     ) -> StepEvents:
         country = context.partition_key
         spec, store = product.resolved(country), storage.store()
-        source = store.current(path(product, "raw"), country)
-        lineage = Lineage(
-            inputs={"raw": source.content_hash if source else ""},
-            code=product.code_version("contract"),
-            config=spec.config_hash("source", "contract", "aliases"),
-        )
+        lineage = of_validated(product, country, store)
         made = store.current(path(product, "validated"), country)
         rejects = store.current(path(product, "quarantine"), country)
         if made and rejects and lineage.already_made(made):
-            yield from _nothing_new(key, made, rejects)
+            yield from _nothing_new(context, product, made, rejects)
             return
         yield from _apply_contract(
             product, country, validate(raw, schema, spec.source, spec.aliases), lineage
@@ -144,7 +158,7 @@ def _apply_contract(
     key = asset_key(product, "validated")
     limit = product.resolved(country).contract.max_rejected_share
     numbers = _numbers(result, limit)
-    rejects = {**lineage.metadata(), **preview(result.quarantine)}
+    rejects = {**preview(result.quarantine), **lineage.metadata()}
     yield dg.Output(result.quarantine, "quarantine", metadata=rejects)
     if reason := _refusal(result, limit):
         yield failed(key, "contract", reason, numbers)
@@ -152,7 +166,7 @@ def _apply_contract(
             f"{product.name} {country}: {reason} The last good data and champion of {country} "
             "stay in use; the rejected rows are in quarantine."
         )
-    accepted = {**lineage.metadata(), **preview(result.accepted)}
+    accepted = {**preview(result.accepted), **lineage.metadata()}
     yield dg.Output(result.accepted, "validated", metadata=accepted)
     if result.rejected:
         share = f"{result.rejected:,} of {result.rows:,} rows ({result.rejected_share:.2%})"
@@ -162,7 +176,6 @@ def _apply_contract(
 
 
 def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
-    described = about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN)
     columns = [
         dg.TableColumn(
             column.name,
@@ -174,8 +187,8 @@ def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
         )
         for column in describe(schema)
     ]
-    described["metadata"]["dagster/column_schema"] = dg.TableSchema(columns=columns)
-    return described
+    described = dg.TableSchema(columns=columns)
+    return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, described)
 
 
 def _refusal(result: Validation, limit: float) -> str | None:
@@ -211,17 +224,20 @@ def _numbers(result: Validation, limit: float) -> dict[str, Any]:
     }
 
 
-def _nothing_new(key: dg.AssetKey, made: Snapshot, rejects: Snapshot) -> StepEvents:
-    yield dg.Output(Unchanged(rejects), "quarantine")
-    yield dg.Output(Unchanged(made), "validated")
+def _nothing_new(
+    context: dg.AssetExecutionContext, product: Product, made: Snapshot, rejects: Snapshot
+) -> StepEvents:
+    key = asset_key(product, "validated")
+    shown = as_before(context, asset_key(product, "quarantine"))
+    yield dg.Output(Unchanged(rejects), "quarantine", metadata=shown)
+    yield dg.Output(Unchanged(made), "validated", metadata=as_before(context, key))
     yield passed(key, "contract", f"no new rows; {made.rows:,} rows as before", {"rows": made.rows})
 
 
 def _delivery_metadata(delivery: Delivery) -> dict[str, Any]:
     return {
         "new_rows": delivery.new_rows,
-        "new_files": dg.MetadataValue.json(list(delivery.new_files)),
-        "outcome": "new rows" if delivery.new_rows else "no new rows",
+        "new_files": ", ".join(delivery.new_files) or "none",
     }
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 from mlops_assets.ml.features import PointInTime, build_features, check_point_in_time
 from mlops_assets.product import Product
 from mlops_assets.stages.base import (
-    Lineage,
     Storage,
     asset_key,
     country_step,
@@ -18,9 +17,9 @@ from mlops_assets.stages.base import (
     output,
     passed,
     path,
-    preview,
-    table,
 )
+from mlops_assets.stages.lineage import Lineage, of_features
+from mlops_assets.stages.pages import as_before, frame_schema, preview, table
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "point_in_time"
@@ -54,17 +53,11 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, storage: Storage, validated: pd.DataFrame
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country = context.partition_key
-        spec = product.resolved(country)
         store = storage.store()
-        source = store.current(path(product, "validated"), country)
-        lineage = Lineage(
-            inputs={"validated": source.content_hash if source else ""},
-            code=product.code_version("features"),
-            config=spec.config_hash("source", "features", "target", "seed"),
-        )
+        lineage = of_features(product, country, store)
         made = store.current(path(product, "features"), country)
         if made is not None and lineage.already_made(made):
-            yield dg.Output(Unchanged(made), "features")
+            yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             return
         yield from _compute(product, country, validated, lineage)
@@ -87,17 +80,17 @@ def _compute(
             f"{product.name} {country}: {_leak(result)} Nothing was written; correct "
             f"{spec.features} so that it uses only rows up to the event time."
         )
-    yield dg.Output(frame, "features", metadata={**lineage.metadata(), **_about_rows(frame)})
+    yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     yield passed(key, _CHECK, same, _numbers(result))
 
 
 def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
     return {
-        **preview(frame),
-        "dagster/column_schema": _schema(frame),
         "labelled_rows": int(frame["label"].notna().sum()),
         "newest_event": str(frame["event_time"].max()),
+        **preview(frame),
+        "dagster/column_schema": frame_schema(frame, _KEY_DESCRIPTIONS),
     }
 
 
@@ -124,14 +117,3 @@ def _numbers(result: PointInTime) -> dict[str, Any]:
         "cutoffs": dg.MetadataValue.json([str(cutoff) for cutoff in result.cutoffs]),
         "differing": table(differing),
     }
-
-
-def _schema(frame: pd.DataFrame) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                str(name), type=str(dtype), description=_KEY_DESCRIPTIONS.get(str(name), "feature")
-            )
-            for name, dtype in frame.dtypes.items()
-        ]
-    )

@@ -28,7 +28,6 @@ from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry, Tracke
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
-    Lineage,
     Storage,
     about,
     asset_key,
@@ -38,11 +37,11 @@ from mlops_assets.stages.base import (
     output,
     passed,
     path,
-    svg,
-    table,
     warned,
 )
 from mlops_assets.stages.decisions import Comparison, gates_from_json, gates_to_json, record
+from mlops_assets.stages.lineage import Lineage, of_model, of_pooled_model
+from mlops_assets.stages.pages import as_before, facts, rounded, svg, table
 from mlops_assets.stages.serving import (
     VALIDATION_DIGEST,
     VALIDATION_URI,
@@ -62,19 +61,6 @@ _GATES = {
     "above_floor": "On the holdout the candidate keeps the absolute limit of the YAML.",
     "loads_and_predicts": "The registered files load and predict the same, in time.",
 }
-_TRAINING = (
-    "source",
-    "features",
-    "task",
-    "target",
-    "metric",
-    "split",
-    "baselines",
-    "candidates",
-    "gates",
-    "predictions",
-    "seed",
-)
 _POOLED_GRAIN = (
     "One row is a pooled candidate: a model of the rows of all countries together. It serves the "
     "countries where it is better than their own model, or where they have too few rows."
@@ -145,14 +131,10 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
     ) -> StepEvents:
         store = storage.store()
         countries = store.current_all(path(product, "features"), list(product.spec.countries))
-        lineage = Lineage(
-            inputs={name: snapshot.content_hash for name, snapshot in countries.items()},
-            code=product.code_version("features"),
-            config=product.spec.config_hash(*_TRAINING, "overrides"),
-        )
+        lineage = of_pooled_model(product, countries)
         made = store.current(path(product, "pooled_model"), None)
         if made is not None and lineage.already_made(made):
-            yield dg.Output(Unchanged(made), "pooled_model")
+            yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
             yield passed(key, "beats_baseline", "nothing new to train on")
             return
         if not countries:
@@ -173,7 +155,11 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
         yield dg.Output(
             frame,
             "pooled_model",
-            metadata={**lineage.metadata(), "mlflow_run": run.url, "candidates": table(frame)},
+            metadata={
+                "candidates": table(frame),
+                "mlflow_run": dg.MetadataValue.url(run.url),
+                **lineage.metadata(),
+            },
         )
         yield _pooled_gate(key, product.spec, models)
 
@@ -244,10 +230,10 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
         country = context.partition_key
         spec, store, registry = product.resolved(country), storage.store(), mlflow.registry()
         versions = pooled_versions(product, registry)
-        lineage = _lineage(product, country, store, versions)
+        lineage = of_model(product, country, store, versions)
         held = _made_before(product, country, store, lineage, registry)
         if held is not None:
-            yield dg.Output(Unchanged(held[0]), "model")
+            yield dg.Output(Unchanged(held[0]), "model", metadata=as_before(context, key))
             yield from _gate_results(key, gates_from_json(held[1]))
             return
         tags = _tags(product, country, lineage)
@@ -263,7 +249,7 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
             )
         frame = _frame(spec, candidate, run)
         yield dg.Output(
-            frame, "model", metadata={**lineage.metadata(), **_shown(spec, candidate, run, frame)}
+            frame, "model", metadata={**_shown(spec, candidate, run), **lineage.metadata()}
         )
         if any(result.passed is False for result in candidate.gates):
             _keep_champion(product, country, candidate, registry, store, context.run.run_id)
@@ -286,20 +272,6 @@ def _made_before(
         except RegistryError:
             return None  # lost or damaged: training again repairs it
     return made, str(held["gates"])
-
-
-def _lineage(
-    product: Product, country: str, store: SnapshotStore, pooled: Mapping[str, ModelVersion]
-) -> Lineage:
-    source = store.current(path(product, "features"), country)
-    return Lineage(
-        inputs={
-            "features": source.content_hash if source else "",
-            **{f"pooled.{name}": version.version for name, version in pooled.items()},
-        },
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(*_TRAINING),
-    )
 
 
 def _train(
@@ -447,7 +419,7 @@ def _keep_champion(
 def _gate_results(key: dg.AssetKey, gates: Sequence[GateResult]) -> Iterator[dg.AssetCheckResult]:
     for result in gates:
         tell = {True: passed, False: failed, None: warned}[result.passed]
-        numbers = {"value": result.value, "limit": result.limit}
+        numbers = {"value": rounded(result.value), "limit": rounded(result.limit)}
         shown = {name: value for name, value in numbers.items() if value == value}
         yield tell(key, result.name, result.description, shown)
 
@@ -526,36 +498,71 @@ def _tags(product: Product, country: str, lineage: Lineage) -> dict[str, str]:
     }
 
 
-def _shown(
-    spec: ProductSpec, candidate: Candidate, run: TrackedRun, frame: pd.DataFrame
-) -> dict[str, Any]:
+def _shown(spec: ProductSpec, candidate: Candidate, run: TrackedRun) -> dict[str, Any]:
     """What the asset's page shows of a candidate."""
     report, selection = candidate.report, candidate.selection
     tried = pd.DataFrame([vars(each) for each in selection.tried])
+    tried = tried.rename(columns={"value": f"validation {report.metric}"})
     shown: dict[str, Any] = {
-        "mlflow_run": dg.MetadataValue.url(run.url),
         "kind": selection.kind,
         "why_this_model": selection.reason,
-        report.metric: report.value,
-        f"baseline_{report.metric}": report.baseline_value,
+        report.metric: rounded(report.value),
+        f"baseline_{report.metric}": rounded(report.baseline_value),
+        "evaluation": facts(_evaluation(spec, candidate)),
         "candidates_tried": table(tried),
         "error_by_month": svg(
-            error_by_month(report.by_month, report.metric, spec.target.unit), "error by month"
+            error_by_month(report.by_month, report.metric, _unit(spec)), "error by month"
         ),
-        "summary": table(frame.drop(columns=["gates"])),
+        "mlflow_run": dg.MetadataValue.url(run.url),
         "config": dg.MetadataValue.json(spec.model_dump(mode="json")),
     }
     if report.reliability is not None:
         shown["reliability"] = svg(reliability(report.reliability), "reliability")
     elif len(candidate.parts.holdout):
-        shown["forecast_against_actual"] = svg(_forecast_plot(candidate), "forecast and actual")
+        shown["forecast_against_actual"] = svg(
+            _forecast_plot(spec, candidate), "forecast and actual"
+        )
     return {name: value for name, value in shown.items() if value == value}
 
 
-def _forecast_plot(candidate: Candidate) -> str:
+def _evaluation(spec: ProductSpec, candidate: Candidate) -> dict[str, object]:
+    """How the candidate did on the holdout, with units, for people."""
+    report, selection = candidate.report, candidate.selection
+    unit = _unit(spec)
+    low, high = selection.interval
+    return {
+        "candidate": f"{selection.name} ({selection.kind})",
+        "registered version": candidate.version.version if candidate.version else None,
+        "trained on": f"{len(candidate.parts.final):,} rows",
+        "judged on": f"{report.rows:,} holdout rows, {_day(report.first)} to {_day(report.last)}",
+        **{f"{name} ({unit})" if unit else name: v for name, v in report.metrics.items()},
+        f"{report.metric} of baseline {report.best_baseline}": report.baseline_value,
+        "improvement on it": report.improvement,
+        f"validation {report.metric}": selection.value,
+        f"{spec.predictions.interval:.0%} interval": None
+        if low != low
+        else f"{low:+.4g} to {high:+.4g} {spec.target.unit} around the prediction",
+    }
+
+
+def _unit(spec: ProductSpec) -> str:
+    """Unit of the metric: that of the target for an error, none for a probability's."""
+    return spec.target.unit if spec.task == "regression" else ""
+
+
+def _day(time: pd.Timestamp | None) -> str:
+    return str(time.date()) if time is not None else "-"
+
+
+def _forecast_plot(spec: ProductSpec, candidate: Candidate) -> str:
     rows = candidate.parts.holdout.tail(_PLOTTED_ROWS)
     predicted = candidate.holdout_predictions[-len(rows) :]
     low, high = candidate.selection.interval
     return forecast_against_actual(
-        rows["label_time"], rows["label"], predicted, predicted + low, predicted + high
+        rows["label_time"],
+        rows["label"],
+        predicted,
+        predicted + low,
+        predicted + high,
+        unit=spec.target.unit,
     )

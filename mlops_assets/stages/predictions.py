@@ -1,7 +1,6 @@
 """Predictions: the champion, else the baseline, on the rows no model has learned from."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -13,10 +12,9 @@ from mlops_assets.ml.models import predict
 from mlops_assets.ml.plots import forecast_against_actual
 from mlops_assets.ml.split import split
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
+from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
-    Lineage,
     Storage,
     asset_key,
     country_step,
@@ -25,11 +23,10 @@ from mlops_assets.stages.base import (
     output,
     passed,
     path,
-    preview,
-    svg,
 )
-from mlops_assets.stages.serving import Interval, fitted, interval_of
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.stages.lineage import of_predictions
+from mlops_assets.stages.pages import as_before, predictions_schema, preview, svg
+from mlops_assets.stages.serving import Interval, Served, fitted, interval_of, who_serves
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "schema_and_range"
@@ -42,15 +39,8 @@ _GRAIN = (
     "model that made it and why that one; for every row since the start of the holdout."
 )
 _PLOTTED_ROWS = 120
-
-
-@dataclass(frozen=True)
-class Served:
-    """Who predicts in a country, and why."""
-
-    kind: str
-    version: ModelVersion | None
-    reason: str
+_SAID_ONCE = ("model_kind", "model_version", "reason", "features_version")
+"""The same in every row of a partition: said beside the preview instead."""
 
 
 def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
@@ -61,7 +51,16 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
         **country_step(product, "predictions"),
         ins={"features": dg.AssetIn(key=asset_key(product, "features"))},
         deps=[asset_key(product, "champion")],
-        outs={"predictions": output(product, "predictions", "predictions", {"parquet"}, _GRAIN)},
+        outs={
+            "predictions": output(
+                product,
+                "predictions",
+                "predictions",
+                {"parquet"},
+                _GRAIN,
+                predictions_schema(product),
+            )
+        },
         check_specs=[gate(product, "predictions", _CHECK, _CHECK_DESCRIPTION)],
     )
     def predictions(
@@ -72,10 +71,10 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
         served = who_serves(product, country, store, registry)
-        lineage = _lineage(product, country, store, served)
+        lineage = of_predictions(product, country, store, registry)
         made = store.current(path(product, "predictions"), country)
         if made is not None and lineage.already_made(made):
-            yield dg.Output(Unchanged(made), "predictions")
+            yield dg.Output(Unchanged(made), "predictions", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"nothing new to predict; {made.rows:,} rows as before")
             return
         spec = product.resolved(country)
@@ -86,37 +85,12 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
                 f"{product.name} {country}: {problem}. The last good predictions stay; look at "
                 "`features` and `champion` of the country."
             )
-        shown = _shown(frame, features, served)
-        yield dg.Output(frame, "predictions", metadata={**lineage.metadata(), **shown})
+        shown = _shown(spec, frame, features, served)
+        yield dg.Output(frame, "predictions", metadata={**shown, **lineage.metadata()})
         text = f"{len(frame):,} predictions from {frame['prediction'].min():.4g} to "
         yield passed(key, _CHECK, f"{text}{frame['prediction'].max():.4g}")
 
     return [predictions]
-
-
-def who_serves(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Served:
-    """The champion of the country; the baseline when none was ever promoted."""
-    version = registry.champion(product.name, country)
-    if version is not None:
-        return Served(version.kind, version, version.tags.get("reason", ""))
-    decisions = store.read_log(path(product, "decisions"), country)
-    if decisions.empty:
-        return Served("baseline", None, "no model was trained in this country yet")
-    return Served("baseline", None, str(decisions["reason"].iloc[-1]))
-
-
-def _lineage(product: Product, country: str, store: SnapshotStore, served: Served) -> Lineage:
-    source = store.current(path(product, "features"), country)
-    return Lineage(
-        inputs={
-            "features": source.content_hash if source else "",
-            "champion": served.version.version if served.version else served.kind,
-        },
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(
-            "split", "baselines", "predictions", "task", "target", "seed"
-        ),
-    )
 
 
 def _predict(
@@ -191,19 +165,21 @@ def _problem(frame: pd.DataFrame, spec: ProductSpec) -> str | None:
     return None
 
 
-def _shown(frame: pd.DataFrame, features: pd.DataFrame, served: Served) -> dict[str, Any]:
+def _shown(
+    spec: ProductSpec, frame: pd.DataFrame, features: pd.DataFrame, served: Served
+) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        **preview(frame),
         "model_kind": served.kind,
         "model_version": served.version.version if served.version else "none",
         "why_this_model": served.reason,
+        **preview(frame.drop(columns=list(_SAID_ONCE))),
     }
     if frame["lower"].notna().any():
-        shown["forecast_against_actual"] = svg(_plot(frame, features), "forecast and actual")
+        shown["forecast_against_actual"] = svg(_plot(spec, frame, features), "forecast and actual")
     return shown
 
 
-def _plot(frame: pd.DataFrame, features: pd.DataFrame) -> str:
+def _plot(spec: ProductSpec, frame: pd.DataFrame, features: pd.DataFrame) -> str:
     keys = ["entity", "event_time"]
     joined = frame.merge(features[[*keys, "label_time", "label"]], on=keys).tail(_PLOTTED_ROWS)
     return forecast_against_actual(
@@ -212,4 +188,5 @@ def _plot(frame: pd.DataFrame, features: pd.DataFrame) -> str:
         joined["prediction"],
         joined["lower"],
         joined["upper"],
+        unit=spec.target.unit,
     )

@@ -15,6 +15,8 @@ from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, registered_name
 from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets.stages.base import path
+from mlops_assets.storage import SnapshotStore
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
@@ -27,6 +29,15 @@ class Interval:
 
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who predicts in a country, and why."""
+
+    kind: str
+    version: ModelVersion | None
+    reason: str
 
 
 def pooled_key(candidate: CandidateSpec) -> str:
@@ -66,6 +77,17 @@ def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Regist
     loaded = registry.load(version)
     rows = int(version.tags.get("train_rows", 0))
     return FittedModel(name, loaded.estimator, loaded.features, spec.task, rows)
+
+
+def who_serves(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Served:
+    """The champion of the country; the baseline when none was ever promoted."""
+    version = registry.champion(product.name, country)
+    if version is not None:
+        return Served(version.kind, version, version.tags.get("reason", ""))
+    decisions = store.read_log(path(product, "decisions"), country)
+    if decisions.empty:
+        return Served("baseline", None, "no model was trained in this country yet")
+    return Served("baseline", None, str(decisions["reason"].iloc[-1]))
 
 
 def example(model: FittedModel, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:

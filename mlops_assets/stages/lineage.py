@@ -1,0 +1,168 @@
+"""What every asset is made from, and so whether it has to be made again.
+
+One place for all stages: a step asks it before it works, `materialize` before it launches a run,
+`status` before it calls a country up to date.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.product import Product
+from mlops_assets.registry import ModelVersion, Registry
+from mlops_assets.stages.base import path
+from mlops_assets.stages.serving import pooled_versions, who_serves
+from mlops_assets.storage import Snapshot, SnapshotStore
+
+FINGERPRINT = "mlops_assets/fingerprint"
+INPUTS = "mlops_assets/inputs"
+TRAINING_SECTIONS = (
+    "source",
+    "features",
+    "task",
+    "target",
+    "metric",
+    "split",
+    "baselines",
+    "candidates",
+    "gates",
+    "predictions",
+    "seed",
+)
+"""Sections of the spec that a trained and judged model depends on."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What one output was made from; its fingerprint says whether it has to be made again.
+
+    Attributes:
+        inputs: name of each input: its content hash or version; "" when it is not there.
+        code: hash of the product's functions that were used.
+        config: hash of the config sections that were used.
+    """
+
+    inputs: Mapping[str, str]
+    code: str
+    config: str
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over inputs, code and config."""
+        content = json.dumps([dict(self.inputs), self.code, self.config], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def metadata(self) -> dict[str, Any]:
+        """As the IO manager stores it with the snapshot."""
+        return {FINGERPRINT: self.fingerprint, INPUTS: dg.MetadataValue.json(dict(self.inputs))}
+
+    def already_made(self, snapshot: Snapshot | None) -> bool:
+        """True when `snapshot` was made from exactly this."""
+        return snapshot is not None and snapshot.metadata.get(FINGERPRINT) == self.fingerprint
+
+
+def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineage:
+    """Raw rows, the contract, and how columns are named."""
+    return Lineage(
+        inputs=_inputs(product, country, store, "raw"),
+        code=product.code_version("contract"),
+        config=product.resolved(country).config_hash("source", "contract", "aliases"),
+    )
+
+
+def of_features(product: Product, country: str, store: SnapshotStore) -> Lineage:
+    """Validated rows and the feature function."""
+    return Lineage(
+        inputs=_inputs(product, country, store, "validated"),
+        code=product.code_version("features"),
+        config=product.resolved(country).config_hash("source", "features", "target", "seed"),
+    )
+
+
+def of_pooled_model(product: Product, features: Mapping[str, Snapshot]) -> Lineage:
+    """The features of every country that has some."""
+    return Lineage(
+        inputs={country: snapshot.content_hash for country, snapshot in features.items()},
+        code=product.code_version("features"),
+        config=product.spec.config_hash(*TRAINING_SECTIONS, "overrides"),
+    )
+
+
+def of_model(
+    product: Product, country: str, store: SnapshotStore, pooled: Mapping[str, ModelVersion]
+) -> Lineage:
+    """The country's features and the pooled champions it can choose."""
+    return Lineage(
+        inputs={
+            **_inputs(product, country, store, "features"),
+            **{f"pooled.{name}": version.version for name, version in pooled.items()},
+        },
+        code=product.code_version("features"),
+        config=product.resolved(country).config_hash(*TRAINING_SECTIONS),
+    )
+
+
+def of_champion(product: Product, country: str, store: SnapshotStore) -> Lineage:
+    """The candidate and the rows it is compared on."""
+    return Lineage(
+        inputs=_inputs(product, country, store, "model", "features"),
+        code=product.code_version("features"),
+        config=product.resolved(country).config_hash(*TRAINING_SECTIONS),
+    )
+
+
+def of_predictions(
+    product: Product, country: str, store: SnapshotStore, registry: Registry
+) -> Lineage:
+    """The rows to predict and who serves."""
+    served = who_serves(product, country, store, registry)
+    return Lineage(
+        inputs={
+            **_inputs(product, country, store, "features"),
+            "champion": served.version.version if served.version else served.kind,
+        },
+        code=product.code_version("features"),
+        config=product.resolved(country).config_hash(
+            "split", "baselines", "predictions", "task", "target", "seed"
+        ),
+    )
+
+
+def first_stale(
+    product: Product,
+    country: str,
+    assets: Sequence[str],
+    store: SnapshotStore,
+    registry: Registry,
+) -> str | None:
+    """The first of `assets`, in pipeline order, that has to be made again; None when none has.
+
+    `raw` is not looked at: whether files are new is found by taking them.
+    """
+    expected = {
+        "validated": lambda: of_validated(product, country, store),
+        "features": lambda: of_features(product, country, store),
+        "model": lambda: of_model(product, country, store, pooled_versions(product, registry)),
+        "champion": lambda: of_champion(product, country, store),
+        "predictions": lambda: of_predictions(product, country, store, registry),
+    }
+    for name in (name for name in expected if name in assets):
+        if not expected[name]().already_made(store.current(path(product, name), country)):
+            return name
+    return None
+
+
+def pooled_is_stale(product: Product, store: SnapshotStore) -> bool:
+    """Whether the features of some country changed since the pooled model was trained."""
+    features = store.current_all(path(product, "features"), list(product.spec.countries))
+    made = store.current(path(product, "pooled_model"), None)
+    return not of_pooled_model(product, features).already_made(made)
+
+
+def _inputs(product: Product, country: str, store: SnapshotStore, *names: str) -> dict[str, str]:
+    found = {name: store.current(path(product, name), country) for name in names}
+    return {name: made.content_hash if made else "" for name, made in found.items()}
