@@ -19,7 +19,8 @@ setup: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@# The lock is complete, so that nothing is left to resolve.
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@# Without bytecode every process pays seconds for imports.
 	$(BIN)/python -m compileall -q .venv/lib mlops_assets >/dev/null || true
@@ -37,7 +38,7 @@ test: check  ## Lint, types, contracts and every test
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs

@@ -47,7 +47,14 @@ def main() -> None:
     try:
         app()
     except MlopsAssetsError as error:
-        _say(f"error: {error}")
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that may not be written
+        typer.echo(
+            f"error: {error}. What was whole before is whole still. Check that there is room and "
+            f"that {load_settings().home} can be written, or set MLOPS_ASSETS_HOME.",
+            err=True,
+        )
         sys.exit(1)
 
 
@@ -81,7 +88,8 @@ def materialize(
     found = _product(product)
     if bool(country) == all_countries:
         raise ConfigurationError(
-            "Say which countries: --country CODE (repeatable), or --all.",
+            "Say which countries: --country CODE (repeatable), or --all"
+            f"{', not both' if country else ''}.",
             stored="Nothing was run.",
         )
     chosen = list(country or found.spec.countries)
@@ -155,6 +163,8 @@ def decisions(
     """Print the append-only table of decisions."""
     found = _product(product)
     frame = _store(load_settings()).read_log((found.name, "decisions"), country)
+    if country is not None and frame.empty:
+        found.resolved(country)  # one that is listed no more may still have decisions
     if as_json:
         _say(frame.to_json(orient="records", date_format="iso", indent=1))
     elif frame.empty:
@@ -176,6 +186,12 @@ def sql(
     """Run SQL over the catalog of views."""
     from mlops_assets.storage.catalog import run_sql
 
+    if not query.strip():
+        raise ConfigurationError(
+            "The query is empty.",
+            stored="Nothing was read.",
+            way_out='Give one, such as: mlops-assets sql "show all tables"',
+        )
     frame = run_sql(_store(load_settings()), query)
     if as_json:
         _say(frame.to_json(orient="records", date_format="iso", indent=1))

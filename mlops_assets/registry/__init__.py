@@ -10,6 +10,8 @@ import os
 # Set before MLflow is first imported anywhere: no account, no server, no calls home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
+# A tracking server that is down is said within half a minute; MLflow would try for four.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 from mlops_assets.registry.models import LoadedModel, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun

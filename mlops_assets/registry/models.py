@@ -11,7 +11,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from mlops_assets.errors import RegistryError
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.tracking import MlflowClient
 
 CHAMPION = "champion"
@@ -27,15 +28,32 @@ PREVIOUS = "previous"
 CHALLENGER = "challenger"
 POOLED = "pooled"
 
-TRUSTED_PREFIXES: tuple[str, ...] = ("sklearn.", "numpy.", "mlops_assets.ml.estimators.")
+TRUSTED_PREFIXES: tuple[str, ...] = ("sklearn.", "mlops_assets.ml.estimators.")
 """A model made of other types is neither logged nor loaded.
 
 The list inside the model's own MLmodel file is no boundary: whoever writes the model writes it.
 """
-TRUSTED_TYPES = frozenset({"functools.partial"})
+TRUSTED_TYPES = frozenset(
+    {
+        "functools.partial",
+        "numpy.dtype",
+        "numpy.mean",
+        "scipy.interpolate._bsplines.BSpline",
+        "scipy.sparse._csr.csr_matrix",
+    }
+)
 """Trusted by their whole name. The function inside a partial is listed, and judged, by its own."""
 
+REFUSED_PREFIXES: tuple[str, ...] = (
+    "sklearn.datasets.",
+    "sklearn.externals.",
+    "sklearn.tests.",
+    "sklearn.utils.",
+)
+"""Parts of scikit-learn that reach files, processes and the network, and hold no estimator."""
+
 DIGEST_TAG = "mlops_assets.sha256"
+_MODEL_FILE = "model.skops"
 _PAGE = 1000
 
 
@@ -160,22 +178,50 @@ class Registry:
         return self.by_alias(registered_name(product, country), CHAMPION)
 
     def champions(self, product: str) -> dict[str, ModelVersion]:
-        """The champions of every country of a product, by country; one query, not one a country."""
+        """The champions of every country of a product, by country, without the pooled models.
+
+        One query for the aliases and one for each version number in use, not one a country.
+
+        Raises:
+            RegistryError: the backend does not answer.
+        """
         from mlflow.exceptions import MlflowException
 
         client = self._client()
+        named = f"name LIKE '{product}.%'"
         try:
-            models = client.search_registered_models(f"name LIKE '{product}.%'", max_results=_PAGE)
+            models = _every_page(client.search_registered_models, named)
+            aliases = {model.name: (model.aliases or {}).get(CHAMPION) for model in models}
+            versions = {
+                (made.name, str(made.version)): made
+                for number in sorted({number for number in aliases.values() if number})
+                for made in _every_page(
+                    client.search_model_versions, f"{named} AND version_number = {number}"
+                )
+            }
         except MlflowException as error:
-            raise RegistryError(
-                f"The model registry {self.tracking_uri} does not answer: {error}."
-            ) from error
-        held = [(model, (model.aliases or {}).get(CHAMPION)) for model in models]
+            raise self._no_answer(error) from error
         return {
-            model.tags.get("country", ""): _record(client.get_model_version(model.name, number))
-            for model, number in held
-            if number is not None
+            model.tags["country"]: _record(versions[model.name, str(number)])
+            for model in models
+            if (number := aliases[model.name]) and _is_of_country(model, product)
         }
+
+    def end_runs_of(self, dagster_run_id: str) -> int:
+        """End the MLflow runs a dead process left open; returns how many there were.
+
+        Args:
+            dagster_run_id: the Dagster run whose process is gone.
+        """
+        client = self._client()
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        left = client.search_runs(
+            experiments,
+            f"tags.dagster_run_id = '{dagster_run_id}' AND attributes.status = 'RUNNING'",
+        )
+        for run in left:
+            client.set_terminated(run.info.run_id, "KILLED")
+        return len(left)
 
     def version(self, name: str, number: str) -> ModelVersion:
         """One registered version by name and number.
@@ -211,7 +257,8 @@ class Registry:
             RegistryError: files are gone or were changed, or hold types that are not trusted.
         """
         import mlflow
-        from mlflow import artifacts, sklearn
+        import skops.io
+        from mlflow import artifacts
 
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
@@ -219,8 +266,11 @@ class Registry:
             folder = Path(artifacts.download_artifacts(version.uri))
         except Exception as error:
             raise _unusable(version, f"its files cannot be read ({error})") from error
-        features = _verify(version, folder)
-        return LoadedModel(sklearn.load_model(str(folder)), features)
+        checked = _verify(version, folder)
+        # Read here and not by MLflow, which takes the file to read, the types to trust and a
+        # folder of code to import from the MLmodel file.
+        estimator = skops.io.load(folder / _MODEL_FILE, trusted=list(checked.types))
+        return LoadedModel(estimator, checked.features)
 
     def _client(self) -> MlflowClient:
         from mlflow.tracking import MlflowClient
@@ -231,15 +281,21 @@ class Registry:
         try:
             self._client().search_experiments(max_results=1)
         except Exception as error:
-            raise RegistryError(
-                f"The model registry {self.tracking_uri} does not answer: {error}.",
-                way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
-            ) from error
+            raise self._no_answer(error) from error
+
+    def _no_answer(self, error: Exception) -> RegistryError:
+        return RegistryError(
+            f"The model registry {self.tracking_uri} does not answer: {error}.",
+            way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
+        )
 
     def _create(self, database: Path) -> None:
         from filelock import FileLock
 
-        database.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_created(database, error) from error
         with FileLock(f"{database}.lock"):
             if database.exists():
                 return
@@ -257,16 +313,39 @@ def _create_schema(database: Path) -> None:
         "import sys; from mlflow.tracking import MlflowClient; "
         "MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     )
-    command = [sys.executable, "-c", code, f"sqlite:///{database}"]
+    # -P: a file called types.py in the current folder must not be taken for Python's own.
+    command = [sys.executable, "-P", "-c", code, f"sqlite:///{database}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RegistryError(
-            f"MLflow could not create {database}: {done.stderr.strip()[-300:]}",
-            way_out="Check that the folder can be written and run again.",
-        )
+        raise _not_created(database, done.stderr.strip()[-300:])
     connection = sqlite3.connect(database)
     connection.execute("pragma journal_mode=wal")  # a fifth faster with several writers
     connection.close()
+
+
+def _not_created(database: Path, reason: object) -> RegistryError:
+    return RegistryError(
+        f"The MLflow database {database} could not be created: {reason}.",
+        way_out="Check that its folder can be written, or set MLOPS_ASSETS_HOME or "
+        "MLFLOW_TRACKING_URI, and run again.",
+    )
+
+
+def _every_page(search: Callable[..., Any], filter_string: str) -> list[Any]:
+    """All that a search of MLflow finds."""
+    found, token = [], None
+    while True:
+        page = search(filter_string, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _is_of_country(model: RegisteredModel, product: str) -> bool:
+    """Not a pooled model, and not of another product: `_` in a LIKE stands for any character."""
+    country = model.tags.get("country", "")
+    return not country.startswith(f"{POOLED}-") and model.name == registered_name(product, country)
 
 
 def registered_name(product: str, country: str) -> str:
@@ -289,8 +368,14 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
     from mlflow import artifacts, sklearn
     from mlflow.models import infer_signature
 
-    content = skops.io.dumps(model)
-    types = skops.io.get_untrusted_types(data=content)
+    try:
+        types = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    except Exception as error:
+        raise RegistryError(
+            f"The model cannot be stored without pickle: {error}",
+            stored="The model was not logged.",
+            way_out="Use estimators that skops can store.",
+        ) from error
     if strangers := untrusted(types):
         raise RegistryError(
             f"The model holds types that are not trusted: {', '.join(strangers)}.",
@@ -310,12 +395,13 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
     return LoggedModel(uri=info.model_uri, digest=_digest(folder))
 
 
-def untrusted(types: Sequence[str]) -> list[str]:
+def untrusted(types: Iterable[str]) -> list[str]:
     """Those of the type names that are not trusted."""
     return [
         name
         for name in types
-        if name not in TRUSTED_TYPES and not name.startswith(TRUSTED_PREFIXES)
+        if name not in TRUSTED_TYPES
+        and (name.startswith(REFUSED_PREFIXES) or not name.startswith(TRUSTED_PREFIXES))
     ]
 
 
@@ -325,21 +411,38 @@ def _requirements() -> list[str]:
     return [f"{name}=={version(name)}" for name in ("scikit-learn", "skops", "pandas", "numpy")]
 
 
-def _verify(version: ModelVersion, folder: Path) -> tuple[str, ...]:
-    """Names of the inputs of the model in `folder`, if it is the one that was registered."""
+@dataclass(frozen=True)
+class _Checked:
+    """What a model's files say of it, after they were checked."""
+
+    features: tuple[str, ...]
+    types: tuple[str, ...]
+
+
+def _verify(version: ModelVersion, folder: Path) -> _Checked:
+    """Inputs and types of the model in `folder`, if it is the one that was registered."""
+    import skops.io
     from mlflow.models import Model
 
-    if _digest(folder) != version.tags.get(DIGEST_TAG):
+    try:
+        digest = _digest(folder)
+    except OSError as error:
+        raise _unusable(version, f"its files cannot be read ({error})") from error
+    if digest != version.tags.get(DIGEST_TAG):
         raise _unusable(version, "its file is not the one that was registered")
-    description = Model.load(str(folder))
-    flavor = description.flavors.get("sklearn", {})
+    try:
+        description = Model.load(str(folder))
+        flavor = description.flavors["sklearn"]
+        types = tuple(skops.io.get_untrusted_types(file=folder / _MODEL_FILE))
+    except Exception as error:
+        raise _unusable(version, f"its files are damaged ({error})") from error
     if flavor.get("serialization_format") != "skops":
         raise _unusable(version, "it is not stored with skops")
-    if strangers := untrusted(flavor.get("skops_trusted_types") or []):
+    if strangers := untrusted(sorted({*types, *(flavor.get("skops_trusted_types") or [])})):
         raise _unusable(version, f"it holds types that are not trusted: {', '.join(strangers)}")
     if description.signature is None:
         raise _unusable(version, "it has no signature")
-    return tuple(str(name) for name in description.signature.inputs.input_names())
+    return _Checked(tuple(str(name) for name in description.signature.inputs.input_names()), types)
 
 
 def _unusable(version: ModelVersion, reason: str) -> RegistryError:
@@ -351,7 +454,9 @@ def _unusable(version: ModelVersion, reason: str) -> RegistryError:
 
 
 def _digest(folder: Path) -> str:
-    return hashlib.sha256((folder / "model.skops").read_bytes()).hexdigest()
+    """Over the model and over what says which inputs it takes."""
+    content = (folder / _MODEL_FILE).read_bytes() + (folder / "MLmodel").read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _record(made: MlflowModelVersion, tags: Mapping[str, str] | None = None) -> ModelVersion:

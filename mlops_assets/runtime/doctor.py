@@ -27,7 +27,10 @@ def examine(settings: Settings) -> list[Finding]:
     checks: dict[str, tuple[Callable[[Settings], str], str]] = {
         "python": (_python, "Install Python 3.11 to 3.13 and make .venv again (make demo)."),
         "packages": (_packages, "Install the locked packages again: rm -rf .venv && make demo"),
-        "products": (_products, "Correct the YAML or module it names."),
+        "products": (
+            _products,
+            "Correct the YAML or module it names; a first product: mlops-assets new-product NAME",
+        ),
         "storage": (_storage, "Set MLOPS_ASSETS_STORAGE to a folder or bucket you may write to."),
         "registry": (_registry, "Set MLFLOW_TRACKING_URI to a database that answers."),
         "workspace": (_workspace, "Make location_name and code_location_name `mlops_assets`."),
@@ -61,6 +64,8 @@ def _products(settings: Settings) -> str:
     from mlops_assets.components.loading import load_products
 
     products = load_products(settings.defs)
+    if not products:
+        raise RuntimeError(f"there is no product in {settings.defs}")
     for product in products:
         product.contract()
         product.feature_function()

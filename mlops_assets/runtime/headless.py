@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.registry import Registry
+from mlops_assets.settings import load_settings
+
 if TYPE_CHECKING:
     import dagster as dg
 
@@ -140,8 +143,12 @@ class WarmWorkers:
             )
         except Exception as error:
             problem = f"the run could not be executed: {type(error).__name__}: {error}"
-        _mark_failed(self._home, order, problem)
-        return RunOutcome(order, "", (problem,), (), time.monotonic() - started)
+        run_id = ""
+        try:
+            run_id = _mark_failed(self._home, order, problem)
+        except Exception as error:  # whoever waits for this outcome gets it all the same
+            problem += f"; nor could its run be marked as failed: {type(error).__name__}: {error}"
+        return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
 
     def _pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -225,11 +232,23 @@ def _plain(message: str) -> str:
     return rest.strip() if is_class else message
 
 
-def _mark_failed(home: Path, order: RunOrder, problem: str) -> None:
-    """End the run a dead worker left behind, so that the UI does not show it running for ever."""
+def _mark_failed(home: Path, order: RunOrder, problem: str) -> str:
+    """End what a dead worker left behind, so that no UI shows it running for ever.
+
+    Returns:
+        Id of the Dagster run; "" when the worker died before it began.
+    """
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        for run in instance.get_runs(dg.RunsFilter(tags={_ORDER_TAG: order.order_id})):
+        runs = instance.get_runs(dg.RunsFilter(tags={_ORDER_TAG: order.order_id}))
+        for run in runs:
             if not run.is_finished:
                 instance.report_run_failed(run, problem)
+    if not runs:
+        return ""
+    settings = load_settings()
+    registry = Registry(settings.mlflow_uri, settings.mlflow_artifacts)
+    registry.initialise()
+    registry.end_runs_of(runs[0].run_id)
+    return runs[0].run_id

@@ -229,7 +229,22 @@ def _shown(frame: pd.DataFrame, comparison: Comparison) -> dict[str, Any]:
         "verdict": comparison.decision.verdict,
         "reason": comparison.decision.reason,
         "decision_id": comparison.decision_id,
-        "decision": facts({str(name): value for name, value in row.items()}),
+        "decision": facts(_decision_facts(comparison, row)),
+    }
+
+
+def _decision_facts(comparison: Comparison, row: pd.Series) -> dict[str, object]:
+    metric, decision = row["metric"], comparison.decision
+    return {
+        "rows compared on": f"{decision.rows:,}",
+        f"{metric} of the model in use": row["value"],
+        f"{metric} of baseline {row['baseline']}": row["baseline_value"],
+        "candidate": f"version {row['candidate_version'] or '-'}",
+        f"{metric} of the candidate": row["candidate_value"],
+        "gain of the candidate": decision.gain,
+        "gain, lower end": decision.lower,
+        "gain, upper end": decision.upper,
+        "why this kind of model": row["why_this_kind"],
     }
 
 

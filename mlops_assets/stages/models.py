@@ -26,7 +26,7 @@ from mlops_assets.ml.split import Split, split
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import registered_name
-from mlops_assets.spec import ProductSpec
+from mlops_assets.spec import GREATER_IS_BETTER, ProductSpec
 from mlops_assets.stages.base import (
     Storage,
     about,
@@ -537,7 +537,7 @@ def _evaluation(spec: ProductSpec, candidate: Candidate) -> dict[str, object]:
         "judged on": f"{report.rows:,} holdout rows, {_day(report.first)} to {_day(report.last)}",
         **{f"{name} ({unit})" if unit else name: v for name, v in report.metrics.items()},
         f"{report.metric} of baseline {report.best_baseline}": report.baseline_value,
-        "improvement on it": report.improvement,
+        "improvement on it": _improvement(spec, report),
         f"validation {report.metric}": selection.value,
         f"{spec.predictions.interval:.0%} interval": None
         if low != low
@@ -548,6 +548,14 @@ def _evaluation(spec: ProductSpec, candidate: Candidate) -> dict[str, object]:
 def _unit(spec: ProductSpec) -> str:
     """Unit of the metric: that of the target for an error, none for a probability's."""
     return spec.target.unit if spec.task == "regression" else ""
+
+
+def _improvement(spec: ProductSpec, report: Report) -> str | None:
+    """A share of the baseline's error, or a difference where greater is better."""
+    if report.improvement != report.improvement:
+        return None
+    relative = spec.metric not in GREATER_IS_BETTER
+    return f"{report.improvement:+.1%}" if relative else f"{report.improvement:+.4g}"
 
 
 def _day(time: pd.Timestamp | None) -> str:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from mlops_assets_tests.browser.conftest import BROKEN, GOOD
+from mlops_assets_tests.browser.operator import Operator
+
+STAGES = ["datasets", "features", "models", "predictions"]
+
+
+def test_the_asset_graph_shows_the_stages_in_pipeline_order(operator: Operator) -> None:
+    groups = operator.groups_from_left_to_right()
+
+    assert [name for name in groups if name in STAGES] == STAGES
+
+
+def test_one_country_is_materialized_by_clicking_and_its_page_tells_how_it_went(
+    operator: Operator,
+) -> None:
+    country = GOOD[0]
+    operator.launch("power_price_all", [country])
+    operator.follow("Success")
+
+    model = operator.partition("power_price/model", country)
+    expect(model.get_by_text("Materialized", exact=True).first).to_be_visible()
+    for key in ("why_this_model", "evaluation", "mlflow_run", "mae (EUR/MWh)"):
+        expect(model.get_by_text(key, exact=True)).to_be_visible()
+    assert operator.plot("forecast_against_actual") == ("data:image/svg+xml", 720)
+    gate = operator.check("power_price/model", "beats_baseline")
+    expect(gate.get_by_text(re.compile(r"mae [\d.]+ beats [\d.]+"))).to_be_visible()
+    expect(gate.get_by_text(country, exact=True).first).to_be_visible()
+
+
+def test_a_backfill_of_three_countries_makes_each_in_a_run_of_its_own(operator: Operator) -> None:
+    operator.launch("power_price_all", GOOD[1:])
+    operator.follow("Completed")
+
+    for country in GOOD[1:]:
+        predictions = operator.partition("power_price/predictions", country)
+        expect(predictions.get_by_text("Materialized", exact=True).first).to_be_visible()
+        expect(predictions.get_by_text("why_this_model", exact=True)).to_be_visible()
+
+
+def test_a_failed_gate_is_red_with_its_numbers_and_nothing_follows_it(operator: Operator) -> None:
+    operator.launch("power_price_all", [BROKEN])
+    operator.follow("Failure")
+
+    contract = operator.check("power_price/validated", "contract")
+    expect(contract.get_by_text("Failed", exact=True).first).to_be_visible()
+    expect(
+        contract.get_by_text(re.compile(r"break the contract, over the limit of 5"))
+    ).to_be_visible()
+    expect(contract.get_by_text("rejected_share", exact=True).first).to_be_visible()
+    for asset in ("features", "predictions"):
+        page = operator.partition(f"power_price/{asset}", BROKEN)
+        expect(page.get_by_text("Missing", exact=True).first).to_be_visible()
+        expect(page.get_by_text("Materialized", exact=True)).to_have_count(0)
