@@ -198,23 +198,23 @@ def _execute(order: RunOrder) -> RunOutcome:
 
 
 def _problems(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    failed_checks = [
-        event.asset_check_evaluation_data
-        for event in result.all_events
-        if event.event_type_value == _CHECK_EVENT
-    ]
-    yield from (
-        f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
-        for check in failed_checks
-        if not check.passed and check.severity.value == "ERROR"
-    )
+    """What stopped the run: the causes of failed steps, and gates these do not speak of."""
+    causes = [_cause(event) for event in result.all_events if event.is_step_failure]
+    causes = [cause for cause in causes if "asset check failed" not in cause]
     for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            cause = error.cause if error and error.cause else error
-            text = cause.message.strip() if cause else "failed"
-            if "asset check failed" not in text:
-                yield _plain(text)
+        if event.event_type_value == _CHECK_EVENT:
+            check = event.asset_check_evaluation_data
+            stops = not check.passed and check.severity.value == "ERROR"
+            told = any(check.description and check.description in cause for cause in causes)
+            if stops and not told:
+                yield f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+    yield from causes
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    innermost = error.cause if error and error.cause else error
+    return _plain(innermost.message.strip()) if innermost else "failed"
 
 
 def _warnings(result: dg.ExecuteInProcessResult) -> Iterator[str]:

@@ -163,8 +163,8 @@ def _apply_contract(
     if reason := _refusal(result, limit):
         yield failed(key, "contract", reason, numbers)
         raise dg.Failure(
-            f"{product.name} {country}: {reason} The last good data and champion of {country} "
-            "stay in use; the rejected rows are in quarantine."
+            f"{product.name} {country}: {reason} The rejected rows are in quarantine; good data "
+            f"and the champion that {country} had before stay in use."
         )
     accepted = {**preview(result.accepted), **lineage.metadata()}
     yield dg.Output(result.accepted, "validated", metadata=accepted)
@@ -255,12 +255,10 @@ def _materialization(key: dg.AssetKey, country: str, delivery: Delivery) -> dg.A
 
 
 def _nothing_delivered(product: Product, taken: Ingestion, landing: str) -> dg.Failure:
-    names = ", ".join(taken.missing[:_EXAMPLES])
-    more = len(taken.missing) - _EXAMPLES
     return dg.Failure(
-        f"{product.name}: no row of {names}{f' and {more} more' if more > 0 else ''} was ever "
-        f"delivered under {landing}. Every other country was taken. Drop a file that has them, or "
-        "remove them from `countries`.",
+        f"{product.name}: no row of {', '.join(taken.missing)} was ever delivered under {landing}. "
+        "Every other country was taken. Drop a file that has them, or remove them from "
+        "`countries`.",
         metadata={
             "missing": dg.MetadataValue.json(list(taken.missing)),
             "set_aside": dg.MetadataValue.json(dict(taken.problems)),

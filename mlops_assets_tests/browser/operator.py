@@ -51,7 +51,7 @@ class Operator:
     def partition(self, asset: str, country: str) -> Locator:
         """The page of one country of an asset."""
         self.open(f"/assets/{asset}?view=partitions&partition={country}")
-        expect(self.page.get_by_text(country, exact=True).last).to_be_visible()
+        expect(self.page.get_by_text("Latest materialization")).to_be_visible()
         return self.page.locator("body")
 
     def check(self, asset: str, name: str) -> Locator:

@@ -228,7 +228,7 @@ def test_eight_processes_that_start_together_create_one_whole_database(
 
 
 def tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    return connection.execute("select name, sql from sqlite_master order by name").fetchall()
+    return connection.execute("select type, name from sqlite_master order by type, name").fetchall()
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -246,5 +246,3 @@ def test_a_tracking_server_that_is_down_is_named_with_the_way_out(
     for ask in (registry.initialise, lambda: registry.champions("power_price")):
         with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 does not answer.*run again"):
             ask()
-
-

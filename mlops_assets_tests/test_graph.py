@@ -1,0 +1,235 @@
+"""The asset graph as Dagster loads it: what operators see and backfills act on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.repository_definition import RepositoryDefinition
+
+from mlops_assets.components.scaffold import new_product
+from mlops_assets.definitions import defs
+from mlops_assets.settings import PROJECT_ROOT
+
+PRODUCTS = {"power_price": 31, "booking_cancellation": 37}
+"""Product: number of listed countries."""
+
+PARENTS = {
+    "raw": set(),
+    "validated": {"raw"},
+    "quarantine": {"raw"},
+    "features": {"validated"},
+    "pooled_model": {"features"},
+    "pooled_champion": {"pooled_model"},
+    "model": {"features", "pooled_champion"},
+    "champion": {"model", "features"},
+    "predictions": {"features", "champion"},
+}
+GROUPS = {
+    "datasets": {"raw", "validated", "quarantine"},
+    "features": {"features"},
+    "models": {"pooled_model", "pooled_champion", "model", "champion"},
+    "predictions": {"predictions"},
+}
+UNPARTITIONED = {"pooled_model", "pooled_champion"}
+GATES = {
+    "validated.contract",
+    "features.point_in_time",
+    "model.beats_baseline",
+    "model.above_floor",
+    "model.loads_and_predicts",
+    "champion.equals_registry_alias",
+    "predictions.schema_and_range",
+}
+"""Blocking, each for the partition it is about alone."""
+
+MONDAY = dt.datetime(2026, 1, 5, 4, tzinfo=dt.UTC)
+DATASETS = {"raw", "validated", "quarantine", "features"}
+JOBS = {
+    "all": DATASETS | {"model", "champion", "predictions"},
+    "train": DATASETS | {"model", "champion"},
+    "predict": DATASETS | {"predictions"},
+    "pooled": {"pooled_model"},
+}
+
+
+@pytest.fixture(params=PRODUCTS)
+def product(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return defs()
+
+
+@pytest.fixture(scope="module")
+def graph(definitions: dg.Definitions) -> AssetGraph:
+    return definitions.resolve_asset_graph()
+
+
+@pytest.fixture(scope="module")
+def repository(definitions: dg.Definitions) -> RepositoryDefinition:
+    return definitions.get_repository_def()
+
+
+def key(product: str, asset: str) -> dg.AssetKey:
+    return dg.AssetKey([product, asset])
+
+
+def test_every_asset_of_the_pipeline_has_its_key_and_its_parents(
+    graph: AssetGraph, product: str
+) -> None:
+    mine = {each for each in graph.get_all_asset_keys() if each.path[0] == product}
+    assert mine == {key(product, name) for name in PARENTS}
+    assert {each.path[0] for each in graph.get_all_asset_keys()} == set(PRODUCTS)
+    for name, parents in PARENTS.items():
+        found = graph.get(key(product, name)).parent_keys
+        assert found == {key(product, parent) for parent in parents}, name
+
+
+def test_raw_is_the_only_root_and_countries_do_not_wait_for_the_pooled_model(
+    graph: AssetGraph, product: str
+) -> None:
+    roots = {
+        each.path[1] for each in graph.root_materializable_asset_keys if each.path[0] == product
+    }
+    assert roots == {"raw"}
+    assert not graph.get(key(product, "pooled_champion")).is_materializable
+
+
+def test_groups_are_the_stages(graph: AssetGraph, product: str) -> None:
+    for group, names in GROUPS.items():
+        assert {graph.get(key(product, name)).group_name for name in names} == {group}
+
+
+def test_every_asset_but_the_pooled_ones_has_a_partition_a_country(
+    graph: AssetGraph, product: str
+) -> None:
+    for name in PARENTS:
+        partitions = graph.get(key(product, name)).partitions_def
+        count = len(partitions.get_partition_keys()) if partitions else None
+        assert count == (None if name in UNPARTITIONED else PRODUCTS[product]), name
+
+
+def test_raw_is_taken_in_one_run_and_everything_gated_in_a_run_a_country(
+    graph: AssetGraph, product: str
+) -> None:
+    raw = graph.get(key(product, "raw")).backfill_policy
+    assert raw == dg.BackfillPolicy.single_run()
+    for name in set(PARENTS) - UNPARTITIONED - {"raw"}:
+        policy = graph.get(key(product, name)).backfill_policy
+        assert policy == dg.BackfillPolicy.multi_run(max_partitions_per_run=1), name
+
+
+def test_gates_block_the_country_they_are_about(graph: AssetGraph, product: str) -> None:
+    specs = [
+        graph.get_check_spec(each)
+        for each in graph.asset_check_keys
+        if each.asset_key.path[0] == product
+    ]
+    names = {f"{spec.asset_key.path[1]}.{spec.name}": spec for spec in specs}
+    partitioned = {name for name, spec in names.items() if spec.partitions_def is not None}
+    blocking = {name for name, spec in names.items() if spec.blocking}
+    assert blocking == GATES | {"pooled_model.beats_baseline"}
+    assert partitioned == GATES
+    for name in GATES:
+        asset = graph.get(key(product, name.partition(".")[0]))
+        assert names[name].partitions_def == asset.partitions_def
+    assert all(spec.description for spec in specs)
+
+
+def test_jobs_make_what_their_name_says_in_one_process(
+    repository: RepositoryDefinition, product: str
+) -> None:
+    for name, assets in JOBS.items():
+        job = repository.get_job(f"{product}_{name}")
+        assert job.asset_layer.executable_asset_keys == {key(product, each) for each in assets}
+        assert job.executor_def.name == "in_process"
+        assert job.tags["product"] == product
+
+
+def test_schedules_wait_for_a_person_to_start_them(
+    repository: RepositoryDefinition, product: str
+) -> None:
+    found = {each.name: each for each in repository.schedule_defs if product in each.name}
+    assert {name: each.job_name for name, each in found.items()} == {
+        f"{product}_periodic": f"{product}_all",
+        f"{product}_pooled_periodic": f"{product}_pooled",
+    }
+    stopped = dg.DefaultScheduleStatus.STOPPED
+    assert {each.default_status for each in repository.schedule_defs} == {stopped}
+    assert {each.default_status.value for each in repository.sensor_defs} <= {"STOPPED"}
+
+
+def test_the_periodic_schedule_asks_for_one_run_of_every_country(
+    repository: RepositoryDefinition, product: str
+) -> None:
+    schedule = repository.get_schedule_def(f"{product}_periodic")
+    with dg.build_schedule_context(scheduled_execution_time=MONDAY) as context:
+        asked = schedule.evaluate_tick(context).run_requests or []
+    assert len({request.partition_key for request in asked}) == PRODUCTS[product]
+    assert len({request.run_key for request in asked}) == PRODUCTS[product]
+
+
+def test_everything_a_run_needs_is_there(definitions: dg.Definitions, product: str) -> None:
+    assert set(definitions.resources or {}) == {"io_manager", "storage", "mlflow"}
+    definitions.resolve_job_def(f"{product}_all")
+    dg.Definitions.validate_loadable(definitions)
+
+
+def test_every_asset_says_its_grain_and_has_owners_kinds_and_its_config(
+    graph: AssetGraph, product: str
+) -> None:
+    for name in PARENTS:
+        node = graph.get(key(product, name))
+        description = node.description or ""
+        start = "The pooled model" if name == "pooled_champion" else "One row"
+        assert description.startswith(start), name
+        assert node.owners, name
+        assert node.kinds, name
+        assert node.metadata["config_hash"], name
+        assert node.tags["product"] == product
+
+
+def test_the_location_has_one_name_everywhere() -> None:
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
+    workspace = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())
+    (location,) = (each["python_module"] for each in workspace["load_from"])
+    assert location["location_name"] == project["code_location_name"] == "mlops_assets"
+    assert location["module_name"] == f"{project['root_module']}.definitions"
+
+
+def test_a_third_product_is_a_folder_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "workspace.yaml"):
+        shutil.copy(PROJECT_ROOT / name, tmp_path / name)
+    package = tmp_path / "mlops_assets"
+    shutil.copytree(PROJECT_ROOT / "mlops_assets", package)
+    new_product("parcels", package / "defs")
+    code = (
+        "import json; from mlops_assets.definitions import defs; graph = defs()."
+        "resolve_asset_graph(); print(json.dumps([k.path for k in graph.get_all_asset_keys()]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = {tuple(path) for path in json.loads(done.stdout.splitlines()[-1])}
+    assert {asset for product, asset in found if product == "parcels"} >= set(PARENTS) - {
+        *UNPARTITIONED
+    }
+    assert {product for product, _ in found} == {*PRODUCTS, "parcels"}
