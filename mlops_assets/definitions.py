@@ -4,12 +4,22 @@ from pathlib import Path
 
 import dagster as dg
 
-from mlops_assets.settings import load_settings
+from mlops_assets.components.loading import load_products
+from mlops_assets.settings import DEFS, Settings, load_settings
+from mlops_assets.stages import build_product
 from mlops_assets.stages.platform import platform_definitions
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """Load the products and add storage, registry and executor."""
-    products = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-    return dg.Definitions.merge(products, platform_definitions(load_settings()))
+    settings = load_settings()
+    return dg.Definitions.merge(_products(settings), platform_definitions(settings))
+
+
+def _products(settings: Settings) -> dg.Definitions:
+    if settings.defs.resolve() == DEFS:
+        return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    # Dagster finds components in a project only; elsewhere the same files are read directly.
+    products = load_products(settings.defs)
+    return dg.Definitions.merge(*(build_product(product) for product in products))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFS = PROJECT_ROOT / "mlops_assets" / "defs"
 
 
 @dataclass(frozen=True)
@@ -50,5 +51,5 @@ def load_settings() -> Settings:
         or (home / "mlflow" / "artifacts").as_uri(),
         mlflow_ui=os.environ.get("MLOPS_ASSETS_MLFLOW_UI") or "http://127.0.0.1:5000",
         dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster").resolve(),
-        defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or Path(__file__).parent / "defs"),
+        defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
     )

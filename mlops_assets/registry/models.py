@@ -40,6 +40,7 @@ TRUSTED_TYPES = frozenset(
         "numpy.mean",
         "scipy.interpolate._bsplines.BSpline",
         "scipy.sparse._csr.csr_matrix",
+        "sklearn.utils.validation.check_array",
     }
 )
 """Trusted by their whole name. The function inside a partial is listed, and judged, by its own."""

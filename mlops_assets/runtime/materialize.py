@@ -9,6 +9,7 @@ from typing import Literal
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.stages.ingestion import NEVER_DELIVERED
 from mlops_assets.stages.lineage import first_stale, pooled_is_stale
 from mlops_assets.storage import SnapshotStore
 
@@ -109,10 +110,11 @@ class Materializer:
             self.outcome.warnings["all countries"] = result.warnings
         there = self._having("raw")
         missing = [country for country in countries if country not in there]
-        problems = result.problems or ("no row of it was ever delivered",)
-        self.outcome.failures.update(dict.fromkeys(missing, problems))
-        if not result.success and not missing:
-            self.outcome.failures["ingestion"] = result.problems
+        broken = tuple(each for each in result.problems if NEVER_DELIVERED not in each)
+        for country in missing:
+            self.outcome.failures[country] = broken or (_nothing_of(country),)
+        if broken and not missing:
+            self.outcome.failures["ingestion"] = broken
         return [country for country in countries if country in there]
 
     def _each(self, countries: Sequence[str], assets: tuple[str, ...], phase: str) -> list[str]:
@@ -161,3 +163,10 @@ class Materializer:
             self.progress(phase, len(orders), result)
         self.outcome.runs += len(results)
         return results
+
+
+def _nothing_of(country: str) -> str:
+    return (
+        f"no row of {country} {NEVER_DELIVERED}. Drop a file that has some in the landing folder, "
+        "or remove it from `countries`"
+    )

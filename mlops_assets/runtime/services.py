@@ -62,7 +62,12 @@ class Service:
         return self.process is not None and self.process.poll() is not None
 
     def note_end(self) -> float:
-        """Count an end by itself; seconds to wait before the next start: 1, 2, 4 up to 60."""
+        """Count an end by itself; seconds to wait before the next start: 1, 2, 4 up to 60.
+
+        What it had started is ended: it would hold ports and take work.
+        """
+        if self.process is not None:
+            _kill_group(self.process.pid)
         steady = time.monotonic() - self.started > _STEADY_SECONDS
         self.failures = 1 if steady else self.failures + 1
         self.process = None
@@ -136,7 +141,10 @@ def end_left_over(file: Path) -> int:
 def _groups_of_our_programs() -> list[int]:
     """The group of every running process that is Dagster, Celery or MLflow."""
     listed = subprocess.run(
-        ["ps", "-A", "-o", "pgid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-ww", "-o", "pgid=", "-o", "args="],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     rows = (line.split(None, 1) for line in listed.splitlines())
     return [

@@ -9,8 +9,13 @@ import dagster as dg
 from mlops_assets.product import Product
 from mlops_assets.storage import SnapshotStore
 
-ONE_COUNTRY_A_RUN = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
-"""A blocking check stops every partition of its run: isolation needs a run a country."""
+ONE_COUNTRY_A_RUN = None
+"""Backfill policy: Dagster's own, which is a run a partition.
+
+A blocking check stops every partition of its run: isolation needs a run a country. With
+`multi_run(max_partitions_per_run=1)` each run would be tagged as a range of one country, and
+Dagster stores the results of checks in a range run without their partition.
+"""
 
 
 class Storage(dg.ConfigurableResource):
@@ -108,41 +113,35 @@ def failed(
     key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A blocking failure."""
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=check,
-        passed=False,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description=description,
-        metadata=dict(metadata or {}),
-    )
+    return _result(key, check, dg.AssetCheckSeverity.ERROR, description, metadata)
 
 
 def warned(
-    key: dg.AssetKey,
-    check: str,
-    description: str,
-    metadata: Mapping[str, Any] | None = None,
+    key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A failure a person should see, which blocks nothing."""
-    return dg.AssetCheckResult(
-        asset_key=key,
-        check_name=check,
-        passed=False,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=description,
-        metadata=dict(metadata or {}),
-    )
+    return _result(key, check, dg.AssetCheckSeverity.WARN, description, metadata)
 
 
 def passed(
     key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A check that holds."""
+    return _result(key, check, None, description, metadata)
+
+
+def _result(
+    key: dg.AssetKey,
+    check: str,
+    severity: dg.AssetCheckSeverity | None,
+    description: str,
+    metadata: Mapping[str, Any] | None,
+) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=check,
-        passed=True,
+        passed=severity is None,
+        severity=severity or dg.AssetCheckSeverity.ERROR,
         description=description,
         metadata=dict(metadata or {}),
     )

@@ -25,7 +25,7 @@ from mlops_assets.stages.base import (
     path,
     warned,
 )
-from mlops_assets.stages.ingestion import Delivery, Ingestion, ingest
+from mlops_assets.stages.ingestion import NEVER_DELIVERED, Delivery, Ingestion, ingest
 from mlops_assets.stages.lineage import Lineage, of_validated
 from mlops_assets.stages.pages import (
     as_before,
@@ -256,7 +256,7 @@ def _materialization(key: dg.AssetKey, country: str, delivery: Delivery) -> dg.A
 
 def _nothing_delivered(product: Product, taken: Ingestion, landing: str) -> dg.Failure:
     return dg.Failure(
-        f"{product.name}: no row of {', '.join(taken.missing)} was ever delivered under {landing}. "
+        f"{product.name}: no row of {', '.join(taken.missing)} {NEVER_DELIVERED} under {landing}. "
         "Every other country was taken. Drop a file that has them, or remove them from "
         "`countries`.",
         metadata={

@@ -26,6 +26,8 @@ from mlops_assets.stages.base import path
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 FILES = "mlops_assets/files"
+NEVER_DELIVERED = "was ever delivered"
+"""How a run says that it took everything, but there is no row of a country."""
 
 
 @dataclass(frozen=True)

@@ -143,27 +143,29 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
                 "`features` of the countries first."
             )
         frames = store.read_all(path(product, "features"), list(countries))
-        models = train_pooled(product.spec, frames)
-        sample = next(iter(frames.values()))
-        with mlflow.training_run(product.name, "pooled", _tags(product, "", lineage)) as run:
-            frame = pd.DataFrame(
-                [
-                    _register_pooled(product, run, mlflow.registry(), model, sample)
-                    for model in models.values()
-                ]
-            )
-        yield dg.Output(
-            frame,
-            "pooled_model",
-            metadata={
-                "candidates": table(frame),
-                "mlflow_run": dg.MetadataValue.url(run.url),
-                **lineage.metadata(),
-            },
-        )
-        yield _pooled_gate(key, product.spec, models)
+        yield from _train_pooled(product, frames, mlflow, lineage)
 
     return pooled_model
+
+
+def _train_pooled(
+    product: Product,
+    frames: Mapping[str, pd.DataFrame],
+    mlflow: MlflowRegistry,
+    lineage: Lineage,
+) -> StepEvents:
+    models = train_pooled(product.spec, frames)
+    sample = next(iter(frames.values()))
+    with mlflow.training_run(product.name, "pooled", _tags(product, "", lineage)) as run:
+        frame = pd.DataFrame(
+            [
+                _register_pooled(product, run, mlflow.registry(), model, sample)
+                for model in models.values()
+            ]
+        )
+    shown = {"candidates": table(frame), "mlflow_run": dg.MetadataValue.url(run.url)}
+    yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
+    yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
 
 
 def _register_pooled(

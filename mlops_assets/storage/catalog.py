@@ -95,11 +95,14 @@ def run_sql(store: SnapshotStore, query: str) -> pd.DataFrame:
             are), is not valid, or fails.
     """
     import duckdb
+    import pandas as pd
 
     views = _views(store)
     try:
         with _connected(store, _needed(query, views)) as connection:
-            return connection.execute(query).df()
+            result = connection.sql(query)
+            # A query without a statement, or one without rows, such as `;` or `set`.
+            return result.df() if result is not None else pd.DataFrame()
     except duckdb.CatalogException as error:
         raise StorageError(
             f"The query names something that is not there: {_first_line(error)}.",

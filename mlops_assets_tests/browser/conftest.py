@@ -61,7 +61,6 @@ def operator(browser: Browser, served: Up) -> Iterator[Operator]:
     page = browser.new_page(viewport={"width": 1500, "height": 1200})
     page.set_default_timeout(30_000)
     yield Operator(page, served.url)
-    page.screenshot(path="/tmp/shots/end_%d.png" % id(page))
     page.close()
 
 

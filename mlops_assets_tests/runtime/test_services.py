@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,16 @@ Make = Callable[..., Service]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Make:
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Service] = []
+
     def make(code: str, *arguments: str) -> Service:
         command = [sys.executable, "-c", code, *arguments]
-        return Service("workers", command, dict(os.environ), tmp_path / "workers.log")
+        made.append(Service("workers", command, dict(os.environ), tmp_path / "workers.log"))
+        return made[-1]
 
-    return make
+    yield make
+    stop_all(made, 0)
 
 
 def test_what_ignores_the_signal_and_what_it_started_are_ended_all_the_same(make: Make) -> None:
@@ -76,6 +80,7 @@ def test_what_a_killed_up_left_behind_is_ended_by_the_next(make: Make, tmp_path:
     service, file = make(WAITS, "celery"), tmp_path / "processes.json"
     service.start()
     assert service.process is not None
+    eventually(lambda: "ready" in service.log.read_text(), "the start", 20)
     remember(file, [service])
 
     assert end_left_over(file) == 1
@@ -95,8 +100,6 @@ def test_a_process_of_somebody_else_with_a_remembered_number_is_left_alone(
     assert end_left_over(file) == 0
     time.sleep(0.2)
     assert other.poll() is None
-    other.kill()
-    other.wait()
 
 
 def _runs(pid: int) -> bool:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from mlops_assets.components.loading import load_product
+from mlops_assets.runtime.headless import RANGE_END, RANGE_START
 from mlops_assets.runtime.up import free_port
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets_tests.runtime.serving import (
@@ -27,6 +29,7 @@ from mlops_assets_tests.runtime.serving import (
 )
 
 COUNTRIES = ("AUT", "BEL", "BGR")
+PARTITION = "dagster/partition"
 NAMES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
 RUNS = "{ runsOrError { ... on Runs { results { status tags { key value } } } } }"
 BACKFILL = """
@@ -78,8 +81,11 @@ def test_a_backfill_of_assets_takes_files_once_and_then_each_country_on_a_worker
         lambda: [run["status"] for run in _runs(up)] == ["SUCCESS"] * 4, "four good runs", 150, up
     )
     runs = _runs(up)
-    assert {run.get("dagster/partition") for run in runs} == {*COUNTRIES, None}
+    assert {run.get(PARTITION) for run in runs} == {*COUNTRIES, None}
+    (files,) = (run for run in runs if PARTITION not in run)
+    assert (files[RANGE_START], files[RANGE_END]) == (COUNTRIES[0], COUNTRIES[-1])
     assert all("dagster-celery/task_id" in run for run in runs)
+    assert _judged_countries(up, "validated", "contract") == set(COUNTRIES)
 
 
 def test_a_second_up_on_the_same_home_is_refused_and_says_what_to_do(up: Up) -> None:
@@ -89,7 +95,7 @@ def test_a_second_up_on_the_same_home_is_refused_and_says_what_to_do(up: Up) -> 
     )
 
     assert second.returncode == 1
-    assert f"Another `mlops-assets up` serves {up.home}. Nothing was started." in second.stdout
+    assert f"Another `mlops-assets up` serves {up.home}. Nothing was started." in second.stderr
     assert _locations(up.url) == ["mlops_assets"]
 
 
@@ -100,7 +106,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(up: Up, tmp_path: Path)
     )
 
     assert other.returncode == 1
-    assert f"Port {up.port}, wanted for Dagster, is in use. Nothing was started." in other.stdout
+    assert f"Port {up.port}, wanted for Dagster, is in use. Nothing was started." in other.stderr
 
 
 @needs_proc
@@ -192,6 +198,13 @@ def _found(port: int) -> list[str]:
         return _locations(f"http://127.0.0.1:{port}")
     except (urllib.error.URLError, ConnectionError):
         return []
+
+
+def _judged_countries(up: Up, asset: str, check: str) -> set[str | None]:
+    key = dg.AssetCheckKey(dg.AssetKey(["power_price", asset]), check)
+    with dg.DagsterInstance.from_config(str(up.home / "dagster")) as instance:
+        history = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
+    return {record.partition for record in history if record.status.value == "SUCCEEDED"}
 
 
 def _main_workers(up: Up) -> set[int]:
