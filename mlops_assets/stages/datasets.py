@@ -32,6 +32,7 @@ from mlops_assets.stages.pages import (
     preview,
     quarantine_schema,
     raw_schema,
+    rounded,
     table,
 )
 from mlops_assets.storage import Snapshot
@@ -216,7 +217,7 @@ def _numbers(result: Validation, limit: float) -> dict[str, Any]:
         "rows": result.rows,
         "accepted": len(result.accepted),
         "rejected": result.rejected,
-        "rejected_share": result.rejected_share,
+        "rejected_share": rounded(result.rejected_share),
         "limit": limit,
         "duplicates": result.duplicates,
         "duplicates_with_other_values": result.conflicts,

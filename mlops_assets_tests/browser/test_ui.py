@@ -53,7 +53,6 @@ def test_a_failed_gate_is_red_with_its_numbers_and_nothing_follows_it(operator: 
         contract.get_by_text(re.compile(r"break the contract, over the limit of 5"))
     ).to_be_visible()
     expect(contract.get_by_text("rejected_share", exact=True).first).to_be_visible()
-    contract.page.screenshot(path="/tmp/shots/gate.png")
     for asset in ("features", "predictions"):
         page = operator.partition(f"power_price/{asset}", BROKEN)
         expect(page.get_by_text("did not materialize this asset")).to_be_visible()
