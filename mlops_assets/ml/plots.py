@@ -56,7 +56,7 @@ def forecast_against_actual(
     stamps = pd.DatetimeIndex(pd.Series(times, dtype="datetime64[ns]"))
     step = max(1, -(-len(stamps) // MOST_POINTS))
     series = [_thin(values, step) for values in (actual, forecast, lower, upper)]
-    x = np.asarray(stamps.asi8[::step], dtype="float64")
+    x = stamps.to_numpy().astype("int64")[::step].astype("float64")
     axes = _Axes(_range(x), _range(*series))
     band = _band(axes, x, series[2], series[3])
     has_band = bool(band)

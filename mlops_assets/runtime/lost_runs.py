@@ -17,7 +17,7 @@ _LOST = (
 )
 
 
-def end_lost_runs(home: Path, results: Path, *, workers_stopped: bool) -> int:
+def end_lost_runs(home: Path, results: Path, *, workers_stopped: bool) -> list[str]:
     """Mark runs as failed (or canceled, if that was asked for) that no worker works on.
 
     Args:
@@ -26,7 +26,7 @@ def end_lost_runs(home: Path, results: Path, *, workers_stopped: bool) -> int:
         workers_stopped: no worker runs; else only tasks known to have ended are looked at.
 
     Returns:
-        Number of runs marked. Runs still waiting for a worker are left alone, and so are those
+        Ids of the runs marked. Runs still waiting for a worker are left alone, and so are those
         that were launched in another way.
     """
     import dagster as dg
@@ -39,7 +39,7 @@ def end_lost_runs(home: Path, results: Path, *, workers_stopped: bool) -> int:
         ]
         for run in lost:
             _end(instance, run)
-    return len(lost)
+    return [run.run_id for run in lost]
 
 
 def _unfinished() -> tuple[dg.DagsterRunStatus, ...]:

@@ -173,8 +173,12 @@ def _stop(state: _Up) -> None:
 
 def _end_lost_runs(state: _Up, *, workers_stopped: bool) -> None:
     lost = end_lost_runs(state.folder, state.folder / "results", workers_stopped=workers_stopped)
-    if lost:
-        state.say(f"{lost} runs had lost their worker and are marked as failed; run them again.")
+    if not lost:
+        return
+    registry = Registry(state.settings.mlflow_uri, state.settings.mlflow_artifacts)
+    for run_id in lost:
+        registry.end_runs_of(run_id)
+    state.say(f"{len(lost)} runs had lost their worker and are marked as failed; run them again.")
 
 
 def _services(settings: Settings, ports: Ports, home: Path) -> list[Service]:

@@ -44,40 +44,40 @@ def _nothing() -> None:
 def test_a_run_whose_worker_died_is_shown_as_failed(home: Path) -> None:
     run = _run(home, STATES.STARTED, "a", "FAILURE")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == 1
+    assert end_lost_runs(home, home / "results", workers_stopped=False) == [run]
     assert _status(home, run) == STATES.FAILURE
 
 
 def test_a_run_in_progress_is_left_alone_while_workers_run(home: Path) -> None:
     run = _run(home, STATES.STARTED, "a", "STARTED")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == 0
+    assert end_lost_runs(home, home / "results", workers_stopped=False) == []
     assert _status(home, run) == STATES.STARTED
 
 
 def test_a_run_in_progress_when_all_workers_stopped_is_shown_as_failed(home: Path) -> None:
     run = _run(home, STATES.STARTED, "a", "STARTED")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == 1
+    assert end_lost_runs(home, home / "results", workers_stopped=True) == [run]
     assert _status(home, run) == STATES.FAILURE
 
 
 def test_a_run_that_still_waits_for_a_worker_goes_on_waiting(home: Path) -> None:
     run = _run(home, STATES.STARTING, "a", None)
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == 0
+    assert end_lost_runs(home, home / "results", workers_stopped=True) == []
     assert _status(home, run) == STATES.STARTING
 
 
 def test_a_run_that_was_asked_to_end_is_shown_as_canceled(home: Path) -> None:
     run = _run(home, STATES.CANCELING, "a", "REVOKED")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == 1
+    assert end_lost_runs(home, home / "results", workers_stopped=False) == [run]
     assert _status(home, run) == STATES.CANCELED
 
 
 def test_runs_of_a_terminal_are_never_touched(home: Path) -> None:
     run = _run(home, STATES.STARTED, None, None)
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == 0
+    assert end_lost_runs(home, home / "results", workers_stopped=True) == []
     assert _status(home, run) == STATES.STARTED
