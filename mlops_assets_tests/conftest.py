@@ -16,6 +16,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 
+@pytest.fixture(autouse=True)
+def _own_tracking_uri() -> Iterator[None]:
+    """MLflow writes the tracking URI it is told into the environment, where the next test and the
+    processes it starts would take it for a person's setting."""
+    yield
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its migrations take seconds, a copy takes none."""

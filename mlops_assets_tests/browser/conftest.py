@@ -35,8 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for the tests of one file.
+
+    Not for the session: its event loop would run on under every later test, where Dagster wants
+    one of its own.
+    """
     if CHROMIUM is None and os.environ.get("CI") != "true":
         pytest.skip("no chromium on this machine; install it to run the browser tests")
     with sync_playwright() as playwright:
@@ -45,7 +50,7 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """`up` with a delivery of five countries, one of which breaks its contract."""
     home = tmp_path_factory.mktemp("home")
