@@ -72,6 +72,15 @@ class Platform:
         records = self.instance.fetch_materializations(key, limit=1000).records
         return {record.partition_key for record in records}
 
+    def told(self, asset: str, country: str) -> dict[str, Any]:
+        """Metadata of the newest materialization of a country."""
+        key = dg.AssetKey([self.product.name, asset])
+        wanted = dg.AssetRecordsFilter(key, asset_partitions=[country])
+        (newest,) = self.instance.fetch_materializations(wanted, limit=1).records
+        made = newest.asset_materialization
+        assert made is not None
+        return {name: value.value for name, value in made.metadata.items()}
+
     def frame(self, asset: str, country: str | None) -> pd.DataFrame:
         return self.store.read((self.product.name, asset), country)
 

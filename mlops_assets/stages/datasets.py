@@ -35,7 +35,7 @@ from mlops_assets.stages.pages import (
     rounded,
     table,
 )
-from mlops_assets.storage import Snapshot
+from mlops_assets.storage import Snapshot, WriteResult
 from mlops_assets.storage.io_manager import Unchanged
 
 _EXAMPLES = 5  # rows and names shown where a list could be long
@@ -100,9 +100,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _unlisted(key, taken)
         if len(context.partition_keys) == 1 and not taken.missing:
             (delivery,) = taken.deliveries.values()
-            yield dg.Output(
-                Unchanged(delivery.snapshot), "raw", metadata=_delivery_metadata(delivery)
-            )
+            stored = WriteResult(delivery.snapshot, changed=delivery.new_rows > 0)
+            yield dg.Output(stored, "raw", metadata=_delivery_metadata(delivery))
             return
         # In a run over many countries one output would mark every one of them as made.
         for country, delivery in taken.deliveries.items():

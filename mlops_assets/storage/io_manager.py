@@ -37,7 +37,8 @@ class Unchanged:
 class SnapshotIOManager(dg.ConfigurableIOManager):
     """Stores outputs as snapshots and loads inputs from them, by their annotations.
 
-    An output is a pandas frame, an Arrow table or `Unchanged`; for several partitions a dict of
+    An output is a pandas frame, an Arrow table, `Unchanged`, or the `WriteResult` of a step that
+    stored its snapshot itself; for several partitions a dict of
     these with exactly the run's partition keys, or one frame if the asset's metadata names its
     `partition_column`. An input is annotated as `pd.DataFrame`, `pa.Table` or `Snapshot` (which
     loads no rows), or a dict of one of them by partition key; one frame for several partitions
@@ -77,12 +78,13 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         context: dg.OutputContext,
         asset: tuple[str, ...],
         partition: str | None,
-        part: "pa.Table | Unchanged",
+        part: "pa.Table | Unchanged | WriteResult",
     ) -> WriteResult:
-        if isinstance(part, Unchanged):
+        if isinstance(part, Unchanged | WriteResult):
             if (part.snapshot.asset, part.snapshot.partition) != (asset, partition):
                 raise _not_its_own(part.snapshot, asset, partition)
-            return WriteResult(part.snapshot, changed=False)
+            written = isinstance(part, WriteResult) and part.changed
+            return WriteResult(part.snapshot, changed=written)
         metadata = _recorded(context, partition)
         return self.store.write(
             asset, partition, part, run_id=context.run_id, metadata=metadata or None
@@ -207,10 +209,10 @@ def _split_by(
     return {key: rows if len(rows) else whole.slice(0, 0) for key, rows in slices.items()}
 
 
-def _storable(part: object) -> "pa.Table | Unchanged":
+def _storable(part: object) -> "pa.Table | Unchanged | WriteResult":
     from mlops_assets.storage.frames import to_table
 
-    return part if isinstance(part, Unchanged) else to_table(part)  # pyright: ignore[reportArgumentType] (checked there)
+    return part if isinstance(part, Unchanged | WriteResult) else to_table(part)  # pyright: ignore[reportArgumentType] (checked there)
 
 
 def _recorded(context: dg.OutputContext, partition: str | None) -> dict[str, Any]:

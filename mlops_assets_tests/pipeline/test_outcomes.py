@@ -63,6 +63,9 @@ def test_raw_is_the_rows_as_published_with_file_and_line(
     assert raw[VALUE].tolist() == expected[VALUE].tolist()
     assert raw["_source_line"].tolist() == (expected["line"] + 1).tolist()
     assert set(raw["_source_file"]) == {"delivery.parquet"}
+    assert platform.told("raw", COUNTRY)["mlops_assets/changed"] is True
+    platform.run(COUNTRY, assets=["raw"])
+    assert platform.told("raw", COUNTRY)["mlops_assets/changed"] is False
 
 
 def test_some_bad_rows_go_to_quarantine_with_their_rules_and_the_good_ones_go_on(
