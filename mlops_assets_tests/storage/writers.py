@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -47,6 +48,8 @@ def write_rounds(root: str, partitions: Sequence[int], marks: Sequence[int]) -> 
 def rewrite_for_ever(root: str, first_mark: int, rows: int, ready: Connection) -> None:
     store = SnapshotStore(root)
     mark = first_mark
+    with tempfile.TemporaryDirectory() as folder:  # the first write imports, which takes longer
+        SnapshotStore(folder).write(ASSET, "P0", marked(0, mark, rows))
     ready.send(None)
     while True:
         store.write(ASSET, "P0", marked(0, mark, rows), metadata={"mark": mark})
