@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -40,12 +41,17 @@ METRICS_OF_TASK: Mapping[str, tuple[str, ...]] = {
     "classification": ("auc", "log_loss", "brier"),
 }
 GREATER_IS_BETTER: frozenset[str] = frozenset({"auc"})
+DATABASES: tuple[str, ...] = ("duckdb", "sqlite", "postgresql", "postgresql+psycopg2")
+"""Schemes of the URLs of databases that can be asked."""
 FEATURE_KEYS: tuple[str, ...] = ("entity", "event_time", "label_time", "label")
 """Columns every features frame has beside its features."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 DURATION = re.compile(r"(\d+)(h|d|w)")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ADDRESS = re.compile(r"https?://[^\s/?#\[\]]+[^\s\x00-\x1f\x7f]*")
+HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -137,12 +143,22 @@ def _is_cron_part(part: str, low: int, high: int, names: tuple[str, ...]) -> boo
     return all(low <= end <= high for end in ends) and ends == sorted(ends)
 
 
+def duration(text: str) -> dt.timedelta:
+    """A duration such as 12h, 1d or 2w."""
+    number, unit = DURATION.fullmatch(text).groups()  # type: ignore[union-attr]
+    return dt.timedelta(hours=int(number) * {"h": 1, "d": 24, "w": 168}[unit])
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, *_text_like(NAME, "a lower-case name such as gbm")]
 Reference = Annotated[
     str, *_text_like(REFERENCE, "an import path of at least two parts such as features.build")
 ]
 Duration = Annotated[str, *_text_like(DURATION, "a number and h, d or w, such as 12h, 1d or 2w")]
+Variable = Annotated[
+    str, *_text_like(VARIABLE, "a name of an environment variable such as WAREHOUSE_URL")
+]
+Header = Annotated[str, *_text_like(HEADER, "a name of an HTTP header such as X-Api-Key")]
 Owner = Annotated[str, *_text_like(OWNER, "an e-mail address or team:name such as team:energy")]
 Day = Annotated[
     dt.date,
@@ -192,14 +208,133 @@ class ContractSpec(_Strict):
         "country keeps its last good data",
         examples=[0.05],
     )
+    delivery_min_rows: int = Field(
+        default=20,
+        ge=1,
+        description="fewest new rows for which their own rejected share is judged beside that of "
+        "all rows, so that a damaged delivery cannot hide behind a long history",
+        examples=[20],
+    )
+    max_null_share: dict[Text, Share] = Field(
+        default={},
+        description="contract column: share of empty values (0 to 1) above which the check "
+        "null_shares warns; default: none",
+        examples=[{"children": 0.1}],
+    )
+    min_volume_ratio: float = Field(
+        default=0.1,
+        ge=0.0,
+        description="the check volume warns when a delivery has fewer rows than this times the "
+        "median of the country's earlier deliveries",
+        examples=[0.5],
+    )
+    max_volume_ratio: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="and when it has more rows than this times that median",
+        examples=[2.0],
+    )
+    max_age: Duration | None = Field(
+        default=None,
+        description="the check freshness warns when the newest event is older than this, in hours "
+        "(h), days (d) or weeks (w); default: no limit",
+        examples=["3d"],
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> ContractSpec:
+        if self.min_volume_ratio > self.max_volume_ratio:
+            text = f"min_volume_ratio {self.min_volume_ratio} is above max_volume_ratio"
+            _refuse("ContractSpec", [_problem(text, "min_volume_ratio")])
+        return self
+
+    @property
+    def oldest(self) -> dt.timedelta | None:
+        """How old the newest event may be."""
+        return None if self.max_age is None else duration(self.max_age)
+
+
+class SqlSpec(_Strict):
+    """A query on a database and how to tell its new rows."""
+
+    url: Text | None = Field(
+        default=None,
+        description="the database as duckdb:///file, sqlite:///file or postgresql://user@host/name "
+        "without a password, which would be shown and stored; this or url_env",
+        examples=["postgresql://reader@warehouse/sales"],
+    )
+    url_env: Variable | None = Field(
+        default=None,
+        description="environment variable that holds the URL, with the password if it needs one; "
+        "this or url",
+        examples=["WAREHOUSE_URL"],
+    )
+    query: Text = Field(
+        description="the rows, as a SELECT that every pull repeats",
+        examples=["select * from bookings"],
+    )
+    watermark: Text | None = Field(
+        default=None,
+        description="a column of the query (a number, a time or a text) that is larger or equal in "
+        "rows that come later, and never empty: a pull takes what is new by it; default: every "
+        "pull takes all rows, which replace those of the pull before",
+        examples=["updated_at"],
+    )
+    batch_rows: int = Field(
+        default=50_000,
+        ge=1,
+        description="rows held in memory at a time",
+        examples=[50_000],
+    )
+
+    @model_validator(mode="after")
+    def _one_database(self) -> SqlSpec:
+        _refuse("SqlSpec", _database_problems(self))
+        return self
+
+
+class HttpSpec(_Strict):
+    """Files behind web addresses."""
+
+    urls: list[Text] = Field(
+        min_length=1,
+        description="addresses of one file each; a file lands under the last part of its path, or "
+        "under the name after a # (https://host/2024/prices.csv#2024.csv)",
+        examples=[["https://example.org/prices.csv"]],
+    )
+    header_env: dict[Header, Variable] = Field(
+        default={},
+        description="request header: environment variable that holds its value; default: none",
+        examples=[{"Authorization": "PRICES_TOKEN"}],
+    )
+    timeout_seconds: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="longest wait for a connection, and for the next piece of an answer",
+        examples=[60.0],
+    )
+    attempts: int = Field(
+        default=4,
+        ge=1,
+        le=20,
+        description="how often a file is asked for while the server is busy or unreachable, or "
+        "answers are cut off",
+        examples=[4],
+    )
+
+    @model_validator(mode="after")
+    def _addresses(self) -> HttpSpec:
+        _refuse("HttpSpec", _address_problems(self))
+        return self
 
 
 class SourceSpec(_Strict):
     """What is published and what its columns mean."""
 
-    kind: Literal["files"] = Field(
+    kind: Literal["files", "sql", "http"] = Field(
         default="files",
-        description="files: CSV, CSV.gz, JSON lines or Parquet dropped in a landing folder",
+        description="files: CSV, CSV.gz, JSON lines or Parquet dropped in a landing folder; sql: "
+        "a query; http: files behind web addresses; both of these are fetched into that folder",
         examples=["files"],
     )
     uri: Text | None = Field(
@@ -207,6 +342,36 @@ class SourceSpec(_Strict):
         description="folder or object-store prefix of the files; default: the landing folder of "
         "the product",
         examples=["s3://bucket/power_price"],
+    )
+    sql: SqlSpec | None = Field(
+        default=None,
+        description="for kind sql, and only for it: database and query",
+        examples=[{"url_env": "WAREHOUSE_URL", "query": "select * from bookings"}],
+    )
+    http: HttpSpec | None = Field(
+        default=None,
+        description="for kind http, and only for it: addresses",
+        examples=[{"urls": ["https://example.org/prices.csv"]}],
+    )
+    settle_seconds: float = Field(
+        default=2.0,
+        ge=0.0,
+        description="files: one that changed less than this many seconds ago may still be growing "
+        "and waits",
+        examples=[2.0],
+    )
+    delivery: Literal["increment", "full"] = Field(
+        default="increment",
+        description="increment: a file adds rows, and one of the same name with other content "
+        "replaces the rows of its earlier version; full: every newer file is the whole history "
+        "and replaces all earlier ones of a country",
+        examples=["increment"],
+    )
+    poll_every: Duration = Field(
+        default="1h",
+        description="sql and http: how often the landing sensor asks the source, in hours (h), "
+        "days (d) or weeks (w)",
+        examples=["1h"],
     )
     columns: dict[Text, Text] = Field(
         description="contract column: column as published; only these are validated and used",
@@ -237,6 +402,13 @@ class SourceSpec(_Strict):
         examples=[["is_canceled"]],
     )
 
+    arrival_time: Text | None = Field(
+        default=None,
+        description="the contract column with the time a record's values were published, where "
+        "that is later than the event; default: they are known at the event time",
+        examples=["published_at"],
+    )
+
     @model_validator(mode="after")
     def _columns(self) -> SourceSpec:
         _refuse("SourceSpec", _source_problems(self))
@@ -260,8 +432,7 @@ class TargetSpec(_Strict):
     @property
     def maturity(self) -> dt.timedelta:
         """Label maturity as a duration."""
-        number, unit = DURATION.fullmatch(self.matures_after).groups()  # type: ignore[union-attr]
-        return dt.timedelta(hours=int(number) * {"h": 1, "d": 24, "w": 168}[unit])
+        return duration(self.matures_after)
 
 
 class SplitSpec(_Strict):
@@ -426,6 +597,19 @@ class PredictionsSpec(_Strict):
         return self
 
 
+class RetentionSpec(_Strict):
+    """How long old snapshots are kept that nothing else needs."""
+
+    as_of_days: int = Field(
+        default=90,
+        ge=1,
+        le=36500,
+        description="days back for which every snapshot is kept, so that any moment since then "
+        "can be looked at",
+        examples=[90],
+    )
+
+
 OVERRIDABLE: frozenset[str] = frozenset(
     {"contract", "split", "candidates", "gates", "predictions", "metric", "seed"}
 )
@@ -516,6 +700,12 @@ class ProductSpec(_Strict):
         description="cron of the periodic retraining schedule (UTC); default: none",
         examples=["0 4 * * 1"],
     )
+    retention: RetentionSpec = Field(
+        default=RetentionSpec(),
+        description="how long snapshots are kept that no model, decision or newer snapshot needs; "
+        "they go only when a person runs the command",
+        examples=[{"as_of_days": 90}],
+    )
     sample: Reference | None = Field(
         default=None,
         description="seeded generator of demonstration data, as module.function; default: none",
@@ -561,8 +751,14 @@ class ProductSpec(_Strict):
         return ProductSpec.model_validate(merged)
 
     def config_hash(self, *sections: str) -> str:
-        """12 hex digits over the named sections (default: all) as canonical JSON."""
-        content = self.model_dump(mode="json", include=set(sections) or None)
+        """12 hex digits over the named sections (default: all) as canonical JSON.
+
+        Args:
+            sections: such as `split`, or one key of a section such as `source.columns`.
+        """
+        content: Any = self.model_dump(mode="json")
+        if sections:
+            content = {name: _at(content, name.split(".")) for name in sections}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -594,6 +790,12 @@ def _again(details: Any, *prefix: str) -> InitErrorDetails:
     return InitErrorDetails(type=details["type"], ctx=details.get("ctx", {}), **known)
 
 
+def _at(content: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        content = content[key]
+    return content
+
+
 def _merged(base: Any, change: Any) -> Any:
     """A table changed key by key; anything else is replaced."""
     tables = isinstance(base, dict) and isinstance(change, dict)
@@ -614,6 +816,7 @@ def _source_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
         (("event_time",), source.event_time),
         *((("key", place), column) for place, column in enumerate(source.key)),
         *((("known_later", place), column) for place, column in enumerate(source.known_later)),
+        *([(("arrival_time",), source.arrival_time)] if source.arrival_time else []),
     ]
     for loc, column in roles:
         known = [*source.columns, *(() if loc == ("country",) else source.derived)]
@@ -630,6 +833,69 @@ def _source_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
         last = [name for name, value in source.columns.items() if value == published][-1]
         text = f"published column {published!r} is given to more than one contract column"
         yield _problem(text, "columns", last)
+    yield from _kind_problems(source)
+
+
+def _kind_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
+    """A kind has its own section and no other, and a watermark gives increments."""
+    for kind in ("sql", "http"):
+        if (source.kind == kind) != (getattr(source, kind) is not None):
+            yield _problem(f"`{kind}` goes with kind: {kind}, and only with it", kind)
+    if source.delivery == "full" and source.sql and source.sql.watermark:
+        text = "delivery: full takes every pull for the whole history; with a watermark it is not"
+        yield _problem(text, "delivery")
+
+
+def _database_problems(sql: SqlSpec) -> Iterator[InitErrorDetails]:
+    """One database, and no password in the YAML; the URL itself is kept out of the messages."""
+    if (sql.url is None) == (sql.url_env is None):
+        yield _problem("one of `url` and `url_env` is needed, and only one", "url")
+    if sql.url is None:
+        return
+    scheme = sql.url.partition("://")[0]
+    if scheme not in DATABASES or "://" not in sql.url:
+        yield _problem(f"the URL does not start with one of {', '.join(DATABASES)}, and ://", "url")
+    if _has_password(sql.url):
+        text = "the URL has a password, which would be shown and stored; use `url_env`, or leave "
+        yield _problem(f"{text}the password to ~/.pgpass or PGPASSWORD", "url")
+
+
+def _has_password(url: str) -> bool:
+    """Whether there is one, also where it was not percent-encoded and splits the URL wrongly."""
+    scheme, _, rest = url.partition("://")
+    user, at, _ = rest.rpartition("@")
+    named = {name.lower() for name, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True)}
+    is_file = scheme in ("duckdb", "sqlite")
+    return bool(at and ":" in user and not is_file) or any("password" in name for name in named)
+
+
+def landing_name(url: str) -> str:
+    """The name under which the file behind a web address lands; "" when the address gives none."""
+    parts = urlsplit(url)
+    return unquote(parts.fragment or parts.path.rpartition("/")[2])
+
+
+def _address_problems(http: HttpSpec) -> Iterator[InitErrorDetails]:
+    """Web addresses without credentials, and each with a landing name of its own."""
+    for place, url in enumerate(http.urls):
+        if text := _address_problem(url):
+            yield _problem(text, "urls", place)
+    names = ["" if _address_problem(url) else landing_name(url) for url in http.urls]
+    for name in filter(None, _repeated(names)):
+        last = len(names) - 1 - names[::-1].index(name)
+        text = f"more than one file lands as {name!r}; end the address with a # and another name"
+        yield _problem(text, "urls", last)
+
+
+def _address_problem(url: str) -> str:
+    if not ADDRESS.fullmatch(url):
+        return "it is not an address such as https://example.org/prices.csv"
+    if "@" in urlsplit(url).netloc:
+        return "it has a user or password, which would be shown and stored; use `header_env`"
+    name = landing_name(url)
+    if not name or name.startswith((".", "_")) or "/" in name or "\\" in name:
+        return f"{name!r} can be no name of a landed file; end the address with a # and a name"
+    return ""
 
 
 @_rule("countries")
@@ -653,6 +919,15 @@ def _aliases_lead_to_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
             yield _problem(
                 f"{alias!r} is a listed country itself, so it cannot be an alias", "aliases", alias
             )
+
+
+@_rule("source", "contract")
+def _null_limits_of_columns(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    known = [*spec.source.columns, *spec.source.derived]
+    for column in spec.contract.max_null_share:
+        if column not in known:
+            text = f"{column!r} is not a contract column ({', '.join(known)})"
+            yield _problem(text, "contract", "max_null_share", column)
 
 
 @_rule("task", "metric")
@@ -725,7 +1000,7 @@ def _overrides_of_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
             yield _problem(f"{country!r} is not a listed country", "overrides", country)
         contract = changes.get("contract")
         if isinstance(contract, dict) and "schema_class" in contract:
-            text = "one table has one contract; a country may change its max_rejected_share only"
+            text = "one table has one contract; a country may change its limits only"
             yield _problem(text, "overrides", country, "contract", "schema_class")
         for section in sorted(changes.keys() - OVERRIDABLE):
             allowed = ", ".join(sorted(OVERRIDABLE))

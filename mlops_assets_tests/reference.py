@@ -53,6 +53,7 @@ def keys(schema: Mapping[str, Any] | None = None, above: str = "") -> Iterator[K
         path = f"{above}{name}"
         yield Key(path, name in schema.get("required", ()), below)
         items = below.get("items", {})
+        below = next((part for part in below.get("anyOf", ()) if "properties" in part), below)
         if "properties" in below:
             yield from keys(below, f"{path}.")
         elif "properties" in items:

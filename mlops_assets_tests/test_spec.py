@@ -54,6 +54,15 @@ def test_an_override_of_a_list_replaces_it() -> None:
     assert len(product.candidates) == 2
 
 
+def test_snapshots_are_kept_for_90_days_unless_the_product_says_otherwise() -> None:
+    assert spec().retention.as_of_days == 90
+    assert spec(retention={"as_of_days": 7}).for_country("FRA").retention.as_of_days == 7
+    assert set(refusals(retention={"as_of_days": 0})) == {"retention.as_of_days"}
+    assert set(refusals(overrides={"FRA": {"retention": {"as_of_days": 7}}})) == {
+        "overrides.FRA.retention"
+    }
+
+
 def test_rules_between_sections_are_told_with_wrong_fields_in_other_sections() -> None:
     found = refusals(metric="auc", seed="x", aliases={"CN": "CHINA"}, gates={})
     assert set(found) == {"metric", "seed", "aliases.CN"}

@@ -6,17 +6,17 @@ whole and never raises in `survey`, so that it cannot harm the files beside it.
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -37,6 +37,7 @@ from mlops_assets.sources.landing import (
     list_files,
     place_of,
 )
+from mlops_assets.sources.split import FILE, LINE, RowsByCountry, country_text, split
 from mlops_assets.sources.union import SOURCE_COLUMNS, append_tables, common_schema, conform
 
 __all__ = [
@@ -49,6 +50,12 @@ __all__ = [
 ]
 
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
+
+_BATCH_ROWS = 122_880
+"""Rows handed over at a time: as many as DuckDB puts in a row group."""
+
+_AS_TEXT = "country"
+"""The country of JSON lines as it stands there, whatever type its column gets."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +92,16 @@ def survey(
     try:
         place = place_of(file.uri, storage_options)
         before = _stamp_to_read(file, place)
-        digest, damage = read_through(place, file.name)
+        with ThreadPoolExecutor(1) as beside:  # DuckDB counts while the bytes are checked
+            laying = beside.submit(_layout, place, file.name, country_column)
+            counting = beside.submit(_counted, laying, place, country_column)
+            digest, damage = read_through(place, file.name)
         if digest != file.content_hash:
             raise _still_growing()
         if damage:
             raise damage
-        layout = _full_layout([place], layout_of(place, file.name, country_column))
-        columns = layout.columns
-        check_columns(columns, country_column)
-        counts = _count(place, layout, country_column)
+        columns = laying.result().columns
+        counts = counting.result()
         if place.stamp() != before:
             raise _still_growing()
     except Unusable as reason:
@@ -103,12 +111,22 @@ def survey(
     return Survey(file, columns, sum(counts.values()), counts, None)
 
 
+def _layout(place: Place, name: str, country_column: str) -> Layout:
+    return _full_layout([place], layout_of(place, name, country_column))
+
+
+def _counted(laying: Future[Layout], place: Place, country_column: str) -> dict[str, int]:
+    layout = laying.result()
+    check_columns(layout.columns, country_column)
+    return _count(place, layout, country_column)
+
+
 def read_by_country(
     files: Sequence[SourceFile],
     country_column: str,
     wanted: Mapping[str, str],
     storage_options: StorageOptions | None = None,
-) -> dict[str, pa.Table]:
+) -> RowsByCountry:
     """The records of the wanted countries, each file scanned once for all of them together.
 
     Files with the same format and columns share one scan. All tables have the same columns: those
@@ -125,6 +143,8 @@ def read_by_country(
 
     Returns:
         Rows by country, in the order of `files` within a scan; a country without rows is absent.
+        A table is put together when it is asked for, so keep it as long as it is needed and no
+        longer; several threads may ask.
 
     Raises:
         SourceError: when a file changed since it was listed, or cannot be read after all. Nothing
@@ -133,10 +153,9 @@ def read_by_country(
     places = {file: place_of(file.uri, storage_options) for file in files}
     try:
         stamps = {file: _stamp_to_read(file, place) for file, place in places.items()}
-        groups = _groups(places, country_column)
         parts = [
             _read_group(layout, members, country_column, wanted)
-            for layout, members in groups.items()
+            for layout, members in _groups(places, country_column).items()
         ]
         for file, stamp in stamps.items():
             if places[file].stamp() != stamp:
@@ -238,18 +257,8 @@ def _count(place: Place, layout: Layout, country_column: str) -> dict[str, int]:
         ).to_arrow_table()
     counts: Counter[str] = Counter()
     for value, rows in zip(found["country"].to_pylist(), found["rows"].to_pylist(), strict=True):
-        counts[_country_text(value)] += rows
+        counts[country_text(value)] += rows
     return dict(sorted(counts.items()))
-
-
-def _country_text(value: object) -> str:
-    """A published country value as text, blanks stripped; "" when there is none."""
-    if isinstance(value, float):
-        # A numeric code in a column with nulls is often stored as 276.0.
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    return "" if value is None else str(value).strip()
 
 
 _Members = list[tuple[SourceFile, Place]]
@@ -269,55 +278,62 @@ def _groups(places: Mapping[SourceFile, Place], country_column: str) -> dict[Lay
     }
 
 
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one scan by country, their columns still as DuckDB gave them."""
+
+    layout: Layout
+    files: tuple[SourceFile, ...]
+    rows: Mapping[str, pa.Table]
+
+    def published(self, country: str) -> pa.Table:
+        """Published columns with their names and types, then where each row came from."""
+        return self._finished(self.rows[country])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of every published table."""
+        return self._finished(next(iter(self.rows.values()))[:0]).schema
+
+    def _finished(self, rows: pa.Table) -> pa.Table:
+        columns = [rows[f"c{place}"] for place in range(len(self.layout.columns))]
+        if self.layout.kind == "parquet":
+            columns = list(map(_from_parquet, columns, self.layout.types))
+        names = pa.array([file.name for file in self.files], pa.string())
+        hashes = pa.array([file.content_hash for file in self.files], pa.string())
+        origin = [pc.take(names, rows[FILE]), pc.take(hashes, rows[FILE]), rows[LINE]]
+        return pa.table([*columns, *origin], names=[*self.layout.columns, *SOURCE_COLUMNS])
+
+
 def _read_group(
     layout: Layout, members: _Members, country_column: str, wanted: Mapping[str, str]
-) -> dict[str, pa.Table]:
+) -> _Part:
     """One scan, split by country."""
     check_columns(layout.columns, country_column)
-    scanned = _scan(layout, [place for _, place in members])
-    files = scanned["file"].combine_chunks()
-    position = layout.columns.index(country_column)
-    codes, countries = _country_codes(scanned[f"c{position}"], wanted)
-    table = _published(scanned, layout)
-    table = table.append_column("_file", files).append_column("_line", _lines(scanned, files))
-    batches = deque(table.to_batches())
-    del scanned, table  # each batch is freed once split, so the rows are not in memory twice
-    sources = [file for file, _ in members]
-    return {
-        countries[code]: _with_sources(part, sources)
-        for code, part in sorted(_split(batches, codes).items())
-    }
+    country = f"c{layout.columns.index(country_column)}"
+    batches = _scan(layout, [place for _, place in members])
+    if layout.kind == "json":
+        batches, country = _typed(batches, layout, country), _AS_TEXT
+    return _Part(layout, tuple(file for file, _ in members), split(batches, country, wanted))
 
 
-def _scan(layout: Layout, places: Sequence[Place]) -> pa.Table:
+def _scan(layout: Layout, places: Sequence[Place]) -> Iterator[pa.RecordBatch]:
     # No filter: CSV and JSON lines are numbered by position.
     with _engine(places) as con:
-        return con.sql(layout.relation([place.uri for place in places])).to_arrow_table()
+        relation = con.sql(layout.relation([place.uri for place in places]))
+        yield from relation.to_arrow_reader(_BATCH_ROWS)
 
 
-def _country_codes(
-    published: pa.ChunkedArray, wanted: Mapping[str, str]
-) -> tuple[np.ndarray, list[str]]:
-    """For each row the position of its country in the list given; -1 when nobody wants it."""
-    countries = list(dict.fromkeys(wanted.values()))
-    code_of = {value.strip(): countries.index(country) for value, country in wanted.items()}
-    values = pc.unique(published)
-    codes = [code_of.get(_country_text(value), -1) for value in values.to_pylist()]
-    position = pc.index_in(published, value_set=values).combine_chunks().to_numpy()
-    return np.array(codes, np.int32)[position], countries
-
-
-def _published(scanned: pa.Table, layout: Layout) -> pa.Table:
-    """The published columns with their published names and types."""
-    columns = [
-        _from_json(scanned.column(f"c{i}"), scanned.column(f"t{i}"))
-        if layout.kind == "json"
-        else _from_parquet(scanned.column(f"c{i}"), layout.types[i])
-        if layout.kind == "parquet"
-        else scanned.column(f"c{i}")
-        for i in range(len(layout.columns))
-    ]
-    return pa.table(columns, names=list(layout.columns))
+def _typed(
+    batches: Iterator[pa.RecordBatch], layout: Layout, country: str
+) -> Iterator[pa.RecordBatch]:
+    """JSON lines with their types, which are known only when every record was seen."""
+    scanned = pa.Table.from_batches(list(batches))
+    columns = {
+        f"c{place}": _from_json(scanned[f"c{place}"], scanned[f"t{place}"])
+        for place in range(len(layout.columns))
+    }
+    yield from pa.table({**columns, _AS_TEXT: scanned[country], FILE: scanned[FILE]}).to_batches()
 
 
 def _from_parquet(column: pa.ChunkedArray, published: pa.DataType) -> pa.ChunkedArray:
@@ -359,61 +375,17 @@ def _has_long_whole_number(text: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.match_substring_regex(text, r"^-?\d{16,}$")).as_py())
 
 
-def _lines(scanned: pa.Table, files: pa.Array) -> pa.Array:
-    """Record numbers from 1 within each file.
+def _join(parts: Sequence[_Part]) -> RowsByCountry:
+    """Every country's rows of all scans, with the columns of all of them."""
+    parts = [part for part in parts if part.rows]
+    schema = common_schema(part.schema for part in parts)
 
-    DuckDB numbers Parquet rows. The other readers keep the order of files and records, so a
-    record's number is its position less that of its file's first record.
-    """
-    if "row" in scanned.column_names:
-        return pc.add(scanned["row"].combine_chunks(), 1)
-    index = files.to_numpy()
-    if np.any(np.diff(index) < 0):
-        raise duckdb.InternalException("the scan did not keep the order of the files")
-    first = np.searchsorted(index, np.arange(index[-1] + 1 if len(index) else 0))
-    return pa.array(np.arange(len(index), dtype=np.int64) - first[index] + 1)
+    def rows_of(country: str) -> pa.Table:
+        having = [part for part in parts if country in part.rows]
+        return pa.concat_tables(conform(part.published(country), schema) for part in having)
 
-
-def _with_sources(part: pa.Table, files: Sequence[SourceFile]) -> pa.Table:
-    index, lines = part["_file"], part["_line"]
-    names = pc.take(pa.array([file.name for file in files], pa.string()), index)
-    hashes = pc.take(pa.array([file.content_hash for file in files], pa.string()), index)
-    part = part.drop_columns(["_file", "_line"])
-    for name, column in zip(SOURCE_COLUMNS, (names, hashes, lines), strict=True):
-        part = part.append_column(name, column)
-    return part
-
-
-def _split(batches: deque[pa.RecordBatch], codes: np.ndarray) -> dict[int, pa.Table]:
-    """The rows of each code from 0 on, in order, by sorting each batch once; uses batches up."""
-    pieces: dict[int, list[pa.RecordBatch]] = defaultdict(list)
-    start = 0
-    while batches:
-        batch = batches.popleft()
-        for code, piece in _pieces(batch, codes[start : start + batch.num_rows]):
-            pieces[code].append(piece)
-        start += batch.num_rows
-    return {code: pa.Table.from_batches(parts) for code, parts in pieces.items()}
-
-
-def _pieces(batch: pa.RecordBatch, codes: np.ndarray) -> Iterator[tuple[int, pa.RecordBatch]]:
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    start = int(np.searchsorted(ordered, 0))  # rows nobody wants have code -1
-    batch = batch.take(pa.array(order[start:]))
-    found, first, rows = np.unique(ordered[start:], return_index=True, return_counts=True)
-    for code, low, count in zip(found, first, rows, strict=True):
-        yield int(code), batch.slice(int(low), int(count))
-
-
-def _join(parts: Sequence[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
-    """Every country's tables of all scans, with the columns of all of them."""
-    schema = common_schema(next(iter(part.values())).schema for part in parts if part)
-    joined: dict[str, list[pa.Table]] = defaultdict(list)
-    for part in parts:
-        for country, table in part.items():
-            joined[country].append(conform(table, schema))
-    return {country: pa.concat_tables(tables) for country, tables in joined.items()}
+    countries = dict.fromkeys(country for part in parts for country in part.rows)
+    return RowsByCountry({country: partial(rows_of, country) for country in countries})
 
 
 def _explain(error: Exception) -> Unusable:

@@ -1,6 +1,6 @@
 """Landing folders: which files lie there, and whether one is still being written.
 
-Everything this package knows about fsspec. A landing folder is only ever read.
+Nothing here writes; what a pull lands goes through `writing.py`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class SourceFile:
             read (a link to nowhere, no permission), and `survey` says so.
         size: bytes.
         modified: time of the last change (UTC), where the storage knows it.
+        tag: as of `Listed`.
     """
 
     uri: str
@@ -42,6 +43,52 @@ class SourceFile:
     content_hash: str
     size: int
     modified: dt.datetime | None
+    tag: str = ""
+
+    @property
+    def stamp(self) -> str:
+        """Name, size and tag as one text; see `Listed.stamp`."""
+        return _stamp_text(self.name, self.size, self.tag)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One file of a landing folder as listed, its content unread.
+
+    Attributes:
+        uri: as of `SourceFile`.
+        name: as of `SourceFile`.
+        size: bytes.
+        modified: time of the last change (UTC), where the storage knows it.
+        tag: what a change of the content changes: time and inode of a local file, ETag of an
+            object (its time where the store has none); empty for a link to nowhere.
+    """
+
+    uri: str
+    name: str
+    size: int
+    modified: dt.datetime | None
+    tag: str
+
+    @property
+    def stamp(self) -> str:
+        """Name, size and tag as one text: another content has another stamp."""
+        return _stamp_text(self.name, self.size, self.tag)
+
+    @property
+    def local(self) -> bool:
+        """Whether it lies on a file system, where a file can be seen half-written."""
+        return "://" not in self.uri
+
+    def is_settled(self, now: dt.datetime, seconds: float) -> bool:
+        """Whether it was not changed within the last seconds; an object is there whole or not."""
+        if not self.local or self.modified is None:
+            return True
+        return abs((now - self.modified).total_seconds()) >= seconds
+
+
+def _stamp_text(name: str, size: int, tag: str) -> str:
+    return f"{name}|{size}|{tag}"
 
 
 class _Readable(Protocol):
@@ -93,7 +140,7 @@ class Place:
             return Stamp(stat.st_size, _utc(stat.st_mtime), f"{stat.st_mtime_ns}/{stat.st_ino}")
         self.fs.invalidate_cache()
         info = self.fs.info(self.path)
-        return Stamp(int(info["size"] or 0), _modified(info), str(info.get("ETag", "")))
+        return Stamp(int(info["size"] or 0), _modified(info), _tag(info))
 
 
 def place_of(uri: str, storage_options: StorageOptions | None = None) -> Place:
@@ -103,7 +150,7 @@ def place_of(uri: str, storage_options: StorageOptions | None = None) -> Place:
 
 
 def list_files(uri: str, storage_options: StorageOptions | None = None) -> list[SourceFile]:
-    """Every file below a landing folder that is meant to be taken, sorted by name.
+    """Every file below a landing folder that is meant to be taken, with its hash, sorted by name.
 
     Passed over: names starting with `.` or `_` (also of folders), names ending like unfinished
     downloads (`.tmp`, `.part`, ...), and `README*`. Each content is read once, in chunks.
@@ -115,12 +162,49 @@ def list_files(uri: str, storage_options: StorageOptions | None = None) -> list[
     Raises:
         OSError: when the store itself cannot be reached. One unreadable file raises nothing.
     """
+    files = (hashed(each, storage_options) for each in scan(uri, storage_options))
+    return [file for file in files if file is not None]
+
+
+def scan(uri: str, storage_options: StorageOptions | None = None) -> list[Listed]:
+    """The files `list_files` would give, sorted by name, without reading any.
+
+    Args:
+        uri: folder or object-store prefix; one that does not exist holds no files.
+        storage_options: options of the fsspec file system (endpoint, credentials).
+
+    Raises:
+        OSError: when the store itself cannot be reached.
+    """
     root = place_of(uri, storage_options)
     root.fs.invalidate_cache()
-    listed = ((_name_below(root, path), path) for path in root.fs.find(root.path))
-    wanted = sorted((name, path) for name, path in listed if not _passed_over(name))
-    files = (_source_file(Place(root.fs, path), name) for name, path in wanted)
-    return [file for file in files if file is not None]
+    found: Any = root.fs.find(root.path, detail=True)
+    named = sorted((_name_below(root, path), path) for path in found)
+    listed = (
+        _listed(Place(root.fs, path), name, found[path])
+        for name, path in named
+        if not passed_over(name)
+    )
+    return [each for each in listed if each is not None]
+
+
+def hashed(listed: Listed, storage_options: StorageOptions | None = None) -> SourceFile | None:
+    """A listed file with the hash of its content; None when it is gone since."""
+    return _source_file(place_of(listed.uri, storage_options), listed.name)
+
+
+def _listed(place: Place, name: str, info: Mapping[str, Any]) -> Listed | None:
+    if not place.local:
+        return Listed(place.uri, name, int(info["size"] or 0), _modified(info), _tag(info))
+    try:
+        stamp = place.stamp()
+    except FileNotFoundError:
+        if not os.path.islink(place.path):
+            return None  # taken away since the folder was listed
+        return Listed(place.uri, name, 0, None, "")
+    except OSError:
+        return Listed(place.uri, name, 0, None, "")
+    return Listed(place.uri, name, stamp.size, stamp.modified, stamp.tag)
 
 
 class HashingReader:
@@ -158,7 +242,8 @@ def _source_file(place: Place, name: str) -> SourceFile | None:
         return SourceFile(place.uri, name, "", 0, None)
     except OSError:
         return SourceFile(place.uri, name, "", 0, None)
-    return SourceFile(place.uri, name, _content_hash(place), stamp.size, stamp.modified)
+    digest = _content_hash(place)
+    return SourceFile(place.uri, name, digest, stamp.size, stamp.modified, stamp.tag)
 
 
 def _content_hash(place: Place) -> str:
@@ -177,11 +262,17 @@ def _name_below(root: Place, path: str) -> str:
     return path.removeprefix(root.path.rstrip("/") + "/")
 
 
-def _passed_over(name: str) -> bool:
+def passed_over(name: str) -> bool:
+    """Whether a file of this name is none that was delivered: hidden, unfinished, explaining."""
     *folders, last = name.split("/")
     hidden = any(part.startswith((".", "_")) for part in [*folders, last])
     unfinished = last.lower().endswith(TEMPORARY_ENDINGS)
     return hidden or unfinished or last.upper().startswith("README")
+
+
+def _tag(info: Mapping[str, Any]) -> str:
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    return str(tag or _modified(info) or "")
 
 
 def _modified(info: Mapping[str, Any]) -> dt.datetime | None:

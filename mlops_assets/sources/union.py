@@ -12,7 +12,9 @@ import pyarrow.compute
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
 
 SOURCE_COLUMNS = ("_source_file", "_source_hash", "_source_line")
-TECHNICAL_COLUMNS = (*SOURCE_COLUMNS, "_ingested_at")
+INGESTED = "_ingested_at"
+REPLACED = "_replaced_at"
+TECHNICAL_COLUMNS = (*SOURCE_COLUMNS, INGESTED, REPLACED)
 """Columns the platform adds to published ones; they come last."""
 
 

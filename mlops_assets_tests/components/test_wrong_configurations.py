@@ -51,16 +51,32 @@ RIGHT: dict[str, tuple[str, str]] = {
     "attributes.owners": ("e-mail addresses, or teams as team:name", "owners: ['team:energy']"),
     "attributes.predictions.maximum": ("largest valid prediction", "maximum: 4000.0"),
     "attributes.predictions.minimum": ("smallest valid prediction", "minimum: -500.0"),
+    "attributes.retention.as_of_days": ("a whole number at least 1", "as_of_days: 90"),
     "attributes.retrain_cron": ("cron of the periodic retraining", "retrain_cron: 0 4 * * 1"),
     "attributes.sample": ("seeded generator of demonstration data", "sample: sample.generate"),
     "attributes.seed": ("a whole number at least 0", "seed: 0"),
+    "attributes.source.arrival_time": ("values were published", "arrival_time: published_at"),
     "attributes.source.columns.*": ("contract column: column as published", "columns: {price:"),
     "attributes.source.country": ("the contract column that holds the country", "country: country"),
     "attributes.source.derived": ("computes from others", "derived: [booking_date]"),
     "attributes.source.event_time": ("the contract column with the time", "event_time: date"),
     "attributes.source.key": ("that identify a record", "key: [country, date]"),
-    "attributes.source.kind": ("one of files", "kind: files"),
+    "attributes.source.delivery": ("one of increment, full", "delivery: increment"),
+    "attributes.source.http": ("for kind http, and only for it", "http: {urls: ['https://"),
+    "attributes.source.http.attempts": ("at least 1 and at most 20", "attempts: 4"),
+    "attributes.source.http.header_env.*": ("environment variable", "header_env: {Authorization: "),
+    "attributes.source.http.urls": ("text", "urls: ['https://example.org/prices.csv']"),
+    "attributes.source.kind": ("one of files, sql, http", "kind: files"),
     "attributes.source.known_later": ("not known at the event time", "known_later: [is_canceled]"),
+    "attributes.source.poll_every": ("how often the landing sensor asks", "poll_every: 1h"),
+    "attributes.source.settle_seconds": ("a number at least 0.0", "settle_seconds: 2.0"),
+    "attributes.source.sql": ("for kind sql, and only for it", "sql: {query: select * from"),
+    "attributes.source.sql.query": ("as a SELECT", "query: select * from bookings"),
+    "attributes.source.sql.url": (
+        "without a password",
+        "url: 'postgresql://reader@warehouse/sales'",
+    ),
+    "attributes.source.sql.url_env": ("environment variable", "url_env: WAREHOUSE_URL"),
     "attributes.split.holdout_from": ("a date (YYYY-MM-DD)", "holdout_from: '2025-01-01'"),
     "attributes.split.min_train_rows": ("a whole number at least 1", "min_train_rows: 500"),
     "attributes.split.train_from": ("a date (YYYY-MM-DD)", "train_from: '2019-01-01'"),
@@ -99,10 +115,13 @@ class Wrong:
 
 
 A = "attributes"
+SECRET = "hunter2"
 NORWAY = '    - "NO"'
 CRON = "retrain_cron: 0 4 * * 1"
 HOLDOUT = 'holdout_from: "2025-01-01"'
 GATES = "gates:\n    min_improvement: 0.02\n    floor: 30\n    max_predict_seconds: 1.0"
+SQL = "kind: sql\n    sql: {query: select 1, "
+HTTP = "kind: http\n    http: {urls: ["
 FRANCE = "    FRA:\n      split:\n        min_train_rows: 200\n      metric: rmse"
 
 VALUES = [
@@ -142,6 +161,14 @@ VALUES = [
         "true (a boolean)",
     ),
     Wrong("no_rows", "rows: 500", "rows: 0", f"{A}.split.min_train_rows", "0 (a number)"),
+    Wrong(
+        "no_day_of_retention",
+        CRON,
+        f"retention: {{as_of_days: 0}}\n  {CRON}",
+        f"{A}.retention.as_of_days",
+        "0 (a number)",
+        "  retention:",
+    ),
     Wrong(
         "improvement_of_all",
         "improvement: 0.02",
@@ -738,6 +765,169 @@ RULES = [
     ),
 ]
 
+SOURCES = [
+    Wrong(
+        "sql_without_its_section",
+        "kind: files",
+        "kind: sql",
+        f"{A}.source.sql",
+        "`sql` goes with kind: sql",
+        "  source:",
+    ),
+    Wrong(
+        "section_of_another_kind",
+        "kind: files",
+        f"{SQL}url: sqlite:///x.db}}\n    http: {{urls: [https://h/x.csv]}}",
+        f"{A}.source.http",
+        "`http` goes with kind: http, and only with it",
+        "    http:",
+    ),
+    Wrong(
+        "password_in_a_database_url",
+        "kind: files",
+        f"{SQL}url: 'postgresql://me:{SECRET}@host/db'}}",
+        f"{A}.source.sql.url",
+        "the URL has a password, which would be shown and stored; use `url_env`",
+        "    sql:",
+    ),
+    Wrong(
+        "password_as_a_parameter",
+        "kind: files",
+        f"{SQL}url: 'postgresql://host/db?password={SECRET}'}}",
+        f"{A}.source.sql.url",
+        "the URL has a password",
+        "    sql:",
+    ),
+    Wrong(
+        "database_of_another_make",
+        "kind: files",
+        f"{SQL}url: 'mysql://me@host/db'}}",
+        f"{A}.source.sql.url",
+        "does not start with one of duckdb, sqlite, postgresql",
+        "    sql:",
+    ),
+    Wrong(
+        "two_databases",
+        "kind: files",
+        f"{SQL}url: sqlite:///x.db, url_env: X}}",
+        f"{A}.source.sql.url",
+        "one of `url` and `url_env` is needed",
+        "    sql:",
+    ),
+    Wrong(
+        "no_database",
+        "kind: files",
+        SQL.removesuffix(", ") + "}",
+        f"{A}.source.sql.url",
+        "one of `url` and `url_env` is needed",
+        "    sql:",
+    ),
+    Wrong(
+        "variable_with_a_dollar",
+        "kind: files",
+        f"{SQL}url_env: $X}}",
+        f"{A}.source.sql.url_env",
+        "'$X' is not a name of an environment variable",
+        "    sql:",
+    ),
+    Wrong(
+        "query_missing",
+        "kind: files",
+        "kind: sql\n    sql: {url_env: X}",
+        f"{A}.source.sql.query",
+        "no key `query`",
+        "    sql:",
+    ),
+    Wrong(
+        "whole_history_by_watermark",
+        "kind: files",
+        f"{SQL}url_env: X, watermark: id}}\n    delivery: full",
+        f"{A}.source.delivery",
+        "with a watermark it is not",
+        "    delivery:",
+    ),
+    Wrong(
+        "address_of_another_protocol",
+        "kind: files",
+        f"{HTTP}ftp://h/x.csv]}}",
+        f"{A}.source.http.urls[0]",
+        "it is not an address such as https://",
+        "    http:",
+    ),
+    Wrong(
+        "address_with_a_password",
+        "kind: files",
+        f"{HTTP}'https://me:{SECRET}@h/x.csv']}}",
+        f"{A}.source.http.urls[0]",
+        "it has a user or password, which would be shown and stored; use `header_env`",
+        "    http:",
+    ),
+    Wrong(
+        "address_without_a_name",
+        "kind: files",
+        f"{HTTP}https://h/]}}",
+        f"{A}.source.http.urls[0]",
+        "end the address with a # and a name",
+        "    http:",
+    ),
+    Wrong(
+        "two_files_of_one_name",
+        "kind: files",
+        f"{HTTP}https://h/1/x.csv, https://h/2/x.csv]}}",
+        f"{A}.source.http.urls[1]",
+        "more than one file lands as 'x.csv'; end the address with a # and another name",
+        "    http:",
+    ),
+    Wrong(
+        "no_attempt",
+        "kind: files",
+        f"{HTTP}https://h/x.csv], attempts: 0}}",
+        f"{A}.source.http.attempts",
+        "0 (a number)",
+        "    http:",
+    ),
+    Wrong(
+        "header_with_a_blank",
+        "kind: files",
+        f"{HTTP}https://h/x.csv], header_env: {{X Key: X}}}}",
+        f"{A}.source.http.header_env.X Key.[key]",
+        "'X Key' is not a name of an HTTP header",
+        "    http:",
+        right=f"{A}.source.http.header_env.*",
+    ),
+    Wrong(
+        "delivery_unknown",
+        "kind: files",
+        "kind: files\n    delivery: all",
+        f"{A}.source.delivery",
+        "all (text)",
+        "    delivery:",
+    ),
+    Wrong(
+        "poll_by_the_minute",
+        "kind: files",
+        "kind: files\n    poll_every: 5m",
+        f"{A}.source.poll_every",
+        "'5m' is not a number and h, d or w",
+        "    poll_every:",
+    ),
+    Wrong(
+        "settled_before_it_changed",
+        "kind: files",
+        "kind: files\n    settle_seconds: -1",
+        f"{A}.source.settle_seconds",
+        "-1 (a number)",
+        "    settle_seconds:",
+    ),
+    Wrong(
+        "arrival_time_unknown",
+        "known_later: []",
+        "arrival_time: published",
+        f"{A}.source.arrival_time",
+        "'published' is not a key of source.columns",
+    ),
+]
+
 REFERENCES = [
     Wrong(
         "contract_not_in_its_module",
@@ -786,7 +976,7 @@ REFERENCES = [
     ),
 ]
 
-EVERY = [*VALUES, *KEYS, *MEANINGS, *RULES, *REFERENCES]
+EVERY = [*VALUES, *KEYS, *MEANINGS, *RULES, *SOURCES, *REFERENCES]
 
 
 @pytest.mark.parametrize("wrong", EVERY, ids=lambda wrong: wrong.name)
@@ -806,6 +996,7 @@ def test_a_wrong_configuration_is_refused_where_it_stands(wrong: Wrong, tmp_path
     assert (wrong.expected or expected) in found[0].partition("; expected ")[2]
     assert f" Example: {example}" in found[0]
     assert "Nothing was loaded." in str(caught.value)
+    assert SECRET not in str(caught.value)
     assert wrong.key in {problem["key"] for problem in caught.value.culprits["problems"]}
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from mlops_assets.sources.files import SourceFile, Survey, list_files, survey
+from mlops_assets_tests.sources.databases import Server, programs, running
 
 Put = Callable[[str, bytes], SourceFile]
 
@@ -72,3 +73,14 @@ def bucket(s3_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"landing-{uuid4().hex[:12]}"
     s3fs.S3FileSystem(**s3_options).mkdir(name)
     return name
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of its own."""
+    pytest.importorskip("psycopg2", reason="needs the extra [postgres]")
+    installed = programs()
+    if installed is None:
+        pytest.skip("needs Debian's package postgresql (apt-get install postgresql)")
+    with running(installed) as server:
+        yield server
