@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.provenance import code_hash
 from mlops_assets.spec import ProductSpec
 
 if TYPE_CHECKING:
@@ -94,12 +95,7 @@ class Product:
         Modules of the folder that these import count as well. Comments, blank lines and layout do
         not: the hash is over the parsed code.
         """
-        digest = hashlib.sha256()
-        for module in sorted(self._modules(*(parts or ("contract", "features")))):
-            tree = ast.parse(module.read_bytes(), filename=str(module))
-            name = module.relative_to(self.folder).as_posix()
-            digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
-        return digest.hexdigest()[:12]
+        return code_hash(self._modules(*(parts or ("contract", "features"))), self.folder)
 
     def _modules(self, *parts: Part) -> set[Path]:
         """Files of the parts and all files of the folder that they import, directly or not."""

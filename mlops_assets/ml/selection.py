@@ -44,6 +44,15 @@ class PooledModel:
 
 
 @dataclass(frozen=True)
+class PooledRows:
+    """The rows of all countries under each other, by their use as in `Split`."""
+
+    train: pd.DataFrame
+    final: pd.DataFrame
+    holdout: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class Tried:
     """What became of one candidate in one scope.
 
@@ -98,8 +107,7 @@ def train_pooled(
 ) -> Mapping[str, PooledModel]:
     """Train every pooled candidate on the rows of all countries.
 
-    Countries are stacked in alphabetical order, so the result does not depend on theirs. The
-    country is no feature unless the product makes it one.
+    The country is no feature unless the product makes it one.
 
     Args:
         spec: the product; a country's override of `split` applies to its own rows.
@@ -114,13 +122,25 @@ def train_pooled(
     candidates = [candidate for candidate in spec.candidates if "pooled" in candidate.scopes]
     if not candidates or not frames:
         return {}
+    rows = pooled_rows(spec, frames)
+    return {candidate.name: _pooled(candidate, spec, rows) for candidate in candidates}
+
+
+def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRows:
+    """Split each country's rows and stack them.
+
+    Countries are stacked in alphabetical order, so the result does not depend on theirs.
+
+    Args:
+        spec: the product; a country's override of `split` applies to its own rows.
+        frames: features frame per country; at least one.
+    """
     parts = [split(frames[country], spec.for_country(country).split) for country in sorted(frames)]
-    train = _stack([part.train for part in parts])
-    final = _stack([part.final for part in parts])
-    holdout = _stack([part.holdout for part in parts])
-    return {
-        candidate.name: _pooled(candidate, spec, train, final, holdout) for candidate in candidates
-    }
+    return PooledRows(
+        train=_stack([part.train for part in parts]),
+        final=_stack([part.final for part in parts]),
+        holdout=_stack([part.holdout for part in parts]),
+    )
 
 
 def train_candidates(
@@ -183,19 +203,14 @@ def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True)
 
 
-def _pooled(
-    candidate: CandidateSpec,
-    spec: ProductSpec,
-    train: pd.DataFrame,
-    final: pd.DataFrame,
-    holdout: pd.DataFrame,
-) -> PooledModel:
-    served = fit(candidate, final, spec.task, spec.seed)
+def _pooled(candidate: CandidateSpec, spec: ProductSpec, rows: PooledRows) -> PooledModel:
+    served = fit(candidate, rows.final, spec.task, spec.seed)
+    predicted = predict(served, rows.holdout, spec.task)
     return PooledModel(
         candidate=candidate.name,
-        for_validation=fit(candidate, train, spec.task, spec.seed),
+        for_validation=fit(candidate, rows.train, spec.task, spec.seed),
         final=served,
-        report=evaluate(holdout, predict(served, holdout, spec.task), spec, final),
+        report=evaluate(rows.holdout, predicted, spec, rows.final),
     )
 
 

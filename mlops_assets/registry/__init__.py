@@ -12,6 +12,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 # A tracking server that is down is said within half a minute; MLflow would try for four.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+# Artifacts are read by commands whose output is read by people and programs.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlops_assets.registry.models import LoadedModel, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun

@@ -237,6 +237,28 @@ class Registry:
         except MlflowException as error:
             raise RegistryError(f"There is no version {number} of {name}: {error}.") from error
 
+    def artifact(self, version: ModelVersion, name: str) -> str:
+        """A text among the artifacts of the training run that a version is from.
+
+        Raises:
+            RegistryError: the run or the file is gone, or cannot be read.
+        """
+        import mlflow
+        from mlflow import artifacts
+
+        mlflow.set_tracking_uri(self.tracking_uri)
+        try:
+            root = self._client().get_run(version.run_id).info.artifact_uri
+            return artifacts.load_text(f"{root}/{name}")
+        except Exception as error:
+            raise RegistryError(
+                f"{name}, which the training of {version.name} version {version.version} left in "
+                f"MLflow run {version.run_id}, cannot be read: {error}.",
+                stored="Nothing was written; the model itself is untouched.",
+                way_out=f"Put it back under {self.artifact_root}, or take a version trained later.",
+                culprits={"model": version.name, "version": version.version, "artifact": name},
+            ) from error
+
     def by_alias(self, name: str, alias: str) -> ModelVersion | None:
         """The version an alias names, None when model or alias do not exist."""
         from mlflow.exceptions import MlflowException

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -39,11 +41,14 @@ class TrackedRun:
             params=[Param(k, str(v)[:_MAX_PARAM]) for k, v in params.items()],
         )
 
-    def log_text(self, text: str, artifact: str) -> None:
-        """Store a text (JSON, SVG, markdown) under a path among the run's artifacts."""
+    def log_texts(self, texts: Mapping[str, str]) -> None:
+        """Store texts (JSON, SVG, markdown) by file name among the run's artifacts, in one go."""
         from mlflow.tracking import MlflowClient
 
-        MlflowClient(tracking_uri=self.uri).log_text(self.run_id, text, artifact)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in texts.items():
+                Path(folder, name).write_text(text, encoding="utf-8")
+            MlflowClient(tracking_uri=self.uri).log_artifacts(self.run_id, folder)
 
     def log_model(
         self, model: Any, inputs: Any, outputs: Any, *, name: str = "model"

@@ -39,7 +39,8 @@ from mlops_assets.stages.base import (
     path,
     warned,
 )
-from mlops_assets.stages.decisions import Comparison, gates_from_json, gates_to_json, record
+from mlops_assets.stages.decisions import Comparison, gates_from_json, gates_to_json
+from mlops_assets.stages.decisions import record as record_decision
 from mlops_assets.stages.lineage import Lineage, of_model, of_pooled_model
 from mlops_assets.stages.pages import as_before, facts, rounded, svg, table
 from mlops_assets.stages.serving import (
@@ -53,6 +54,7 @@ from mlops_assets.stages.serving import (
     pooled_versions,
     report_to_json,
 )
+from mlops_assets.stages.training_record import TrainingRecord, record_now
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -90,6 +92,14 @@ class Candidate:
     version: ModelVersion | None
     parts: Split
     holdout_predictions: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Features by country, and exactly the snapshots they are from."""
+
+    snapshots: Mapping[str, Snapshot]
+    frames: Mapping[str, pd.DataFrame]
 
 
 def build_models(product: Product) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -142,24 +152,22 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
                 f"{product.name}: no country has features yet. Nothing was trained; materialize "
                 "`features` of the countries first."
             )
-        frames = store.read_all(path(product, "features"), list(countries))
-        yield from _train_pooled(product, frames, mlflow, lineage)
+        yield from _train_pooled(product, storage, mlflow)
 
     return pooled_model
 
 
-def _train_pooled(
-    product: Product,
-    frames: Mapping[str, pd.DataFrame],
-    mlflow: MlflowRegistry,
-    lineage: Lineage,
-) -> StepEvents:
-    models = train_pooled(product.spec, frames)
-    sample = next(iter(frames.values()))
-    with mlflow.training_run(product.name, "pooled", _tags(product, "", lineage)) as run:
+def _train_pooled(product: Product, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
+    source = _features_of_all(product, storage.store())
+    lineage = of_pooled_model(product, source.snapshots)
+    record = record_now(product, "", source.snapshots, {}, storage.moment)
+    models = train_pooled(product.spec, source.frames)
+    sample = next(iter(source.frames.values()))
+    with mlflow.training_run(product.name, "pooled", _tags(record, lineage)) as run:
+        run.log_texts(record.texts())
         frame = pd.DataFrame(
             [
-                _register_pooled(product, run, mlflow.registry(), model, sample)
+                _register_pooled(product, run, mlflow.registry(), model, sample, record)
                 for model in models.values()
             ]
         )
@@ -168,8 +176,27 @@ def _train_pooled(
     yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
 
 
+def _features_of_all(product: Product, store: SnapshotStore) -> _Features:
+    asset, listed = path(product, "features"), list(product.spec.countries)
+    snapshots = store.current_all(asset, listed)
+    while True:  # until no other run wrote while this one read
+        frames = store.read_all(asset, listed)
+        before, snapshots = snapshots, store.current_all(asset, listed)
+        if _versions(before) == _versions(snapshots):
+            return _Features(snapshots, frames)
+
+
+def _versions(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    return {country: snapshot.version for country, snapshot in snapshots.items()}
+
+
 def _register_pooled(
-    product: Product, run: TrackedRun, registry: Registry, model: PooledModel, sample: pd.DataFrame
+    product: Product,
+    run: TrackedRun,
+    registry: Registry,
+    model: PooledModel,
+    sample: pd.DataFrame,
+    record: TrainingRecord,
 ) -> dict[str, Any]:
     """Log both fits, register the one that serves, promote it if it beats the baseline."""
     name, report = model.candidate, model.report
@@ -178,11 +205,13 @@ def _register_pooled(
         model.for_validation.estimator, *example(model.for_validation, sample), name="validation"
     )
     run.log(
-        {f"{name}.train_rows": model.final.rows, "config_hash": product.spec.config_hash()},
+        {f"{name}.train_rows": model.final.rows, "config_hash": record.config_hash},
         {f"{name}.{metric}": value for metric, value in report.metrics.items()},
     )
     candidate = next(each for each in product.spec.candidates if each.name == name)
     tags = {
+        **record.tags(),
+        "candidate": name,
         "report": report_to_json(report),
         "train_rows": str(model.final.rows),
         VALIDATION_URI: twin.uri,
@@ -218,16 +247,15 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         **country_step(product, "model"),
-        ins={"features": dg.AssetIn(key=asset_key(product, "features"))},
-        deps=[asset_key(product, "pooled_champion")] if pooled else [],
+        deps=[
+            asset_key(product, "features"),
+            *([asset_key(product, "pooled_champion")] if pooled else []),
+        ],
         outs={"model": output(product, "model", "models", {"scikitlearn", "mlflow"}, _MODEL_GRAIN)},
         check_specs=[gate(product, "model", name, text) for name, text in _GATES.items()],
     )
     def model(
-        context: dg.AssetExecutionContext,
-        storage: Storage,
-        mlflow: MlflowRegistry,
-        features: pd.DataFrame,
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> StepEvents:
         country = context.partition_key
         spec, store, registry = product.resolved(country), storage.store(), mlflow.registry()
@@ -238,26 +266,32 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
             yield dg.Output(Unchanged(held[0]), "model", metadata=as_before(context, key))
             yield from _gate_results(key, gates_from_json(held[1]))
             return
-        tags = _tags(product, country, lineage)
-        with mlflow.training_run(product.name, country, tags) as run:
-            candidate = _train(
-                product,
-                country,
-                features,
-                load_pooled(spec, versions, registry),
-                run,
-                registry,
-                versions,
-            )
+        source = _features(product, country, store, lineage)
+        record = record_now(product, country, {country: source}, versions, storage.moment)
+        features = store.read(source.asset, country, version=source.version)
+        with mlflow.training_run(product.name, country, _tags(record, lineage)) as run:
+            pooled_models = load_pooled(spec, versions, registry)
+            candidate = _train(record, features, pooled_models, run, registry, versions)
         frame = _frame(spec, candidate, run)
         yield dg.Output(
             frame, "model", metadata={**_shown(spec, candidate, run), **lineage.metadata()}
         )
         if any(result.passed is False for result in candidate.gates):
-            _keep_champion(product, country, candidate, registry, store, context.run.run_id)
+            _keep_champion(product, record, candidate, registry, store, context.run.run_id)
         yield from _gate_results(key, candidate.gates)
 
     return model
+
+
+def _features(product: Product, country: str, store: SnapshotStore, lineage: Lineage) -> Snapshot:
+    """The very snapshot that the lineage names: another run may have written a newer one."""
+    found = store.find(path(product, "features"), country, lineage.inputs["features"])
+    if found is None:
+        raise dg.Failure(
+            f"{product.name} {country} has no features yet. Nothing was trained; materialize "
+            "`features` of the country first."
+        )
+    return found
 
 
 def _made_before(
@@ -277,8 +311,7 @@ def _made_before(
 
 
 def _train(
-    product: Product,
-    country: str,
+    record: TrainingRecord,
     features: pd.DataFrame,
     pooled: Mapping[str, PooledModel],
     run: TrackedRun,
@@ -286,22 +319,21 @@ def _train(
     versions: Mapping[str, ModelVersion],
 ) -> Candidate:
     """Select, judge on the holdout, store and register the country's candidate."""
-    spec = product.resolved(country)
+    spec = record.spec
     parts = split(features, spec.split)
     selection = train_candidates(spec, parts, pooled)
     predicted = selected_predictions(selection, spec, parts.holdout, parts.final)
     report = evaluate(parts.holdout, predicted, spec, parts.final)
     run.log(_params(spec, selection, parts), _metrics(selection, report))
-    run.log_text(report_to_json(report), "report.json")
-    version = _register(product, country, selection, report, run, registry, versions, features)
+    run.log_texts({**record.texts(), "report.json": report_to_json(report)})
+    version = _register(record, selection, report, run, registry, versions, features)
     gates = _judge(spec, selection, report, pooled, version, registry, parts)
-    run.log_text(gates_to_json(gates), "gates.json")
+    run.log_texts({"gates.json": gates_to_json(gates)})
     return Candidate(selection, report, gates, version, parts, predicted)
 
 
 def _register(
-    product: Product,
-    country: str,
+    record: TrainingRecord,
     selection: Selection,
     report: Report,
     run: TrackedRun,
@@ -317,22 +349,26 @@ def _register(
     else:
         inputs = example(selection.model, features)
         stored = run.log_model(selection.model.estimator, *inputs)
-    spec = product.resolved(country)
     tags = {
+        **record.tags(),
         "candidate": selection.name,
         "report": report_to_json(report),
         "train_rows": str(selection.model.rows),
         "interval_low": repr(selection.interval[0]),
         "interval_high": repr(selection.interval[1]),
-        "holdout_from": spec.split.holdout_from.isoformat(),
-        "config_hash": spec.config_hash(),
+        "holdout_from": record.spec.split.holdout_from.isoformat(),
         "reason": selection.reason,
         **(
             {"pooled_version": pooled[selection.name].version} if selection.kind == "pooled" else {}
         ),
     }
     return registry.register(
-        product.name, country, stored, run_id=run.run_id, kind=selection.kind, tags=tags
+        record.product,
+        record.country,
+        stored,
+        run_id=run.run_id,
+        kind=selection.kind,
+        tags=tags,
     )
 
 
@@ -394,16 +430,15 @@ def _load_and_predict(
 
 def _keep_champion(
     product: Product,
-    country: str,
+    record: TrainingRecord,
     candidate: Candidate,
     registry: Registry,
     store: SnapshotStore,
     run_id: str,
 ) -> None:
     """Record why the champion stays: the gate about to fail stops the step that decides."""
-    spec = product.resolved(country)
+    spec, country = record.spec, record.country
     champion = registry.champion(product.name, country)
-    source = store.current(path(product, "features"), country)
     labels = candidate.parts.holdout["label"].to_numpy()
     comparison = Comparison(
         country=country,
@@ -412,10 +447,10 @@ def _keep_champion(
         champion=champion.version if champion else "",
         decision=decide(spec.metric, labels, candidate.holdout_predictions, None, candidate.gates),
         gates=candidate.gates,
-        config_hash=spec.config_hash(),
-        features=source.content_hash if source else "",
+        config_hash=record.config_hash,
+        features=record.features[country].content_hash,
     )
-    record(product, store, comparison, run_id)
+    record_decision(product, store, comparison, run_id)
 
 
 def _gate_results(key: dg.AssetKey, gates: Sequence[GateResult]) -> Iterator[dg.AssetCheckResult]:
@@ -487,14 +522,12 @@ def _metrics(selection: Selection, report: Report) -> dict[str, float]:
     }
 
 
-def _tags(product: Product, country: str, lineage: Lineage) -> dict[str, str]:
+def _tags(record: TrainingRecord, lineage: Lineage) -> dict[str, str]:
     """What leads from the MLflow run back to the code, config and snapshots it used."""
-    spec = product.resolved(country) if country else product.spec
     return {
-        "product": product.name,
-        "country": country or "pooled",
-        "config_hash": spec.config_hash(),
-        "code_version": lineage.code,
+        **record.tags(),
+        "product": record.product,
+        "country": record.country or "pooled",
         "fingerprint": lineage.fingerprint,
         **{f"snapshot.{name}": value for name, value in lineage.inputs.items()},
     }
