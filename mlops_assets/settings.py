@@ -5,10 +5,15 @@ Every value has a default under one folder, so that a bare checkout needs no set
 
 from __future__ import annotations
 
+import datetime as dt
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlops_assets.errors import ConfigurationError
+
+AS_OF = "MLOPS_ASSETS_AS_OF"
+"""Environment variable with the moment of an as-of run."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFS = PROJECT_ROOT / "mlops_assets" / "defs"
 
@@ -26,6 +31,8 @@ class Settings:
         mlflow_ui: address under which people open MLflow.
         dagster_home: folder of the Dagster instance that the commands use.
         defs: folder with one folder a product.
+        as_of: moment (UTC) whose knowledge everything is made from; None: now.
+        origin: the snapshots that moment is looked up in; None without `as_of`.
     """
 
     home: Path
@@ -36,10 +43,51 @@ class Settings:
     mlflow_ui: str
     dagster_home: Path
     defs: Path
+    as_of: dt.datetime | None = None
+    origin: str | None = None
 
 
 def load_settings() -> Settings:
     """The settings as the environment has them now (see `.env.example`)."""
+    settings = _here()
+    moment = os.environ.get(AS_OF)
+    return settings if not moment else _apart(settings, parse_moment(moment))
+
+
+def parse_moment(text: str) -> dt.datetime:
+    """A date or time in ISO 8601 as a moment; without a zone it is UTC.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{text!r} is not a time.",
+            stored="Nothing was read or run.",
+            way_out="Write it as 2025-06-30 or 2025-06-30T12:00:00Z.",
+        ) from error
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
+
+
+def _apart(settings: Settings, moment: dt.datetime) -> Settings:
+    """A home of its own for what is made as of a moment: nothing in use is touched."""
+    home = settings.home / "as_of" / moment.strftime("%Y%m%dT%H%M%SZ")
+    return replace(
+        settings,
+        home=home,
+        storage=str(home / "store"),
+        landing=str(home / "landing"),
+        mlflow_uri=f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+        mlflow_artifacts=(home / "mlflow" / "artifacts").as_uri(),
+        dagster_home=home / "dagster",
+        as_of=moment,
+        origin=settings.storage,
+    )
+
+
+def _here() -> Settings:
     home = Path(os.environ.get("MLOPS_ASSETS_HOME") or PROJECT_ROOT / "data").resolve()
     return Settings(
         home=home,

@@ -86,6 +86,41 @@ def build_features(
     return frame[names].sort_values(["event_time", "entity"], kind="stable", ignore_index=True)
 
 
+def features_as_of(
+    validated: pd.DataFrame,
+    function: FeatureFunction,
+    source: SourceSpec,
+    target: TargetSpec,
+    moment: pd.Timestamp,
+) -> pd.DataFrame:
+    """Features and labels as they could have been computed at a moment.
+
+    Records of later events (or arrivals) do not exist, values known later are empty, and labels
+    that mature later are not there yet.
+
+    Args:
+        validated: one country's records by the contract.
+        function: the feature function.
+        source: names event time, arrival time and what is known later.
+        target: label maturity of records without a feature row.
+        moment: naive, UTC.
+    """
+    whole = build_features(validated, function, target)
+    matures = _label_times(validated, whole, source, target)
+    known = _as_known_at(validated, matures, moment, source)
+    then = build_features(known, function, target)
+    return then.assign(label=then["label"].mask(then["label_time"] > moment))
+
+
+def known_records(validated: pd.DataFrame, source: SourceSpec, moment: pd.Timestamp) -> pd.Series:
+    """Which records were there at a moment: their event, and their arrival, are not later."""
+    known = validated[source.event_time] <= moment
+    if source.arrival_time is not None:
+        arrived = validated[source.arrival_time]
+        known &= arrived.isna() | (arrived <= moment)
+    return known
+
+
 def feature_columns(frame: pd.DataFrame) -> list[str]:
     """Names of the features of a features frame, in its order."""
     return [str(name) for name in frame.columns if name not in FEATURE_KEYS]
@@ -103,9 +138,9 @@ def check_point_in_time(
 ) -> PointInTime:
     """Compute features again at sampled times from what was known then; they must be equal.
 
-    At a cutoff t only records with event time up to t exist, and `known_later` columns are empty
-    in those whose label matures after t. All feature rows up to t must come out exactly as in
-    `features`; the label may differ.
+    At a cutoff t only records with event (and arrival) time up to t exist, and `known_later`
+    columns are empty in those whose label matures after t. All feature rows up to t must come out
+    exactly as in `features`; the label may differ.
 
     Args:
         validated: the records `features` was built from.
@@ -124,6 +159,8 @@ def check_point_in_time(
         known = _as_known_at(validated, matures, cutoff, source)
         then = build_features(known, function, target)
         expected = features[features["event_time"] <= cutoff]
+        if source.arrival_time is not None:  # what arrived later has no row yet
+            expected = _having_rows(expected, then)
         differing = _differences(expected, then)
         rows, count = rows + len(expected), count + len(differing)
         found += differing[: max(0, 20 - len(found))]
@@ -253,12 +290,18 @@ def _label_times(
 def _as_known_at(
     validated: pd.DataFrame, matures: pd.Series, cutoff: pd.Timestamp, source: SourceSpec
 ) -> pd.DataFrame:
-    past = validated[source.event_time] <= cutoff
+    past = known_records(validated, source, cutoff)
     known, unknown_label = validated[past].copy(), matures[past] > cutoff
     for name in source.known_later:
         hidden = known[name].convert_dtypes() if known[name].dtype.kind in "iub" else known[name]
         known[name] = hidden.mask(unknown_label)
     return known.reset_index(drop=True)
+
+
+def _having_rows(expected: pd.DataFrame, then: pd.DataFrame) -> pd.DataFrame:
+    keys = ["entity", "event_time"]
+    there = pd.MultiIndex.from_frame(then[keys])
+    return expected[pd.MultiIndex.from_frame(expected[keys]).isin(there)]
 
 
 def _differences(expected: pd.DataFrame, then: pd.DataFrame) -> list[Difference]:
@@ -270,13 +313,13 @@ def _differences(expected: pd.DataFrame, then: pd.DataFrame) -> list[Difference]
     for name in feature_columns(expected):
         full = expected[name]
         cut = then[name] if name in then else pd.Series(None, index=full.index, dtype="object")
-        for place in np.flatnonzero(~_same(full, cut)):
+        for place in np.flatnonzero(~same_values(full, cut)):
             entity, time = expected["entity"].iloc[place], expected["event_time"].iloc[place]
             found.append(Difference(name, entity, time, full.iloc[place], cut.iloc[place]))
     return found
 
 
-def _same(full: pd.Series, cut: pd.Series) -> np.ndarray:
+def same_values(full: pd.Series, cut: pd.Series) -> np.ndarray:
     """Where both are equal or both missing; exactly, for the future must not matter at all."""
     if types.is_numeric_dtype(full.dtype) and types.is_numeric_dtype(cut.dtype):
         a, b = (values.to_numpy("float64", na_value=np.nan) for values in (full, cut))

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import numbers
+import warnings
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.coercion import Kind, as_text, typed
 from mlops_assets.spec import SourceSpec
 
-INGESTION_ORDER = ["_ingested_at", "_source_file", "_source_line"]
-"""Among records of one key the last in this order is the newest."""
+DELIVERED = "_delivered"
+"""Column of raw rows: the position of their file among the country's deliveries, oldest first."""
 
-TRUTH: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
+INGESTION_ORDER = [DELIVERED, "_ingested_at", "_source_file", "_source_line"]
+"""Among records of one key the last in this order is the newest."""
 
 USUAL_TYPES = frozenset({"float64", "int64", "bool", "datetime64[ns]", "str"})
 """What published values are typed as here."""
-
-Kind = Literal["float", "integer", "boolean", "time", "text"]
 
 KINDS: Mapping[str, Kind] = {
     "f": "float",
@@ -64,6 +63,9 @@ class Validation:
         broken: records breaking each rule, most frequent first.
         missing_columns: published names that the contract needs and the delivery lacks.
         empty_columns: contract columns without one value among the delivered records.
+        corrected: rejected records whose key was delivered again later and kept the contract.
+        new_rows: delivered records of the newest deliveries.
+        new_rejected: rejected records among them that were not corrected.
     """
 
     accepted: pd.DataFrame
@@ -74,6 +76,9 @@ class Validation:
     broken: Mapping[str, int]
     missing_columns: tuple[str, ...] = ()
     empty_columns: tuple[str, ...] = ()
+    corrected: int = 0
+    new_rows: int = 0
+    new_rejected: int = 0
 
     @property
     def rejected(self) -> int:
@@ -82,8 +87,13 @@ class Validation:
 
     @property
     def rejected_share(self) -> float:
-        """Rejected records as share of the delivered ones, 0 to 1; 0 of an empty delivery."""
-        return self.rejected / self.rows if self.rows else 0.0
+        """Rejected, never corrected records as share of all, 0 to 1; 0 of an empty delivery."""
+        return (self.rejected - self.corrected) / self.rows if self.rows else 0.0
+
+    @property
+    def new_rejected_share(self) -> float:
+        """The same of the newest deliveries alone."""
+        return self.new_rejected / self.new_rows if self.new_rows else 0.0
 
 
 def validate(
@@ -91,6 +101,8 @@ def validate(
     schema: type[pa.DataFrameModel],
     source: SourceSpec,
     aliases: Mapping[str, str],
+    *,
+    new_since: int = 0,
 ) -> Validation:
     """Split one country's records by the contract; data never raise, they are quarantined.
 
@@ -99,13 +111,16 @@ def validate(
         schema: the contract; it adds the columns of `source.derived` by dataframe parsers.
         source: which published column is which contract column, and the key.
         aliases: value of the country column: country it stands for.
+        new_since: first position (`_delivered`) of the newest deliveries, which are judged by
+            themselves as well; a `raw` without positions is one delivery.
 
     Raises:
         ConfigurationError: `source` names a column that the contract does not have, or one of
             the contract's own parsers raised.
     """
     contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
-    raw = raw.reset_index(drop=True)
+    if not raw.index.equals(pd.RangeIndex(len(raw))):
+        raw = raw.reset_index(drop=True)
     needed = {n: p for n, p in source.columns.items() if contract.columns[n].required}
     missing = tuple(dict.fromkeys(p for p in needed.values() if p not in raw.columns))
     published = _published(raw, source, aliases)
@@ -115,9 +130,12 @@ def validate(
     else:
         accepted, rules = _apply(published, contract)
     bad = np.logical_or.reduce([*rules.values(), np.zeros(len(raw), bool)])
-    good = accepted.loc[~bad] if not missing else accepted
-    kept, duplicates, conflicts = _newest(good, raw, source)
+    good = ~bad if not missing else np.zeros(0, bool)
+    kept, duplicates, conflicts = _newest(accepted, good, raw, source)
     counts = {rule: int(mask.sum()) for rule, mask in rules.items() if mask.any()}
+    position = raw[DELIVERED].to_numpy() if DELIVERED in raw else np.full(len(raw), new_since)
+    corrected = _corrected(accepted, bad, position, source.key) if not missing else bad & False
+    new = position >= new_since
     return Validation(
         accepted=kept,
         quarantine=_quarantine(published, raw, rules, bad),
@@ -126,7 +144,10 @@ def validate(
         conflicts=conflicts,
         broken=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         missing_columns=missing,
-        empty_columns=tuple(str(n) for n in published if len(raw) and published[n].isna().all()),
+        empty_columns=tuple(str(name) for name in published if _is_empty(published[name])),
+        corrected=int(corrected.sum()),
+        new_rows=int(new.sum()),
+        new_rejected=int((bad & new & ~corrected).sum()),
     )
 
 
@@ -179,7 +200,7 @@ def _check_names(contract: pa.DataFrameSchema, names: tuple[str, ...]) -> None:
 
 def _published(raw: pd.DataFrame, source: SourceSpec, aliases: Mapping[str, str]) -> pd.DataFrame:
     present = {name: raw[as_] for name, as_ in source.columns.items() if as_ in raw.columns}
-    frame = pd.DataFrame(present, index=raw.index)
+    frame = pd.DataFrame(present, index=raw.index, copy=False)
     if source.country in frame and aliases:
         country = frame[source.country]
         resolved = country.astype("object").map(_hashable(aliases))
@@ -195,18 +216,18 @@ def _apply(
     published: pd.DataFrame, contract: pa.DataFrameSchema
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The frame typed and derived by the contract, and per broken rule the rows breaking it."""
-    typed: dict[str, pd.Series] = {}
+    columns: dict[str, pd.Series] = {}
     rules: dict[str, np.ndarray] = {}
     untyped: dict[str, np.ndarray] = {}
     for name in published:
         column = contract.columns[name]
         kind = _kind(column)
-        values, wrong = _coerce(published[name], kind)
-        typed[str(name)], unfilled = _fill(values, kind, nullable=column.nullable)
-        rules[f"type:{name}"] = wrong
-        rules[f"{name}: not_nullable"] = unfilled & ~wrong
-        untyped[str(name)] = wrong | unfilled
-    frame = pd.DataFrame(typed, index=published.index)
+        found = typed(published[name], kind, nullable=column.nullable)
+        columns[str(name)] = found.values
+        rules[f"type:{name}"] = found.wrong
+        rules[f"{name}: not_nullable"] = found.unfilled & ~found.wrong
+        untyped[str(name)] = found.wrong | found.unfilled
+    frame = pd.DataFrame(columns, index=published.index, copy=False)  # the contract copies it
     checked, broken = _check(frame, contract, untyped)
     return checked, {r: m for r, m in {**rules, **broken}.items() if m.any()}
 
@@ -215,7 +236,10 @@ def _check(
     frame: pd.DataFrame, contract: pa.DataFrameSchema, untyped: Mapping[str, np.ndarray]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     try:
-        return contract.validate(frame, lazy=True), {}
+        with warnings.catch_warnings():
+            # From pandera's own table of failures, when one of them has missing values alone.
+            warnings.filterwarnings("ignore", "The behavior of DataFrame conc", FutureWarning)
+            return contract.validate(frame, lazy=True), {}
     except pa.errors.SchemaErrors as errors:
         broken: dict[str, np.ndarray] = {}
         for error in errors.schema_errors:
@@ -258,99 +282,60 @@ def _kind(column: pa.Column) -> Kind:
     return KINDS.get(letter, "text")
 
 
-def _coerce(values: pd.Series, kind: Kind) -> tuple[pd.Series, np.ndarray]:
-    """Values of the kind, missing where there are none; and where something else stood."""
-    if kind == "text":
-        return _as_text(values), np.zeros(len(values), bool)
-    if kind == "time":
-        result = _as_time(values)
-    elif kind == "boolean":
-        result = _as_text(values).str.strip().str.lower().map(TRUTH)
-    else:
-        result = _as_number(values, whole=kind == "integer")
-    return result, (result.isna() & ~values.isna()).to_numpy(bool)
-
-
-def _as_number(values: pd.Series, *, whole: bool) -> pd.Series:
-    if values.dtype.kind in "biuf" and isinstance(values.dtype, np.dtype):
-        number = values.astype("float64")
-    elif values.dtype.kind in "mM":
-        number = pd.Series(np.nan, index=values.index)
-    else:
-        plain = values.astype("object").map(_number_or_text, na_action="ignore")
-        number = pd.to_numeric(plain, errors="coerce").astype("float64")
-    number = number.where(np.isfinite(number))
-    return number.where((number == np.floor(number)) & (number.abs() < 2**53)) if whole else number
-
-
-def _number_or_text(value: object) -> object:
-    # Decimals, lists and dicts of JSON lines would make pandas raise instead of give up.
-    if isinstance(value, str):
-        return value.strip()
-    return float(value) if isinstance(value, numbers.Real) else str(value)
-
-
-def _as_time(values: pd.Series) -> pd.Series:
-    """Naive UTC times; numbers are no times, whatever pandas would make of them."""
-    if values.dtype.kind != "M":
-        plain = values.astype("object").map(_time_or_nothing, na_action="ignore")
-        values = pd.to_datetime(plain, errors="coerce", utc=True, format="ISO8601")
-    if values.dt.tz is not None:
-        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
-    inside = (values >= pd.Timestamp.min) & (values <= pd.Timestamp.max)
-    return values.where(inside).astype("datetime64[ns]")
-
-
-def _time_or_nothing(value: object) -> object:
-    if isinstance(value, dt.date | np.datetime64):  # datetime and Timestamp are dates
-        value = str(value)
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _as_text(values: pd.Series) -> pd.Series:
-    """Text with whole numbers written as such (agent 9.0 is "9"), None where missing."""
-    if not isinstance(values.dtype, np.dtype):
-        values = values.astype("object")
-    codes, found = pd.factorize(values) if _hashable_values(values) else _each(values)
-    written = [f"{one:.17g}" if isinstance(one, float) else str(one) for one in found]
-    table = np.array([*written, None], dtype="object")  # code -1, missing, is the last
-    return pd.Series(table[codes], index=values.index, name=values.name, dtype="object")
-
-
-def _hashable_values(values: pd.Series) -> bool:
-    kind = pd.api.types.infer_dtype(values, skipna=True)
-    return kind in ("string", "empty", "integer", "floating", "boolean", "datetime64", "datetime")
-
-
-def _each(values: pd.Series) -> tuple[np.ndarray, list[object]]:
-    """Codes and values like a factorization, of values that are mixed or cannot be hashed."""
-    codes = np.where(values.isna(), -1, np.arange(len(values)))
-    return codes, values.tolist()
-
-
-def _fill(values: pd.Series, kind: Kind, *, nullable: bool) -> tuple[pd.Series, np.ndarray]:
-    """Fill what numpy integers and booleans cannot hold; and where that broke the contract."""
-    empty = values.isna().to_numpy(bool)
-    if kind == "integer" and (not nullable or not empty.any()):
-        return values.fillna(0).astype("int64"), empty
-    if kind == "integer":
-        return values.astype("Int64"), np.zeros(len(values), bool)
-    if kind == "boolean":
-        return cast("pd.Series", values.map({True: True, False: False}) == True), empty  # noqa: E712
-    return values, np.zeros(len(values), bool)
-
-
 def _newest(
-    good: pd.DataFrame, raw: pd.DataFrame, source: SourceSpec
+    typed: pd.DataFrame, good: np.ndarray, raw: pd.DataFrame, source: SourceSpec
 ) -> tuple[pd.DataFrame, int, int]:
-    """The newest record per key in a stable order, and how many were dropped and differed."""
-    order = [name for name in INGESTION_ORDER if name in raw.columns]
-    newest_last = raw.loc[good.index, order].sort_values(order, kind="stable") if order else good
-    ordered = good.loc[newest_last.index]
+    """The newest good record per key in a stable order, and how many were dropped and differed."""
+    places = np.flatnonzero(good)
+    again = typed[source.key].iloc[places].duplicated(keep=False).to_numpy()
+    ordered = _oldest_first(typed.iloc[places[again]], raw)
     older = ordered.duplicated(source.key, keep="last")
+    conflicts = _conflicts(ordered, older, source.key) if older.any() else 0
+    good = good.copy()
+    good[ordered.index[older]] = False
     by = list(dict.fromkeys([source.event_time, *source.key]))
-    kept = ordered[~older].sort_values(by, kind="stable").reset_index(drop=True)
-    return kept, int(older.sum()), _conflicts(ordered, older, source.key) if older.any() else 0
+    return _sorted(typed, np.flatnonzero(good), by), int(older.sum()), conflicts
+
+
+def _oldest_first(records: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
+    order = [name for name in INGESTION_ORDER if name in raw.columns]
+    if not order or records.empty:
+        return records
+    return records.loc[raw.loc[records.index, order].sort_values(order, kind="stable").index]
+
+
+def _sorted(typed: pd.DataFrame, places: np.ndarray, by: list[str]) -> pd.DataFrame:
+    """The records at some places, sorted; a column that is the same in all sorts nothing."""
+    keys = {name: typed[name].iloc[places] for name in by if len(places)}
+    varying = {name: key for name, key in keys.items() if not (key == key.iloc[0]).all()}
+    if all(isinstance(k.dtype, np.dtype) and k.dtype.kind in "biufM" for k in varying.values()):
+        columns = [key.to_numpy() for key in reversed(varying.values())]
+        order = np.lexsort(columns) if columns else np.arange(len(places))
+    else:
+        order = (
+            pd.DataFrame(varying)
+            .reset_index(drop=True)
+            .sort_values([*varying], kind="stable")
+            .index
+        )
+    kept = typed.iloc[places[order]]
+    kept.index = pd.RangeIndex(len(kept))
+    return kept
+
+
+def _corrected(
+    typed: pd.DataFrame, bad: np.ndarray, position: np.ndarray, key: list[str]
+) -> np.ndarray:
+    """Rejected records whose key came again with a later delivery and kept the contract."""
+    corrected = np.zeros(len(typed), bool)
+    later = ~bad & (position > position[bad].min(initial=position.max(initial=0)))
+    if not bad.any() or not later.any():
+        return corrected
+    good = typed.loc[later, key].assign(**{DELIVERED: position[later]})
+    newest = good.groupby(key, as_index=False, sort=False)[DELIVERED].max()
+    found = typed.loc[bad, key].merge(newest, on=key, how="left")[DELIVERED]
+    corrected[bad] = found.to_numpy() > position[bad]
+    return corrected
 
 
 def _conflicts(ordered: pd.DataFrame, older: pd.Series, key: list[str]) -> int:
@@ -361,12 +346,18 @@ def _conflicts(ordered: pd.DataFrame, older: pd.Series, key: list[str]) -> int:
     return int((~same.fillna(False).all(axis=1)).sum())
 
 
+def _is_empty(values: pd.Series) -> bool:
+    """Whether there are values and all are missing; most columns show at once that they are not."""
+    return len(values) > 0 and bool(values.head(100).isna().all() and values.isna().all())
+
+
 def _quarantine(
     published: pd.DataFrame, raw: pd.DataFrame, rules: Mapping[str, np.ndarray], bad: np.ndarray
 ) -> pd.DataFrame:
     found = published[bad]
-    text: dict[Hashable, pd.Series] = {name: _as_text(found[name]) for name in found}
-    origin = {n: raw.loc[bad, n] for n in raw.columns if str(n).startswith("_")}
+    text: dict[Hashable, pd.Series] = {name: as_text(found[name]) for name in found}
+    technical = [n for n in raw.columns if str(n).startswith("_") and n != DELIVERED]
+    origin = {n: raw.loc[bad, n] for n in technical}
     names = np.full(len(raw), "", dtype=object)
     for rule, mask in rules.items():
         names[mask] = [f"{name}; {rule}" if name else rule for name in names[mask]]

@@ -46,6 +46,7 @@ class RunOrder:
         assets: names of the product's assets to make, a part of the job's.
         country: partition; None for an asset without countries.
         countries: first and last of a range of partitions, for one run over all of them.
+        tags: of the run, beside the platform's own.
         order_id: tag by which the run is found if its worker dies.
     """
 
@@ -54,6 +55,7 @@ class RunOrder:
     assets: tuple[str, ...]
     country: str | None = None
     countries: tuple[str, str] | None = None
+    tags: tuple[tuple[str, str], ...] = ()
     order_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
@@ -178,6 +180,7 @@ def _execute(order: RunOrder) -> RunOutcome:
     started = time.monotonic()
     job = _loaded["defs"].resolve_job_def(f"{order.product}_{order.job}")
     tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, _ORDER_TAG: order.order_id}
+    tags |= dict(order.tags)
     if order.countries:
         tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
     import dagster as dg

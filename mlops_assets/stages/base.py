@@ -1,13 +1,18 @@
 """What the stages share: keys, policies, descriptions, and when a step has nothing to do."""
 
+import datetime as dt
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_assets.product import Product
+from mlops_assets.stages.recipes import RECIPES
 from mlops_assets.storage import SnapshotStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ONE_COUNTRY_A_RUN = None
 """Backfill policy: Dagster's own, which is a run a partition.
@@ -23,6 +28,19 @@ class Storage(dg.ConfigurableResource):
 
     uri: str
     landing_uri: str
+    as_of: str | None = None
+    """Moment (ISO 8601, UTC) whose knowledge everything is made from; None: now."""
+    origin_uri: str | None = None
+    """Root of the snapshots that moment is looked up in."""
+
+    @property
+    def moment(self) -> dt.datetime | None:
+        """`as_of` as a time."""
+        return dt.datetime.fromisoformat(self.as_of) if self.as_of else None
+
+    def origin(self) -> SnapshotStore:
+        """The snapshots an as-of run takes its raw rows from."""
+        return SnapshotStore(self.origin_uri or self.uri)
 
     def store(self) -> SnapshotStore:
         """The snapshots of all products."""
@@ -31,6 +49,13 @@ class Storage(dg.ConfigurableResource):
     def landing(self, product: Product) -> str:
         """Folder or prefix in which the files of a product are dropped."""
         return product.spec.source.uri or f"{self.landing_uri.rstrip('/')}/{product.name}"
+
+
+def naive(moment: dt.datetime) -> "pd.Timestamp":
+    """A moment as frames hold times: UTC, without a zone."""
+    import pandas as pd
+
+    return pd.Timestamp(moment).tz_convert("UTC").tz_localize(None)
 
 
 def asset_key(product: Product, name: str) -> dg.AssetKey:
@@ -60,19 +85,27 @@ def output(
     return dg.AssetOut(
         key=asset_key(product, name),
         is_required=False,
+        code_version=RECIPES[name].code_version(product),
         **about(product, group, kinds, description, columns),
     )
 
 
 def gate(product: Product, asset: str, name: str, description: str) -> dg.AssetCheckSpec:
     """A blocking check of a country's partition."""
+    return country_check(product, asset, name, description, blocking=True)
+
+
+def country_check(
+    product: Product, asset: str, name: str, description: str, *, blocking: bool = False
+) -> dg.AssetCheckSpec:
+    """A check of a country's partition."""
     with warnings.catch_warnings():
         # Partitioned checks are a preview; the pin on Dagster is what they were tried on.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.AssetCheckSpec(
             name,
             asset=asset_key(product, asset),
-            blocking=True,
+            blocking=blocking,
             partitions_def=partitions(product),
             description=description,
         )

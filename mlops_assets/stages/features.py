@@ -1,19 +1,28 @@
 """Features: one asset and one pure function, shared by training and prediction."""
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.ml.features import PointInTime, build_features, check_point_in_time
+from mlops_assets.ml.features import (
+    FeatureFunction,
+    PointInTime,
+    build_features,
+    check_point_in_time,
+    features_as_of,
+)
 from mlops_assets.product import Product
+from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
     Storage,
     asset_key,
     country_step,
     failed,
     gate,
+    naive,
     output,
     passed,
     path,
@@ -60,17 +69,21 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             return
-        yield from _compute(product, country, validated, lineage)
+        yield from _compute(product, country, validated, lineage, storage.moment)
 
     return [features]
 
 
 def _compute(
-    product: Product, country: str, validated: pd.DataFrame, lineage: Lineage
+    product: Product,
+    country: str,
+    validated: pd.DataFrame,
+    lineage: Lineage,
+    moment: dt.datetime | None,
 ) -> Iterator[dg.Output | dg.AssetCheckResult]:
     spec, key = product.resolved(country), asset_key(product, "features")
     function = product.feature_function()
-    frame = build_features(validated, function, spec.target)
+    frame = features_from(validated, function, spec, moment)
     result = check_point_in_time(
         validated, frame, function, spec.source, spec.target, seed=spec.seed
     )
@@ -83,6 +96,18 @@ def _compute(
     yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     yield passed(key, _CHECK, same, _numbers(result))
+
+
+def features_from(
+    validated: pd.DataFrame,
+    function: FeatureFunction,
+    spec: ProductSpec,
+    moment: dt.datetime | None,
+) -> pd.DataFrame:
+    """The features of validated rows, as they are or as they could be known at a moment."""
+    if moment is None:
+        return build_features(validated, function, spec.target)
+    return features_as_of(validated, function, spec.source, spec.target, naive(moment))
 
 
 def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:

@@ -1,42 +1,88 @@
-"""Taking delivered files: each once, for just the countries that have rows in them.
+"""Taking delivered files: each content once, for just the countries that have rows in it.
 
-A file is surveyed once and the survey is kept in an append-only inventory, so that what a file
-holds is known without reading it again. Which files a country has taken is recorded with the
-country's own raw snapshot: countries ingest apart from each other and in any order.
+Which files a country has taken, in which order, is recorded with the country's own raw snapshot:
+countries ingest apart from each other and in any order, and a failure in one is its own.
 """
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 import pyarrow as pa
 
+from mlops_assets.errors import MlopsAssetsError, SourceError
+from mlops_assets.ml.validation import DELIVERED
 from mlops_assets.product import Product
-from mlops_assets.sources.files import (
-    SourceFile,
-    Survey,
-    append_tables,
-    list_files,
-    read_by_country,
-    survey,
-)
+from mlops_assets.sources.files import read_by_country
+from mlops_assets.sources.union import INGESTED, REPLACED
+from mlops_assets.sources.versions import append_rows, merge_version, move_rows, rows_as_of
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
+from mlops_assets.stages.inventory import Inventory, take_inventory
 from mlops_assets.storage import Snapshot, SnapshotStore
 
-FILES = "mlops_assets/files"
+DELIVERIES = "mlops_assets/deliveries"
 NEVER_DELIVERED = "was ever delivered"
 """How a run says that it took everything, but there is no row of a country."""
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """One version of one file, as a country took it.
+
+    Attributes:
+        name: of the file, below the landing folder.
+        content_hash: of its content.
+        rows: of the country in it.
+        appended: those of them that were new or other than before.
+        replaced: rows of its earlier version that are not in it.
+        at: time of ingestion, UTC, ISO 8601.
+        moved_from: name under which the very same content was taken before; "" for none.
+    """
+
+    name: str
+    content_hash: str
+    rows: int
+    appended: int
+    replaced: int
+    at: str
+    moved_from: str = ""
+
+
+@dataclass(frozen=True)
 class Delivery:
-    """What one country has after an ingestion."""
+    """What one country has after an ingestion.
+
+    Attributes:
+        snapshot: its raw rows.
+        taken: the file versions this ingestion took.
+        changed: whether rows were appended or replaced.
+    """
 
     snapshot: Snapshot
-    new_rows: int
-    new_files: tuple[str, ...]
+    taken: tuple[Delivered, ...] = ()
+    changed: bool = False
+
+    @property
+    def new_rows(self) -> int:
+        """Rows appended by this ingestion."""
+        return sum(each.appended for each in self.taken)
+
+    @property
+    def read_rows(self) -> int:
+        """Rows of the country in the files it took, as their survey counted them."""
+        return sum(each.rows for each in self.taken)
+
+    @property
+    def replaced_rows(self) -> int:
+        """Rows that no longer stand."""
+        return sum(each.replaced for each in self.taken)
+
+    @property
+    def new_files(self) -> tuple[str, ...]:
+        """Names of the files it took."""
+        return tuple(each.name for each in self.taken)
 
 
 @dataclass(frozen=True)
@@ -46,25 +92,46 @@ class Ingestion:
     Attributes:
         deliveries: country: what it has now.
         missing: countries of which no row was ever delivered.
+        refused: country: why its rows could not be taken; it keeps what it had.
         unlisted: published country value: rows in the landing files.
-        problems: name of a file that was set aside: why.
+        problems: name of a file that was set aside (or of the source that did not answer): why.
+        waiting: names of files that may still be growing.
         files: number of files that can be read.
+        file_rows: rows in them.
     """
 
     deliveries: Mapping[str, Delivery]
     missing: tuple[str, ...]
+    refused: Mapping[str, str]
     unlisted: Mapping[str, int]
     problems: Mapping[str, str]
+    waiting: tuple[str, ...]
     files: int
+    file_rows: int
+
+    @property
+    def with_news(self) -> list[str]:
+        """Countries with rows that are new, or replaced."""
+        return [country for country, each in self.deliveries.items() if each.changed]
 
 
 @dataclass(frozen=True)
-class _Inventory:
-    """Surveys of the files that lie in the landing folder now."""
+class _Version:
+    """A file version a country has to take.
 
-    files: Mapping[str, SourceFile]
-    rows: Mapping[str, Mapping[str, int]]  # content hash: published country: rows
-    problems: Mapping[str, str] = field(default_factory=dict)
+    Attributes:
+        name: of the file.
+        content_hash: of its content.
+        rows: of the country, as the survey counted them.
+        replaces: whether an earlier version of it, or in full deliveries any file, was taken.
+        moved_from: as of `Delivered`.
+    """
+
+    name: str
+    content_hash: str
+    rows: int
+    replaces: bool
+    moved_from: str = ""
 
 
 def ingest(
@@ -75,28 +142,104 @@ def ingest(
     *,
     run_id: str,
 ) -> Ingestion:
-    """Append the new rows of `countries` to their raw snapshots in one scan of the new files."""
-    inventory = take_inventory(product, store, landing)
+    """Append the new rows of `countries` to their raw snapshots in one scan of the new files.
+
+    A source that is asked (SQL, HTTP) first lands what is new. What fails for one country, such as
+    a write to a full disk, is reported for it, and the others go on.
+    """
+    problems = _pull(product, landing)
+    inventory = take_inventory(product, store, landing, run_id=run_id)
     country_of = published_names(product.spec)
     held = store.current_all(path(product, "raw"), countries)
     due = {
-        country: _new_files(country, inventory, country_of, held.get(country))
+        country: _due(
+            country,
+            inventory,
+            country_of,
+            deliveries_of(store, held.get(country)),
+            full=product.spec.source.delivery == "full",
+        )
         for country in countries
     }
     tables = _read(product, inventory, due, country_of)
-    deliveries = {}
+    deliveries, refused = {}, {}
     for country in countries:
-        if country in tables:
-            deliveries[country] = _append(product, country, tables[country], store, held, run_id)
-        elif country in held:
-            deliveries[country] = Delivery(held[country], 0, ())
+        try:
+            taken = _take(
+                product,
+                country,
+                due[country],
+                tables.pop(country, None),
+                store,
+                held.get(country),
+                run_id,
+            )
+        except MlopsAssetsError as error:
+            refused[country] = str(error)
+            continue
+        if taken:
+            deliveries[country] = taken
     return Ingestion(
         deliveries=deliveries,
-        missing=tuple(country for country in countries if country not in deliveries),
+        missing=tuple(each for each in countries if each not in {*deliveries, *refused}),
+        refused=refused,
         unlisted=_unlisted(inventory, country_of),
-        problems=inventory.problems,
-        files=len(inventory.rows),
+        problems={**inventory.problems, **problems},
+        waiting=inventory.waiting,
+        files=len(inventory.files),
+        file_rows=sum(sum(inventory.rows[each].values()) for each in inventory.files),
     )
+
+
+def ingest_as_of(
+    product: Product,
+    countries: Sequence[str],
+    store: SnapshotStore,
+    origin: SnapshotStore,
+    moment: dt.datetime,
+    *,
+    run_id: str,
+) -> Ingestion:
+    """Copy the raw rows that were there at a moment from the snapshots of `origin`.
+
+    A row was there when it had been taken by then. When rows of the first delivery of a country
+    became known cannot be told from their ingestion, which loaded all of history at once: they
+    are copied, and `validated` goes by the time of their events.
+    """
+    held = origin.current_all(path(product, "raw"), countries)
+    made = {
+        country: _copy_as_of(product, country, store, origin, raw, moment, run_id)
+        for country, raw in held.items()
+    }
+    return Ingestion(
+        deliveries=made,
+        missing=tuple(country for country in countries if country not in made),
+        refused={},
+        unlisted={},
+        problems={},
+        waiting=(),
+        files=len({name for each in made.values() for name in each.new_files}),
+        file_rows=sum(each.read_rows for each in made.values()),
+    )
+
+
+def _copy_as_of(
+    product: Product,
+    country: str,
+    store: SnapshotStore,
+    origin: SnapshotStore,
+    raw: Snapshot,
+    moment: dt.datetime,
+    run_id: str,
+) -> Delivery:
+    every = deliveries_of(origin, raw)
+    first = dt.datetime.fromisoformat(min(each.at for each in every))
+    table = rows_as_of(origin.read_table(raw.asset, country), moment, first)
+    until = max(first, moment)
+    taken = tuple(each for each in every if dt.datetime.fromisoformat(each.at) <= until)
+    recorded = {DELIVERIES: [asdict(each) for each in taken]}
+    written = store.write(path(product, "raw"), country, table, run_id=run_id, metadata=recorded)
+    return Delivery(written.snapshot, taken if written.changed else (), written.changed)
 
 
 def published_names(spec: ProductSpec) -> dict[str, str]:
@@ -104,85 +247,116 @@ def published_names(spec: ProductSpec) -> dict[str, str]:
     return {**{country: country for country in spec.countries}, **spec.aliases}
 
 
-def take_inventory(product: Product, store: SnapshotStore, landing: str) -> _Inventory:
-    """Survey the files that are new by content and recall the surveys of the others."""
-    column = product.spec.source.columns[product.spec.source.country]
-    known = _known_surveys(product, store, column)
-    files = {file.content_hash: file for file in list_files(landing)}
-    problems: dict[str, str] = {}
-    rows: dict[str, Mapping[str, int]] = {}
-    for content_hash, file in files.items():
-        if content_hash in known:
-            rows[content_hash] = known[content_hash]
-            continue
-        found = survey(file, column)
-        if found.problem is not None:
-            problems[file.name] = found.problem
-            continue
-        rows[content_hash] = found.rows_by_country
-        store.append(path(product, "inventory"), None, _survey_frame(found, column))
-    return _Inventory(files, rows, problems)
+def deliveries_of(store: SnapshotStore, raw: Snapshot | None) -> tuple[Delivered, ...]:
+    """Every file version a country took, oldest first."""
+    if raw is None:
+        return ()
+    if DELIVERIES in raw.metadata:
+        return tuple(Delivered(**each) for each in raw.metadata[DELIVERIES])
+    return _told_by_rows(store, raw)
 
 
-def _known_surveys(
-    product: Product, store: SnapshotStore, column: str
-) -> dict[str, dict[str, int]]:
-    log = store.read_log(path(product, "inventory"))
-    if log.empty:
+def live_rows(raw: pd.DataFrame) -> pd.DataFrame:
+    """Rows that stand, with their place among the deliveries in the column `_delivered`."""
+    if REPLACED in raw:
+        raw = raw[raw[REPLACED].isna()].drop(columns=REPLACED)
+    order = (
+        raw[[INGESTED, "_source_file"]].drop_duplicates().sort_values([INGESTED, "_source_file"])
+    )
+    places = pd.MultiIndex.from_frame(order).get_indexer(
+        pd.MultiIndex.from_frame(raw[[INGESTED, "_source_file"]])
+    )
+    return raw.assign(**{DELIVERED: places.astype("int64")})
+
+
+def first_new(live: pd.DataFrame, seen: str) -> int:
+    """Place of the first delivery after a time of ingestion (ISO 8601; "": all are new)."""
+    old = live.loc[live[INGESTED] <= pd.Timestamp(seen), DELIVERED] if seen else []
+    return int(max(old)) + 1 if len(old) else 0
+
+
+def _pull(product: Product, landing: str) -> dict[str, str]:
+    """Land what a database or web address has new; what was landed before can be taken anyway."""
+    source = product.spec.source
+    if source.kind == "files":
         return {}
-    log = log[log["country_column"] == column].drop_duplicates(["content_hash", "country"])
-    return {
-        str(content_hash): dict(zip(group["country"], group["rows"].astype(int), strict=True))
-        for content_hash, group in log.groupby("content_hash")
-    }
+    from mlops_assets.sources.pull import pull
+
+    try:
+        pull(source, landing)
+    except SourceError as error:
+        return {f"({source.kind})": str(error)}
+    return {}
 
 
-def _survey_frame(found: Survey, column: str) -> pd.DataFrame:
-    counts = found.rows_by_country or {"": 0}  # an empty file is known, too
-    return pd.DataFrame(
-        {
-            "content_hash": found.file.content_hash,
-            "file": found.file.name,
-            "country_column": column,
-            "country": list(counts),
-            "rows": list(counts.values()),
-            "surveyed_at": pd.Timestamp.now(tz="UTC"),
-        }
+def _told_by_rows(store: SnapshotStore, raw: Snapshot) -> tuple[Delivered, ...]:
+    """Deliveries of rows that were taken before they were recorded."""
+    columns = ["_source_file", "_source_hash", "_ingested_at"]
+    rows = store.read(raw.asset, raw.partition, columns=columns)
+    groups = rows.groupby(["_source_file", "_source_hash"], sort=False)["_ingested_at"]
+    counted = groups.agg(["min", "size"]).reset_index()
+    return tuple(
+        Delivered(str(name), str(digest), int(size), int(size), 0, at.isoformat())
+        for name, digest, at, size in counted.itertuples(index=False)
     )
 
 
-def _new_files(
+def _due(
     country: str,
-    inventory: _Inventory,
+    inventory: Inventory,
     country_of: Mapping[str, str],
-    held: Snapshot | None,
-) -> list[str]:
-    taken = set(held.metadata.get(FILES, {})) if held else set()
-    return [
-        content_hash
-        for content_hash, rows in inventory.rows.items()
-        if content_hash not in taken
-        and any(country_of.get(value) == country and count for value, count in rows.items())
-    ]
+    taken: Sequence[Delivered],
+    *,
+    full: bool,
+) -> list[_Version]:
+    """New files with rows of the country, and new versions of what it has rows of, by name.
+
+    A content that was taken under another name is not taken again. When that name gets another
+    content, as where files are moved away to make room, its rows go to the name they moved to.
+    """
+    newest = {each.name: each.content_hash for each in taken}
+    holder = {digest: name for name, digest in newest.items()}
+    found: list[_Version] = []
+    for digest, file in sorted(inventory.files.items(), key=lambda item: item[1].name):
+        rows = _rows_of(country, inventory.rows[digest], country_of)
+        before = newest.get(file.name)
+        replaces = before is not None or (full and bool(taken or found))
+        if before == digest or digest in holder or not (rows or replaces):
+            continue
+        kept = inventory.files.get(before) if before else None
+        if before and kept:
+            moved = _rows_of(country, inventory.rows[before], country_of)
+            found.append(_Version(kept.name, before, moved, False, moved_from=file.name))
+        found.append(_Version(file.name, digest, rows, replaces))
+    return found
+
+
+def _rows_of(country: str, counts: Mapping[str, int], country_of: Mapping[str, str]) -> int:
+    return sum(count for value, count in counts.items() if country_of.get(value) == country)
 
 
 def _read(
     product: Product,
-    inventory: _Inventory,
-    due: Mapping[str, Sequence[str]],
+    inventory: Inventory,
+    due: Mapping[str, Sequence[_Version]],
     country_of: Mapping[str, str],
 ) -> dict[str, pa.Table]:
-    hashes = sorted({content_hash for files in due.values() for content_hash in files})
+    needed = {country: _to_read(versions) for country, versions in due.items()}
+    hashes = sorted({digest for each in needed.values() for digest in each})
     if not hashes:
         return {}
     column = product.spec.source.columns[product.spec.source.country]
-    wanted = {value: country for value, country in country_of.items() if due.get(country)}
+    wanted = {value: country for value, country in country_of.items() if needed.get(country)}
     tables = read_by_country([inventory.files[each] for each in hashes], column, wanted)
     return {
-        country: _only(rows, due[country], hashes)
+        country: _only(rows, needed[country], hashes)
         for country, rows in tables.items()
         if rows.num_rows
     }
+
+
+def _to_read(versions: Sequence[_Version]) -> list[str]:
+    return [each.content_hash for each in versions if each.rows and not each.moved_from]
 
 
 def _only(rows: pa.Table, due: Sequence[str], scanned: Sequence[str]) -> pa.Table:
@@ -194,43 +368,131 @@ def _only(rows: pa.Table, due: Sequence[str], scanned: Sequence[str]) -> pa.Tabl
     return rows.filter(pc.field("_source_hash").isin(list(due)))
 
 
-def _append(
+def _take(
     product: Product,
     country: str,
-    rows: pa.Table,
+    due: Sequence[_Version],
+    rows: pa.Table | None,
     store: SnapshotStore,
-    held: Mapping[str, Snapshot],
+    held: Snapshot | None,
     run_id: str,
-) -> Delivery:
-    now = pa.scalar(dt.datetime.now(dt.UTC), pa.timestamp("us", tz="UTC"))
-    stamped = rows.append_column("_ingested_at", pa.array([now] * rows.num_rows, now.type))
-    earlier = held.get(country)
-    asset = path(product, "raw")
-    before = store.read_table(asset, country) if earlier else None
-    new_files = _names(rows)
-    taken = {**(earlier.metadata.get(FILES, {}) if earlier else {}), **new_files}
-    written = store.write(
-        asset,
-        country,
-        append_tables(before, stamped),
-        run_id=run_id,
-        metadata={FILES: taken},
+) -> Delivery | None:
+    """Write what is due to the country; None when there is nothing and never was."""
+    if not due or (rows is None and held is None):
+        return Delivery(held) if held else None
+    _require_all_rows(country, due, rows)
+    asset, now = path(product, "raw"), dt.datetime.now(dt.UTC)
+    before = store.read_table(asset, country) if held else None
+    full = product.spec.source.delivery == "full"
+    whole, taken = _merged(before, rows, due, now, full=full)
+    _require_balance(country, whole, taken[-1:] if full else taken, full=full)
+    every = [asdict(each) for each in (*deliveries_of(store, held), *taken)]
+    written = store.write(asset, country, whole, run_id=run_id, metadata={DELIVERIES: every})
+    return Delivery(written.snapshot, taken, written.changed)
+
+
+def _merged(
+    held: pa.Table | None,
+    rows: pa.Table | None,
+    due: Sequence[_Version],
+    now: dt.datetime,
+    *,
+    full: bool,
+) -> tuple[pa.Table, tuple[Delivered, ...]]:
+    """All rows after the versions were taken, and what each of them changed."""
+    whole, taken = held, {}
+    for each in due:
+        if each.moved_from and whole is not None:
+            whole = move_rows(whole, each.moved_from, each.name)
+        elif each.replaces:
+            replaced = None if full else each.name
+            merged = merge_version(whole, _of(rows, [each], held), replaced, now)
+            whole = merged.table
+            taken[each.name] = _delivered(each, now, merged.appended, merged.replaced)
+    plain = [each for each in due if not each.replaces and not each.moved_from]
+    if plain:  # nothing stands that they could replace: one append for all of them
+        whole = append_rows(whole, _of(rows, plain, held), now)
+    taken |= {each.name: _delivered(each, now, each.rows, 0) for each in plain}
+    assert whole is not None
+    moved = {each.name: _delivered(each, now, 0, 0) for each in due if each.moved_from}
+    return whole, tuple({**taken, **moved}[each.name] for each in due)
+
+
+def _delivered(version: _Version, now: dt.datetime, appended: int, replaced: int) -> Delivered:
+    return Delivered(
+        version.name,
+        version.content_hash,
+        version.rows,
+        appended,
+        replaced,
+        now.isoformat(),
+        version.moved_from,
     )
-    return Delivery(written.snapshot, rows.num_rows, tuple(sorted(new_files.values())))
 
 
-def _names(rows: pa.Table) -> dict[str, str]:
-    pairs = rows.select(["_source_hash", "_source_file"]).group_by(["_source_hash", "_source_file"])
-    return {
-        str(row["_source_hash"]): str(row["_source_file"])
-        for row in pairs.aggregate([]).to_pylist()
+def _of(rows: pa.Table | None, versions: Sequence[_Version], held: pa.Table | None) -> pa.Table:
+    """Rows of these versions as they were read; none of a version that has none."""
+    import pyarrow.compute as pc
+
+    if rows is not None:
+        hashes = [each.content_hash for each in versions]
+        return rows.filter(pc.field("_source_hash").isin(hashes))
+    assert held is not None
+    later = [name for name in (INGESTED, REPLACED) if name in held.column_names]
+    return held.slice(0, 0).drop_columns(later)
+
+
+def _require_all_rows(country: str, due: Sequence[_Version], rows: pa.Table | None) -> None:
+    """What was read is what the survey counted, file by file; else nothing of it is taken."""
+    versions = [each for each in due if each.rows and not each.moved_from]
+    expected = {each.content_hash: each.rows for each in versions}
+    found = {} if rows is None else _rows_by_file(rows)
+    if found == expected:
+        return
+    names = {each.content_hash: each.name for each in due}
+    different = {
+        names.get(digest, digest): (expected.get(digest, 0), found.get(digest, 0))
+        for digest in expected.keys() | found.keys()
+        if expected.get(digest, 0) != found.get(digest, 0)
     }
+    told = ", ".join(f"{n} has {a:,}, {b:,} were read" for n, (a, b) in sorted(different.items()))
+    raise SourceError(
+        f"The rows of {country} that were read are not those that were counted: {told}.",
+        stored=f"Nothing was taken for {country}; what it had is unchanged.",
+        way_out="Do not change files in the landing folder while they are read; run it again.",
+        culprits={"country": country, "files": sorted(different)},
+    )
 
 
-def _unlisted(inventory: _Inventory, country_of: Mapping[str, str]) -> dict[str, int]:
+def _require_balance(
+    country: str, whole: pa.Table, taken: Sequence[Delivered], *, full: bool
+) -> None:
+    """Rows that stand for each file are those it has; else nothing is written."""
+    standing = whole.filter(whole[REPLACED].is_null())
+    counted = standing.group_by("_source_file").aggregate([([], "count_all")]).to_pylist()
+    rows = {row["_source_file"]: row["count_all"] for row in counted}
+    for each in taken:
+        found = len(standing) if full else rows.get(each.name, 0)
+        if found != each.rows:
+            raise SourceError(
+                f"{each.name} has {each.rows:,} rows of {country}, and {found:,} would stand for "
+                "it.",
+                stored=f"Nothing was taken for {country}; what it had is unchanged.",
+                way_out="Please report this with the file: it is an error of the platform.",
+                culprits={"country": country, "file": each.name},
+            )
+
+
+def _rows_by_file(rows: pa.Table) -> dict[str, int]:
+    counted = rows.select(["_source_hash"]).group_by("_source_hash").aggregate([([], "count_all")])
+    return {row["_source_hash"]: row["count_all"] for row in counted.to_pylist()}
+
+
+def _unlisted(inventory: Inventory, country_of: Mapping[str, str]) -> dict[str, int]:
+    """Rows that nobody takes, in the files that lie there now."""
     counts: dict[str, int] = {}
-    for rows in inventory.rows.values():
-        for value, count in rows.items():
+    for digest in inventory.files:
+        for value, count in inventory.rows[digest].items():
             if count and value not in country_of:
                 counts[value] = counts.get(value, 0) + count
     return counts

@@ -15,25 +15,14 @@ import dagster as dg
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.stages.base import path
+from mlops_assets.stages.recipes import RECIPES
 from mlops_assets.stages.serving import pooled_versions, who_serves
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 FINGERPRINT = "mlops_assets/fingerprint"
+CODE = "mlops_assets/code"
+CONFIG = "mlops_assets/config"
 INPUTS = "mlops_assets/inputs"
-TRAINING_SECTIONS = (
-    "source",
-    "features",
-    "task",
-    "target",
-    "metric",
-    "split",
-    "baselines",
-    "candidates",
-    "gates",
-    "predictions",
-    "seed",
-)
-"""Sections of the spec that a trained and judged model depends on."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,12 @@ class Lineage:
 
     def metadata(self) -> dict[str, Any]:
         """As the IO manager stores it with the snapshot."""
-        return {FINGERPRINT: self.fingerprint, INPUTS: dg.MetadataValue.json(dict(self.inputs))}
+        return {
+            FINGERPRINT: self.fingerprint,
+            INPUTS: dg.MetadataValue.json(dict(self.inputs)),
+            CODE: self.code,
+            CONFIG: self.config,
+        }
 
     def already_made(self, snapshot: Snapshot | None) -> bool:
         """True when `snapshot` was made from exactly this."""
@@ -69,8 +63,8 @@ def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineag
     """Raw rows, the contract, and how columns are named."""
     return Lineage(
         inputs=_inputs(product, country, store, "raw"),
-        code=product.code_version("contract"),
-        config=product.resolved(country).config_hash("source", "contract", "aliases"),
+        code=RECIPES["validated"].code_hash(product),
+        config=RECIPES["validated"].config_hash(product, country),
     )
 
 
@@ -78,8 +72,8 @@ def of_features(product: Product, country: str, store: SnapshotStore) -> Lineage
     """Validated rows and the feature function."""
     return Lineage(
         inputs=_inputs(product, country, store, "validated"),
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash("source", "features", "target", "seed"),
+        code=RECIPES["features"].code_hash(product),
+        config=RECIPES["features"].config_hash(product, country),
     )
 
 
@@ -87,8 +81,8 @@ def of_pooled_model(product: Product, features: Mapping[str, Snapshot]) -> Linea
     """The features of every country that has some."""
     return Lineage(
         inputs={country: snapshot.content_hash for country, snapshot in features.items()},
-        code=product.code_version("features"),
-        config=product.spec.config_hash(*TRAINING_SECTIONS, "overrides"),
+        code=RECIPES["pooled_model"].code_hash(product),
+        config=RECIPES["pooled_model"].config_hash(product),
     )
 
 
@@ -101,8 +95,8 @@ def of_model(
             **_inputs(product, country, store, "features"),
             **{f"pooled.{name}": version.version for name, version in pooled.items()},
         },
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(*TRAINING_SECTIONS),
+        code=RECIPES["model"].code_hash(product),
+        config=RECIPES["model"].config_hash(product, country),
     )
 
 
@@ -110,8 +104,8 @@ def of_champion(product: Product, country: str, store: SnapshotStore) -> Lineage
     """The candidate and the rows it is compared on."""
     return Lineage(
         inputs=_inputs(product, country, store, "model", "features"),
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(*TRAINING_SECTIONS),
+        code=RECIPES["champion"].code_hash(product),
+        config=RECIPES["champion"].config_hash(product, country),
     )
 
 
@@ -125,10 +119,8 @@ def of_predictions(
             **_inputs(product, country, store, "features"),
             "champion": served.version.version if served.version else served.kind,
         },
-        code=product.code_version("features"),
-        config=product.resolved(country).config_hash(
-            "split", "baselines", "predictions", "task", "target", "seed"
-        ),
+        code=RECIPES["predictions"].code_hash(product),
+        config=RECIPES["predictions"].config_hash(product, country),
     )
 
 

@@ -27,6 +27,12 @@ SOURCE_COLUMNS = {
     "_source_line": ("int", "number of the record in the file, from 1"),
     "_ingested_at": ("timestamp", "when the file was taken, UTC"),
 }
+REPLACED_COLUMN = {
+    "_replaced_at": (
+        "timestamp",
+        "when a newer version of the file came without this row; empty while the row stands",
+    ),
+}
 
 
 def schema(columns: Mapping[str, tuple[str, str]]) -> dg.TableSchema:
@@ -59,7 +65,7 @@ def raw_schema(product: Product) -> dg.TableSchema:
         column: ("as published", f"becomes `{name}`")
         for name, column in product.spec.source.columns.items()
     }
-    return schema({**published, **SOURCE_COLUMNS})
+    return schema({**published, **SOURCE_COLUMNS, **REPLACED_COLUMN})
 
 
 def quarantine_schema(product: Product) -> dg.TableSchema:

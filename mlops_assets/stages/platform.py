@@ -17,7 +17,12 @@ def platform_definitions(settings: Settings) -> dg.Definitions:
     return dg.Definitions(
         resources={
             "io_manager": SnapshotIOManager(uri=settings.storage),
-            "storage": Storage(uri=settings.storage, landing_uri=settings.landing),
+            "storage": Storage(
+                uri=settings.storage,
+                landing_uri=settings.landing,
+                as_of=settings.as_of.isoformat() if settings.as_of else None,
+                origin_uri=settings.origin,
+            ),
             "mlflow": MlflowRegistry(
                 tracking_uri=settings.mlflow_uri,
                 artifact_root=settings.mlflow_artifacts,

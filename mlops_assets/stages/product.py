@@ -10,8 +10,10 @@ from mlops_assets.stages.base import asset_key
 from mlops_assets.stages.champions import build_champions
 from mlops_assets.stages.datasets import build_datasets
 from mlops_assets.stages.features import build_features_stage
+from mlops_assets.stages.landing import ingest_job, landing_sensor
 from mlops_assets.stages.models import build_models
 from mlops_assets.stages.predictions import build_predictions
+from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
 
 # Intended: `raw` alone is taken for many countries in one run, and a job that has it with gated
 # assets runs a country at a time, which is what Dagster then chooses.
@@ -29,12 +31,13 @@ JOBS: dict[str, tuple[str, ...]] = {
 
 
 def build_product(product: Product) -> dg.Definitions:
-    """Assets, checks, jobs and schedule of a product."""
+    """Assets, checks, jobs, schedules and sensors of a product."""
     models = build_models(product)
-    jobs = [_job(product, name, assets) for name, assets in JOBS.items()]
+    by_name = {name: _job(product, name, assets) for name, assets in JOBS.items()}
+    by_name["ingest"] = ingest_job(product)
     pooled = len(models) > 1
     if pooled:
-        jobs.append(_pooled_job(product))
+        by_name["pooled"] = _pooled_job(product)
     return dg.Definitions(
         assets=[
             *build_datasets(product),
@@ -43,8 +46,9 @@ def build_product(product: Product) -> dg.Definitions:
             *build_champions(product),
             *build_predictions(product),
         ],
-        jobs=jobs,
-        schedules=_schedules(product, pooled),
+        jobs=[*by_name.values(), build_reproduction(product)],
+        schedules=[*_schedules(product, pooled), reproduction_schedule(product)],
+        sensors=[landing_sensor(product, [by_name["ingest"], by_name["predict"]])],
     )
 
 

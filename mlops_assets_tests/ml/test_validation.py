@@ -84,6 +84,15 @@ def test_every_broken_rule_of_a_record_is_named() -> None:
     }
 
 
+def test_a_missing_and_an_absurd_value_of_one_record_are_two_rules() -> None:
+    frame = raw().astype("object")
+    frame.loc[2, ["Land", "Price"]] = [None, 9999.0]
+    assert dict(check(frame).broken) == {
+        "country: not_nullable": 1,
+        "price: in_range(-1000, 5000)": 1,
+    }
+
+
 def test_quarantine_shows_the_values_as_they_were_found() -> None:
     frame = damaged(0, "Price", "12,5 EUR")
     found = check(frame).quarantine.iloc[0]

@@ -407,7 +407,7 @@ def test_predictions_of_a_country_do_not_depend_on_the_other_countries(
     alone = platform.frame("predictions", COUNTRY)["prediction"].to_numpy()
     noise = sample.copy()
     noise.loc[noise["Country"] == OTHER, VALUE] = -1.0
-    platform.deliver(noise[noise["Country"] == OTHER], "broken_other.parquet")
+    platform.deliver(noise[noise["Country"] == OTHER], "later_broken_other.parquet")
     assert not platform.run(OTHER).success
     platform.run(COUNTRY)
     again = platform.frame("predictions", COUNTRY)["prediction"].to_numpy()

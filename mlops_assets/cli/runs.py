@@ -1,0 +1,243 @@
+"""Commands that make things: `up`, `materialize`, `demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlops_assets.cli.base import (
+    AsJson,
+    all_products,
+    app,
+    product_named,
+    registry_of,
+    say,
+    store_of,
+)
+from mlops_assets.cli.views import print_status, status_rows
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.settings import AS_OF, Settings, load_settings, parse_moment
+
+if TYPE_CHECKING:
+    from mlops_assets.product import Product
+    from mlops_assets.runtime.headless import RunOrder, RunOutcome
+    from mlops_assets.runtime.materialize import Outcome
+
+
+class JobName(StrEnum):
+    """What `materialize` can run."""
+
+    all = "all"
+    train = "train"
+    predict = "predict"
+
+
+@app.command(
+    help="Serve the Dagster UI with warm workers and the MLflow UI until Ctrl-C.\n\n"
+    "Example: mlops-assets up --port 3000"
+)
+def up(
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+) -> None:
+    """Start everything, stop everything."""
+    from mlops_assets.runtime.up import Ports
+    from mlops_assets.runtime.up import up as serve
+
+    serve(load_settings(), Ports(port, mlflow_port), say)
+
+
+@app.command(
+    help="Make the assets of a product, each country in a Dagster run of its own.\n\n"
+    "Example: mlops-assets materialize power_price --country FRA --country DEU --job train"
+)
+def materialize(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    country: Annotated[list[str] | None, typer.Option(help="A country; repeat for more.")] = None,
+    all_countries: Annotated[bool, typer.Option("--all", help="Every listed country.")] = False,
+    job: Annotated[JobName, typer.Option(help="Which part of the pipeline.")] = JobName.all,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of",
+            help="Make it from what was known at this time (UTC), in a home of its own; nothing "
+            "in use is touched.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a job headless; exit code 1 when a country failed."""
+    if as_of:
+        os.environ[AS_OF] = parse_moment(as_of).isoformat()
+    found = product_named(product)
+    if bool(country) == all_countries:
+        raise ConfigurationError(
+            "Say which countries: --country CODE (repeatable), or --all"
+            f"{', not both' if country else ''}.",
+            stored="Nothing was run.",
+        )
+    chosen = list(country or found.spec.countries)
+    for each in chosen:
+        found.resolved(each)
+    outcomes = execute([found], {found.name: chosen}, job.value, quiet=as_json)
+    if as_json:
+        say(json.dumps([_outcome_row(outcome) for outcome in outcomes], indent=1))
+    else:
+        report(outcomes)
+        _tell_where(load_settings())
+    raise typer.Exit(1 if any(outcome.failures for outcome in outcomes) else 0)
+
+
+def _tell_where(settings: Settings) -> None:
+    if settings.as_of:
+        say(
+            f"Made as of {settings.as_of:%Y-%m-%d %H:%M} UTC in {settings.home}; nothing in use "
+            f"was touched. Look at it with MLOPS_ASSETS_HOME={settings.home} in front of a command."
+        )
+
+
+@app.command(
+    help="Set up a demonstration: deliver data, make everything, print the status.\n\n"
+    "Example: mlops-assets demo --data ../published"
+)
+def demo(
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with files as published; default: generated data."),
+    ] = None,
+) -> None:
+    """All products, all countries, raw to predictions."""
+    from mlops_assets.runtime.demo import deliver
+
+    started = time.monotonic()
+    settings, products = load_settings(), all_products()
+    delivered = deliver(products, settings, data)
+    for name, what in delivered.items():
+        say(f"{name}: delivered {what}")
+    chosen = [product for product in products if product.name in delivered]
+    outcomes = execute(chosen, {p.name: list(p.spec.countries) for p in chosen}, "all")
+    for product in chosen:
+        print_status(status_rows(product, settings))
+    report(outcomes)
+    say(f"Done in {time.monotonic() - started:.0f} s. Open the UI with: make ui")
+    # A gate that stops a candidate is the platform at work; a country without predictions is not.
+    broken = {p.name: _unserved(p, settings) for p in chosen}
+    if any(broken.values()):
+        raise typer.Exit(1)
+
+
+def run_orders(orders: Sequence[RunOrder]) -> list[RunOutcome]:
+    """Execute single runs headless."""
+    from mlops_assets.runtime.headless import WarmWorkers
+    from mlops_assets.runtime.instance import concurrency, prepare_instance
+
+    settings = load_settings()
+    registry_of(settings).initialise()
+    with WarmWorkers(prepare_instance(settings), min(concurrency(), len(orders))) as workers:
+        return list(workers.run(orders))
+
+
+def execute(
+    products: Sequence[Product], countries: dict[str, list[str]], job: Any, *, quiet: bool = False
+) -> list[Outcome]:
+    """Run a job of each product, with progress on the terminal."""
+    from mlops_assets.runtime.headless import WarmWorkers
+    from mlops_assets.runtime.instance import concurrency, prepare_instance
+    from mlops_assets.runtime.materialize import Materializer
+    from mlops_assets.runtime.materialize import Outcome as Made
+
+    settings = load_settings()
+    store, registry = store_of(settings), registry_of(settings)
+    registry.initialise()
+    home = prepare_instance(settings)
+    outcomes = []
+    with WarmWorkers(home, concurrency()) as workers:
+        for product in products:
+            with _progress(product.name, quiet) as progress:
+                made = Made(product.name)
+                run = Materializer(product, job, store, registry, workers, progress, made)
+                outcomes.append(run.run(countries[product.name]))
+    return outcomes
+
+
+@contextmanager
+def _progress(product: str, quiet: bool) -> Iterator[Any]:
+    """A bar where a person looks on; a line a phase elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+    done: dict[str, int] = {}
+
+    def tell(phase: str, total: int, outcome: RunOutcome | None) -> None:
+        if outcome is None:
+            tasks[phase] = bars.add_task(f"{product}: {phase}", total=total)
+            done[phase] = 0
+            return
+        bars.advance(tasks[phase])
+        done[phase] += 1
+        if not outcome.success:
+            bars.console.print(f"{outcome.order.label}: {outcome.problems[0]}", markup=False)
+        if done[phase] == total and not console.is_terminal:
+            console.print(f"{product}: {phase}: {total} done", markup=False)
+
+    with bars:
+        yield tell
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Last lines: who failed and why, and what came through."""
+    for outcome in outcomes:
+        for where, texts in outcome.warnings.items():
+            for text in texts:
+                say(f"warning: {outcome.product} ({where}) {text}")
+    for outcome in outcomes:
+        for problems, countries in _by_problem(outcome).items():
+            served = set(countries) & outcome.fallback
+            tail = f" Predictions of {', '.join(sorted(served))} come from what served before, or "
+            tail += "from the baseline."
+            where = f"{outcome.product} {', '.join(countries)}"
+            say(f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}")
+        verdict = f"{len(outcome.failures)} stopped" if outcome.failures else "all went well"
+        same = f", {len(outcome.unchanged)} countries unchanged" if outcome.unchanged else ""
+        say(f"{outcome.product}: {outcome.runs} runs, {verdict}{same}")
+
+
+def _by_problem(outcome: Outcome) -> dict[tuple[str, ...], list[str]]:
+    """Countries that stopped for the very same reason, told once."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for country, problems in outcome.failures.items():
+        found.setdefault(problems, []).append(country)
+    return found
+
+
+def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "product": outcome.product,
+        "runs": outcome.runs,
+        "failures": outcome.failures,
+        "fallback": sorted(outcome.fallback),
+        "unchanged": sorted(outcome.unchanged),
+        "warnings": outcome.warnings,
+    }
+
+
+def _unserved(product: Product, settings: Settings) -> list[str]:
+    return [row.country for row in status_rows(product, settings) if not row.prediction_rows]

@@ -1,0 +1,136 @@
+"""Commands that look: `status`, `decisions`, `sql`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlops_assets.cli.base import (
+    AsJson,
+    all_products,
+    app,
+    print_table,
+    product_named,
+    registry_of,
+    say,
+    store_of,
+)
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.settings import Settings, load_settings, parse_moment
+
+if TYPE_CHECKING:
+    from mlops_assets.product import Product
+    from mlops_assets.runtime.status import CountryStatus
+
+
+@app.command(
+    help="Where every country stands: champion, metric against baseline, data, predictions.\n\n"
+    "Example: mlops-assets status power_price --json"
+)
+def status(
+    product: Annotated[str | None, typer.Argument(help="Default: every product.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the state of countries."""
+    settings = load_settings()
+    products = [product_named(product)] if product else all_products()
+    rows = [row for each in products for row in status_rows(each, settings)]
+    if as_json:
+        say(json.dumps([row.as_dict() for row in rows], indent=1))
+    else:
+        print_status(rows)
+
+
+@app.command(
+    help="The recorded decisions of a product, newest last.\n\n"
+    "Example: mlops-assets decisions power_price --country FRA"
+)
+def decisions(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    country: Annotated[str | None, typer.Option(help="Only this country.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the append-only table of decisions."""
+    found = product_named(product)
+    frame = store_of(load_settings()).read_log((found.name, "decisions"), country)
+    if country is not None and frame.empty:
+        found.resolved(country)  # one that is listed no more may still have decisions
+    if as_json:
+        say(frame.to_json(orient="records", date_format="iso", indent=1))
+    elif frame.empty:
+        say(f"{found.name}: no decision yet.")
+    else:
+        shown = ["decided_at", "country", "verdict", "candidate_version", "champion_version"]
+        print_table(f"{found.name}: decisions", frame[[*shown, "reason"]].sort_values("decided_at"))
+
+
+@app.command(
+    help="Query the current snapshots: a schema per product, a view per asset, the partition in "
+    'the column _country.\n\nExample: mlops-assets sql "select _country, count(*) from '
+    'power_price.validated group by all"'
+)
+def sql(
+    query: Annotated[str, typer.Argument(help="DuckDB SQL.")],
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", help="Query the snapshots that were current at this time (UTC)."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run SQL over the catalog of views."""
+    from mlops_assets.storage.catalog import run_sql
+
+    if not query.strip():
+        raise ConfigurationError(
+            "The query is empty.",
+            stored="Nothing was read.",
+            way_out='Give one, such as: mlops-assets sql "show all tables"',
+        )
+    moment = parse_moment(as_of) if as_of else None
+    frame = run_sql(store_of(load_settings()), query, as_of=moment)
+    if as_json:
+        say(frame.to_json(orient="records", date_format="iso", indent=1))
+    else:
+        print_table("", frame)
+
+
+def status_rows(product: Product, settings: Settings) -> list[CountryStatus]:
+    """Every country of a product."""
+    from mlops_assets.runtime.status import product_status
+
+    registry = registry_of(settings)
+    registry.initialise()
+    return product_status(product, store_of(settings), registry)
+
+
+def print_status(rows: Sequence[CountryStatus]) -> None:
+    """The table of `status`."""
+    import pandas as pd
+
+    frame = pd.DataFrame(
+        {
+            "product": [row.product for row in rows],
+            "country": [row.country for row in rows],
+            "state": [row.state for row in rows],
+            "champion": [_champion(row) for row in rows],
+            "metric": [row.metric for row in rows],
+            "value": [_short(row.metric_value) for row in rows],
+            "baseline": [_short(row.baseline_value) for row in rows],
+            "predictions": [row.prediction_rows for row in rows],
+            "predicted at": [row.predicted_at or "-" for row in rows],
+            "why": [row.why for row in rows],
+        }
+    )
+    print_table("", frame)
+
+
+def _champion(row: CountryStatus) -> str:
+    kind = row.champion_kind or "-"
+    return f"{kind} v{row.champion_version}" if row.champion_version else kind
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,97 @@
+"""The rules of typing and deduplication as plainly as they can be said: a value at a time, slow."""
+
+from __future__ import annotations
+
+import datetime as dt
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.coercion import TRUTH, Kind
+
+
+@dataclass(frozen=True)
+class PlainColumn:
+    """Values, and where something is wrong with them."""
+
+    values: pd.Series
+    wrong: np.ndarray
+
+
+def plainly_coerced(values: pd.Series, kind: Kind) -> PlainColumn:
+    """Values of the kind, missing where there are none; and where something else stood."""
+    if kind == "text":
+        return PlainColumn(plain_text(values), np.zeros(len(values), bool))
+    if kind == "time":
+        result = _time(values)
+    elif kind == "boolean":
+        text = plain_text(values)
+        truths = [None if one is None else TRUTH.get(one.strip().lower()) for one in text]
+        result = pd.Series(truths, index=values.index, dtype="object")
+    else:
+        result = _number(values, whole=kind == "integer")
+    return PlainColumn(result, (result.isna() & ~values.isna()).to_numpy(bool))
+
+
+def plainly_filled(values: pd.Series, kind: Kind, *, nullable: bool) -> PlainColumn:
+    """What numpy integers and booleans cannot hold filled; and where that broke the contract."""
+    empty = values.isna().to_numpy(bool)
+    nowhere = np.zeros(len(values), bool)
+    if kind == "integer" and (not nullable or not empty.any()):
+        return PlainColumn(values.fillna(0).astype("int64"), empty)
+    if kind == "integer":
+        return PlainColumn(values.astype("Int64"), nowhere)
+    if kind == "boolean":
+        truths = [value is not None and value == value and bool(value) for value in values]
+        return PlainColumn(pd.Series(truths, index=values.index, dtype=bool), empty)
+    return PlainColumn(values, nowhere)
+
+
+def plain_text(values: pd.Series) -> pd.Series:
+    texts = [
+        None if missing else f"{value:.17g}" if isinstance(value, float) else str(value)
+        for value, missing in zip(_each(values), values.isna(), strict=True)
+    ]
+    return pd.Series(texts, index=values.index, dtype="object")
+
+
+def _each(values: pd.Series) -> list[Any]:
+    native = isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf"
+    return values.to_numpy().tolist() if native else list(values.astype("object"))
+
+
+def _number(values: pd.Series, *, whole: bool) -> pd.Series:
+    if values.dtype.kind in "biuf" and isinstance(values.dtype, np.dtype):
+        number = values.astype("float64")
+    elif values.dtype.kind in "mM":
+        number = pd.Series(np.nan, index=values.index)
+    else:
+        plain = values.astype("object").map(_number_or_text, na_action="ignore")
+        number = pd.to_numeric(plain, errors="coerce").astype("float64")
+    number = number.where(np.isfinite(number))
+    return number.where((number == np.floor(number)) & (number.abs() < 2**53)) if whole else number
+
+
+def _number_or_text(value: object) -> object:
+    if isinstance(value, str):
+        return value.strip()
+    return float(value) if isinstance(value, numbers.Real) else str(value)
+
+
+def _time(values: pd.Series) -> pd.Series:
+    if values.dtype.kind != "M":
+        plain = values.astype("object").map(_time_or_nothing, na_action="ignore")
+        values = pd.to_datetime(plain, errors="coerce", utc=True, format="ISO8601")
+    if values.dt.tz is not None:
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    inside = (values >= pd.Timestamp.min) & (values <= pd.Timestamp.max)
+    return values.where(inside).astype("datetime64[ns]")
+
+
+def _time_or_nothing(value: object) -> object:
+    if isinstance(value, dt.date | np.datetime64):
+        value = str(value)
+    return value.strip() if isinstance(value, str) else ""
