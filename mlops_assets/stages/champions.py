@@ -28,7 +28,7 @@ from mlops_assets.stages.base import (
     path,
 )
 from mlops_assets.stages.decisions import Comparison, gates_from_json, record
-from mlops_assets.stages.lineage import of_champion
+from mlops_assets.stages.lineage import named_input, of_champion
 from mlops_assets.stages.pages import as_before, facts
 from mlops_assets.stages.serving import fitted, report_from_json
 from mlops_assets.storage import SnapshotStore
@@ -48,19 +48,12 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         **country_step(product, "champion"),
-        ins={
-            "model": dg.AssetIn(key=asset_key(product, "model")),
-            "features": dg.AssetIn(key=asset_key(product, "features")),
-        },
+        deps=[asset_key(product, "model"), asset_key(product, "features")],
         outs={"champion": output(product, "champion", "models", {"mlflow"}, _GRAIN)},
         check_specs=[gate(product, "champion", _CHECK, _CHECK_DESCRIPTION)],
     )
     def champion(
-        context: dg.AssetExecutionContext,
-        storage: Storage,
-        mlflow: MlflowRegistry,
-        model: pd.DataFrame,
-        features: pd.DataFrame,
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
         lineage = of_champion(product, country, store)
@@ -71,6 +64,13 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(Unchanged(made), "champion", metadata=as_before(context, key))
             yield _equals_alias(key, product, country, version, registry)
             return
+        model, features = (
+            store.read(source.asset, country, version=source.version)
+            for source in (
+                named_input(product, country, store, lineage, name)
+                for name in ("model", "features")
+            )
+        )
         comparison = _compare(product, country, model, features, in_use, store, registry)
         record(product, store, comparison, context.run.run_id)
         if comparison.decision.verdict == "promoted":

@@ -50,7 +50,7 @@ from mlops_assets.stages.ledger import (
     check_raw_ledger,
 )
 from mlops_assets.stages.limits import LIMITS, check_limits
-from mlops_assets.stages.lineage import CODE, Lineage, of_validated
+from mlops_assets.stages.lineage import CODE, Lineage, named_input, of_validated
 from mlops_assets.stages.pages import (
     as_before,
     preview,
@@ -184,6 +184,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _files_readable(key, taken)
         yield _unlisted(key, taken)
         yield check_raw_ledger(key, taken)
+        if taken.unanswered:
+            raise _no_answer(product, taken)
         if len(context.partition_keys) == 1 and taken.deliveries:
             (delivery,) = taken.deliveries.values()
             stored = WriteResult(delivery.snapshot, changed=delivery.changed)
@@ -214,7 +216,7 @@ def _validated(product: Product) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
         **country_step(product, "validated"),
-        ins={"raw": dg.AssetIn(key=asset_key(product, "raw"))},
+        deps=[asset_key(product, "raw")],
         outs={
             "quarantine": output(
                 product,
@@ -238,15 +240,15 @@ def _validated(product: Product) -> dg.AssetsDefinition:
             country_check(product, "validated", RESTATED, RESTATED_DESCRIPTION),
         ],
     )
-    def validated(
-        context: dg.AssetExecutionContext, storage: Storage, raw: pd.DataFrame
-    ) -> StepEvents:
+    def validated(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
         step = _step(product, context, storage.store())
         rejects = step.store.current(path(product, "quarantine"), step.country)
         if step.made and rejects and step.lineage.already_made(step.made):
             yield from _nothing_new(context, step, step.made, rejects)
             return
         spec = product.resolved(step.country)
+        source = named_input(product, step.country, step.store, step.lineage, "raw")
+        raw = step.store.read(source.asset, step.country, version=source.version)
         live = live_rows(raw)
         since = first_new(live, step.seen)
         result = validate(live, schema, spec.source, spec.aliases, new_since=since)
@@ -470,6 +472,14 @@ def _materialization(product: Product, country: str, delivery: Delivery) -> dg.A
             "dagster/data_version": delivery.snapshot.content_hash,
             "dagster/code_version": RECIPES["raw"].code_version(product),
         },
+    )
+
+
+def _no_answer(product: Product, taken: Ingestion) -> dg.Failure:
+    took = ", ".join(taken.with_news) or "none"
+    return dg.Failure(
+        f"{product.name}: {taken.unanswered} What had landed before was taken (new rows: {took}). "
+        "Nothing that was in use is lost; run it again when the source answers."
     )
 
 

@@ -27,7 +27,7 @@ from mlops_assets.stages.base import (
     passed,
     path,
 )
-from mlops_assets.stages.lineage import Lineage, of_features
+from mlops_assets.stages.lineage import Lineage, named_input, of_features
 from mlops_assets.stages.pages import as_before, frame_schema, preview, table
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -54,12 +54,12 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         **country_step(product, "features"),
-        ins={"validated": dg.AssetIn(key=asset_key(product, "validated"))},
+        deps=[asset_key(product, "validated")],
         outs={"features": output(product, "features", "features", {"parquet", "pandas"}, _GRAIN)},
         check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
     )
     def features(
-        context: dg.AssetExecutionContext, storage: Storage, validated: pd.DataFrame
+        context: dg.AssetExecutionContext, storage: Storage
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country = context.partition_key
         store = storage.store()
@@ -69,6 +69,8 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             return
+        source = named_input(product, country, store, lineage, "validated")
+        validated = store.read(source.asset, country, version=source.version)
         yield from _compute(product, country, validated, lineage, storage.moment)
 
     return [features]

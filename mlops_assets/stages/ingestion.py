@@ -94,7 +94,8 @@ class Ingestion:
         missing: countries of which no row was ever delivered.
         refused: country: why its rows could not be taken; it keeps what it had.
         unlisted: published country value: rows in the landing files.
-        problems: name of a file that was set aside (or of the source that did not answer): why.
+        problems: name of a file that was set aside: why.
+        unanswered: why a source that is asked (SQL, HTTP) gave nothing; "" when it did.
         waiting: names of files that may still be growing.
         files: number of files that can be read.
         file_rows: rows in them.
@@ -108,6 +109,7 @@ class Ingestion:
     waiting: tuple[str, ...]
     files: int
     file_rows: int
+    unanswered: str = ""
 
     @property
     def with_news(self) -> list[str]:
@@ -147,7 +149,7 @@ def ingest(
     A source that is asked (SQL, HTTP) first lands what is new. What fails for one country, such as
     a write to a full disk, is reported for it, and the others go on.
     """
-    problems = _pull(product, landing)
+    unanswered = _pull(product, landing)
     inventory = take_inventory(product, store, landing, run_id=run_id)
     country_of = published_names(product.spec)
     held = store.current_all(path(product, "raw"), countries)
@@ -184,10 +186,11 @@ def ingest(
         missing=tuple(each for each in countries if each not in {*deliveries, *refused}),
         refused=refused,
         unlisted=_unlisted(inventory, country_of),
-        problems={**inventory.problems, **problems},
+        problems=inventory.problems,
         waiting=inventory.waiting,
         files=len(inventory.files),
         file_rows=sum(sum(inventory.rows[each].values()) for each in inventory.files),
+        unanswered=unanswered,
     )
 
 
@@ -275,18 +278,21 @@ def first_new(live: pd.DataFrame, seen: str) -> int:
     return int(max(old)) + 1 if len(old) else 0
 
 
-def _pull(product: Product, landing: str) -> dict[str, str]:
-    """Land what a database or web address has new; what was landed before can be taken anyway."""
+def _pull(product: Product, landing: str) -> str:
+    """Land what a database or web address has new; why it could not, "" if it could.
+
+    What was landed before is taken anyway.
+    """
     source = product.spec.source
     if source.kind == "files":
-        return {}
+        return ""
     from mlops_assets.sources.pull import pull
 
     try:
         pull(source, landing)
     except SourceError as error:
-        return {f"({source.kind})": str(error)}
-    return {}
+        return str(error)
+    return ""
 
 
 def _told_by_rows(store: SnapshotStore, raw: Snapshot) -> tuple[Delivered, ...]:

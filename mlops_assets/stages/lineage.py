@@ -59,6 +59,19 @@ class Lineage:
         return snapshot is not None and snapshot.metadata.get(FINGERPRINT) == self.fingerprint
 
 
+def named_input(
+    product: Product, country: str, store: SnapshotStore, lineage: Lineage, name: str
+) -> Snapshot:
+    """The very snapshot that a lineage names: another run may have written a newer one since."""
+    found = store.find(path(product, name), country, lineage.inputs[name])
+    if found is None:
+        raise dg.Failure(
+            f"{product.name} {country} has no {name} yet. Nothing was made; materialize `{name}` "
+            "of the country first."
+        )
+    return found
+
+
 def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineage:
     """Raw rows, the contract, and how columns are named."""
     return Lineage(

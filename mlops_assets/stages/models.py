@@ -41,7 +41,7 @@ from mlops_assets.stages.base import (
 )
 from mlops_assets.stages.decisions import Comparison, gates_from_json, gates_to_json
 from mlops_assets.stages.decisions import record as record_decision
-from mlops_assets.stages.lineage import Lineage, of_model, of_pooled_model
+from mlops_assets.stages.lineage import Lineage, named_input, of_model, of_pooled_model
 from mlops_assets.stages.pages import as_before, facts, rounded, svg, table
 from mlops_assets.stages.serving import (
     VALIDATION_DIGEST,
@@ -266,7 +266,7 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
             yield dg.Output(Unchanged(held[0]), "model", metadata=as_before(context, key))
             yield from _gate_results(key, gates_from_json(held[1]))
             return
-        source = _features(product, country, store, lineage)
+        source = named_input(product, country, store, lineage, "features")
         record = record_now(product, country, {country: source}, versions, storage.moment)
         features = store.read(source.asset, country, version=source.version)
         with mlflow.training_run(product.name, country, _tags(record, lineage)) as run:
@@ -281,17 +281,6 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
         yield from _gate_results(key, candidate.gates)
 
     return model
-
-
-def _features(product: Product, country: str, store: SnapshotStore, lineage: Lineage) -> Snapshot:
-    """The very snapshot that the lineage names: another run may have written a newer one."""
-    found = store.find(path(product, "features"), country, lineage.inputs["features"])
-    if found is None:
-        raise dg.Failure(
-            f"{product.name} {country} has no features yet. Nothing was trained; materialize "
-            "`features` of the country first."
-        )
-    return found
 
 
 def _made_before(

@@ -24,7 +24,7 @@ from mlops_assets.stages.base import (
     passed,
     path,
 )
-from mlops_assets.stages.lineage import of_predictions
+from mlops_assets.stages.lineage import named_input, of_predictions
 from mlops_assets.stages.pages import as_before, predictions_schema, preview, svg
 from mlops_assets.stages.serving import Interval, Served, fitted, interval_of, who_serves
 from mlops_assets.storage.io_manager import Unchanged
@@ -49,8 +49,7 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
 
     @dg.multi_asset(
         **country_step(product, "predictions"),
-        ins={"features": dg.AssetIn(key=asset_key(product, "features"))},
-        deps=[asset_key(product, "champion")],
+        deps=[asset_key(product, "features"), asset_key(product, "champion")],
         outs={
             "predictions": output(
                 product,
@@ -64,10 +63,7 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
         check_specs=[gate(product, "predictions", _CHECK, _CHECK_DESCRIPTION)],
     )
     def predictions(
-        context: dg.AssetExecutionContext,
-        storage: Storage,
-        mlflow: MlflowRegistry,
-        features: pd.DataFrame,
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
         served = who_serves(product, country, store, registry)
@@ -78,6 +74,8 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
             yield passed(key, _CHECK, f"nothing new to predict; {made.rows:,} rows as before")
             return
         spec = product.resolved(country)
+        source = named_input(product, country, store, lineage, "features")
+        features = store.read(source.asset, country, version=source.version)
         frame = _predict(spec, features, served, registry, lineage.inputs["features"])
         if problem := _problem(frame, spec):
             yield failed(key, _CHECK, problem)
