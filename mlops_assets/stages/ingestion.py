@@ -417,7 +417,8 @@ def _merged(
             taken[each.name] = _delivered(each, now, merged.appended, merged.replaced)
     plain = [each for each in due if not each.replaces and not each.moved_from]
     if plain:  # nothing stands that they could replace: one append for all of them
-        whole = append_rows(whole, _of(rows, plain, held), now)
+        new = rows if len(plain) == len(due) and rows is not None else _of(rows, plain, held)
+        whole = append_rows(whole, new, now)
     taken |= {each.name: _delivered(each, now, each.rows, 0) for each in plain}
     assert whole is not None
     moved = {each.name: _delivered(each, now, 0, 0) for each in due if each.moved_from}
@@ -474,7 +475,7 @@ def _require_balance(
     country: str, whole: pa.Table, taken: Sequence[Delivered], *, full: bool
 ) -> None:
     """Rows that stand for each file are those it has; else nothing is written."""
-    standing = whole.filter(whole[REPLACED].is_null())
+    standing = whole.select(["_source_file"]).filter(whole[REPLACED].is_null())
     counted = standing.group_by("_source_file").aggregate([([], "count_all")]).to_pylist()
     rows = {row["_source_file"]: row["count_all"] for row in counted}
     for each in taken:

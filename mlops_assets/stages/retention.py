@@ -318,12 +318,10 @@ def _claims(product: Product, store: SnapshotStore, registry: Registry) -> _Clai
     decisions = store.read_log(path(product, "decisions"))
     named: dict[str, str] = {}
     unknown: dict[str, str] = {}
-    candidates = set()
     for row in decisions.to_dict("records"):
         named.setdefault(row["features_hash"], f"decision {row['decision_id']} names it")
-        candidates.add(row["candidate_version"] or None)
-    if candidates - {None} and not trained:
-        raise _other_registry(product, registry, len(decisions))
+    if not trained and _ever_registered(product, store, decisions):
+        raise _other_registry(product, registry)
     for each in trained:
         title = f"{each.version.name} version {each.version.version}"
         names = _made_from(each, registry)
@@ -361,10 +359,19 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _other_registry(product: Product, registry: Registry, decisions: int) -> RegistryError:
+def _ever_registered(product: Product, store: SnapshotStore, decisions: "pd.DataFrame") -> bool:
+    """Whether what is stored names a registered model."""
+    if len(decisions) and any(decisions["candidate_version"]):
+        return True
+    candidates = store.read_all(path(product, "model"), columns=["version"])
+    pooled = store.current(path(product, "pooled_model"), None)
+    return pooled is not None or any(any(frame["version"]) for frame in candidates.values())
+
+
+def _other_registry(product: Product, registry: Registry) -> RegistryError:
     return RegistryError(
-        f"The model registry {registry.tracking_uri} has no model of {product.name}, but "
-        f"{decisions:,} decisions name some: it is another registry.",
+        f"The model registry {registry.tracking_uri} has no model of {product.name}, but the store "
+        "names some: it is another registry.",
         stored="Nothing was removed.",
         way_out="Set MLFLOW_TRACKING_URI to the registry of this store and run again.",
         culprits={"product": product.name, "registry": registry.tracking_uri},
