@@ -167,7 +167,6 @@ def retention(
 
     settings = load_settings()
     store, registry = store_of(settings), registry_of(settings)
-    registry.initialise()
     now, told = dt.datetime.now(dt.UTC), []
     for each in [product_named(product)] if product else all_products():
         planned = plan(each, store, registry, now=now, keep_days=keep_days)

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlops_assets.storage.catalog import connect, run_sql, write_catalog
+    from mlops_assets.storage.failures import VersionGoneError
     from mlops_assets.storage.io_manager import SnapshotIOManager, Unchanged
     from mlops_assets.storage.keys import decode_key, encode_key
-    from mlops_assets.storage.snapshots import LogFile, Snapshot, SnapshotStore, WriteResult
+    from mlops_assets.storage.records import LogFile, Snapshot, StoredVersion, WriteResult
+    from mlops_assets.storage.snapshots import SnapshotStore
 
 __all__ = [
     "LogFile",
     "Snapshot",
     "SnapshotIOManager",
     "SnapshotStore",
+    "StoredVersion",
     "Unchanged",
+    "VersionGoneError",
     "WriteResult",
     "connect",
     "decode_key",
@@ -29,12 +33,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "LogFile": "snapshots",
-    "Snapshot": "snapshots",
+    "LogFile": "records",
+    "Snapshot": "records",
     "SnapshotIOManager": "io_manager",
     "SnapshotStore": "snapshots",
+    "StoredVersion": "records",
     "Unchanged": "io_manager",
-    "WriteResult": "snapshots",
+    "VersionGoneError": "failures",
+    "WriteResult": "records",
     "connect": "catalog",
     "decode_key": "keys",
     "encode_key": "keys",

@@ -1,7 +1,7 @@
 """SQL over everything stored: a DuckDB view per asset, a schema per product.
 
-A view is fixed to the versions that are current when it is made, so all queries of one connection
-see the same data; connect again to see later versions.
+A view is fixed to the versions that are current when it is made, or were at a moment asked for, so
+all queries of one connection see the same data; connect again to see later versions.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlops_assets.errors import StorageError
+from mlops_assets.storage.records import LogFile, Path, Snapshot, moment_in_utc
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,20 +31,32 @@ _FILE_COLUMN = "__mlops_assets_file"
 
 @dataclass(frozen=True)
 class _View:
-    """A view to be: its name, and the partition of each file under it."""
+    """A view to be.
+
+    Attributes:
+        schema: of DuckDB.
+        name: in the schema.
+        asset: what it shows.
+        is_log: whether it shows the asset's log or its snapshots.
+        files: the files under it, each with its partition.
+        empty: those of the files that hold no rows, and so have no say in the types of columns.
+        problem: why it cannot be queried; "" if it can.
+    """
 
     schema: str
     name: str
+    asset: Path
+    is_log: bool
     files: Mapping[str, str | None]
-    empty: frozenset[str]
-    """Those of the files that hold no rows, and so have no say in the types of columns."""
+    empty: frozenset[str] = frozenset()
+    problem: str = ""
 
     @property
     def title(self) -> str:
         return f"{_quoted(self.schema)}.{_quoted(self.name)}"
 
 
-def connect(store: SnapshotStore) -> duckdb.DuckDBPyConnection:
+def connect(store: SnapshotStore, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view per asset over the current snapshots of all partitions.
 
     Schema and view are the first and the other parts of the asset key (`power_price.features`;
@@ -50,8 +64,16 @@ def connect(store: SnapshotStore) -> duckdb.DuckDBPyConnection:
     column is `_country`, null for an asset without partitions. An append-only log is a view under
     the asset's name, or `<name>_log` where there are snapshots too. A view whose files do not fit
     together raises when it is queried, and says why.
+
+    Args:
+        store: the snapshots and logs.
+        as_of: a moment with its time zone; the views are over what was current then, and logs end
+            there. An asset of which nothing was stored then has no view.
+
+    Raises:
+        StorageError: the moment has no time zone.
     """
-    return _connected(store, _views(store))
+    return _connected(store, _views_at(store, _views(store), as_of))
 
 
 def write_catalog(store: SnapshotStore, path: str) -> None:
@@ -87,8 +109,13 @@ def write_catalog(store: SnapshotStore, path: str) -> None:
                 os.unlink(left)
 
 
-def run_sql(store: SnapshotStore, query: str) -> pd.DataFrame:
+def run_sql(store: SnapshotStore, query: str, as_of: datetime | None = None) -> pd.DataFrame:
     """The result of a query over the views of `connect`.
+
+    Args:
+        store: the snapshots and logs.
+        query: one SQL statement of DuckDB.
+        as_of: a moment with its time zone; None for what is current now.
 
     Raises:
         StorageError: the query names a table that is not there (the message lists those that
@@ -98,24 +125,33 @@ def run_sql(store: SnapshotStore, query: str) -> pd.DataFrame:
     import pandas as pd
 
     views = _views(store)
+    needed = _views_at(store, _needed(query, views), as_of)
     try:
-        with _connected(store, _needed(query, views)) as connection:
+        with _connected(store, needed) as connection:
             result = connection.sql(query)
             # A query without a statement, or one without rows, such as `;` or `set`.
             return result.df() if result is not None else pd.DataFrame()
     except duckdb.CatalogException as error:
-        raise StorageError(
-            f"The query names something that is not there: {_first_line(error)}.",
-            stored="Nothing was read.",
-            way_out=f"There are: {', '.join(sorted(view.title for view in views)) or 'none yet'}.",
-            culprits={"tables": sorted(view.title for view in views)},
-        ) from error
+        raise _not_there(error, _views_at(store, views, as_of), as_of) from error
     except duckdb.Error as error:
+        # A column that a view without its files does not have is not what is wrong.
+        told = [f"{view.title}: {view.problem}" for view in needed if view.problem]
         raise StorageError(
-            f"The query failed: {_first_line(error)}.",
+            f"The query failed: {' '.join([*told, _first_line(error)])}.",
             stored="Nothing was changed.",
             way_out="Correct the query, or materialize what it names again.",
         ) from error
+
+
+def _not_there(error: Exception, views: Sequence[_View], as_of: datetime | None) -> StorageError:
+    titles = sorted(view.title for view in views)
+    when = "" if as_of is None else f" at {as_of}"
+    return StorageError(
+        f"The query names something that is not there{when}: {_first_line(error)}.",
+        stored="Nothing was read.",
+        way_out=f"There are: {', '.join(titles) or 'none yet'}.",
+        culprits={"tables": titles},
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -156,17 +192,44 @@ def _views(store: SnapshotStore) -> list[_View]:
     for asset in store.assets():
         schema, name = _schema_and_name(asset)
         current = [store.current(asset, None), *store.current_all(asset).values()]
-        snapshots = [snapshot for snapshot in current if snapshot is not None]
-        if snapshots:
-            files = {snapshot.uri: snapshot.partition for snapshot in snapshots}
-            empty = frozenset(snapshot.uri for snapshot in snapshots if not snapshot.rows)
-            views.append(_View(schema, _free(name, schema, taken), files, empty))
+        if any(current):
+            title = _free(name, schema, taken)
+            views.append(_over(_View(schema, title, asset, False, {}), current))
         if entries := store.log_files(asset):
-            files = {entry.uri: entry.partition for entry in entries}
-            logs.append(_View(schema, name, files, frozenset()))
-    return views + [
-        _View(log.schema, _free(log.name, log.schema, taken), log.files, log.empty) for log in logs
-    ]
+            logs.append(_View(schema, name, asset, True, _files(entries)))
+    return views + [replace(log, name=_free(log.name, log.schema, taken)) for log in logs]
+
+
+def _views_at(store: SnapshotStore, views: Sequence[_View], as_of: datetime | None) -> list[_View]:
+    """The views as they were at a moment, without those that had nothing then."""
+    if as_of is None:
+        return list(views)
+    moment = moment_in_utc(as_of)
+    then = [_view_at(store, view, moment) for view in views]
+    return [view for view in then if view.files or view.problem]
+
+
+def _view_at(store: SnapshotStore, view: _View, moment: datetime) -> _View:
+    if view.is_log:
+        return replace(view, files=_files(store.log_files(view.asset, as_of=moment)))
+    try:
+        one = store.as_of(view.asset, None, moment)
+        return _over(view, [one, *store.as_of_all(view.asset, moment).values()])
+    except StorageError as error:  # one asset's removed version must not stop the others
+        return replace(view, files={}, problem=f"{error.problem} {error.way_out}")
+
+
+def _over(view: _View, snapshots: Iterable[Snapshot | None]) -> _View:
+    there = [snapshot for snapshot in snapshots if snapshot is not None]
+    return replace(
+        view,
+        files={snapshot.uri: snapshot.partition for snapshot in there},
+        empty=frozenset(snapshot.uri for snapshot in there if not snapshot.rows),
+    )
+
+
+def _files(entries: Iterable[LogFile]) -> dict[str, str | None]:
+    return {entry.uri: entry.partition for entry in entries}
 
 
 def _schema_and_name(asset: Sequence[str]) -> tuple[str, str]:
@@ -192,6 +255,8 @@ def _checked_select(connection: duckdb.DuckDBPyConnection, view: _View) -> str:
     """The query of a view, or one that raises: one asset's bad files must not stop the others."""
     import duckdb
 
+    if view.problem:
+        return _raising(view, view.problem)
     filled = {uri: key for uri, key in view.files.items() if uri not in view.empty}
     select = _select(filled or view.files)
     try:
@@ -199,9 +264,14 @@ def _checked_select(connection: duckdb.DuckDBPyConnection, view: _View) -> str:
     except duckdb.Error as error:
         if not filled and "one non-root column" in str(error):
             return _select({})
-        problem = f"{view.title} cannot be queried: {_first_line(error)}"
-        return f"select error({_literal(problem)}) as error"
+        return _raising(view, _first_line(error))
     return select
+
+
+def _raising(view: _View, problem: str) -> str:
+    # In the condition, which no query can leave out: counting rows would not look at a column.
+    text = _literal(f"{view.title} cannot be queried: {problem}")
+    return f"select null as error where error({text}) is null"
 
 
 def _select(files: Mapping[str, str | None]) -> str:

@@ -28,6 +28,8 @@ ATOMIC_PROTOCOLS = frozenset(
 
 Writer = Callable[[BinaryIO], object]
 
+_FOOTER_BYTES = 1 << 16
+
 
 class Files(Protocol):
     """What the store needs of a place for files. Missing files are None or absent, not errors."""
@@ -72,6 +74,14 @@ class Files(Protocol):
 
     def create(self, path: str, write: Writer) -> None:
         """Write a new file. FileExistsError, and nothing changed, if the path is taken."""
+        ...
+
+    def open_footer(self, path: str) -> Any:
+        """Like `open_parquet`, for metadata only: the rows may not be there to read."""
+        ...
+
+    def unlink(self, path: str) -> None:
+        """Remove a file; one that is gone already is no error."""
         ...
 
 
@@ -172,6 +182,15 @@ class LocalFiles:
             _write_synced(data, write)
             os.link(data, self.uri(path))
         _sync_folder(folder)
+
+    def open_footer(self, path: str) -> Any:
+        """The absolute path: pyarrow reads the end of a file first, and no more than it needs."""
+        return self.open_parquet(path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.uri(path))
 
 
 @contextlib.contextmanager
@@ -320,6 +339,22 @@ class ObjectFiles:
         """One PUT that the store refuses where the name is taken."""
         with _client_errors():
             self.filesystem.pipe_file(self._full(path), _in_memory(write), mode="create")
+
+    def open_footer(self, path: str) -> Any:
+        """The end of the object, in a second request only where the footer is a large one."""
+        import pyarrow as pa
+
+        with _client_errors():
+            end: Any = self.filesystem.cat_file(self._full(path), start=-_FOOTER_BYTES)
+            # A Parquet file ends with its footer, the footer's length in 4 bytes, and 4 more.
+            if len(end) < (whole := int.from_bytes(end[-8:-4], "little") + 8):
+                end = self.filesystem.cat_file(self._full(path), start=-whole)
+        return pa.py_buffer(end)
+
+    def unlink(self, path: str) -> None:
+        """DELETE."""
+        with contextlib.suppress(FileNotFoundError), _client_errors():
+            self.filesystem.rm_file(self._full(path))
 
 
 def _in_memory(write: Writer) -> bytes:

@@ -30,6 +30,8 @@ _OURS = (FOOTER, _CATEGORIES, _STRINGS)
 # Below this many cells one thread is faster than handing the columns to several.
 _CELLS_WORTH_THREADS = 500_000
 _BYTES_WORTH_COMPRESSING = 16_384
+# A column of mostly different values is found out soon, which saves a sixth of writing.
+_DICTIONARY_BYTES = 131_072
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,20 @@ def write_parquet(table: pa.Table, sink: BinaryIO, record: Mapping[str, Any]) ->
             sink,
             compression="zstd",
             write_page_checksum=True,
+            dictionary_pagesize_limit=_DICTIONARY_BYTES,
+            write_statistics=_worth_statistics(table.schema),
         )
     except pa.ArrowException as error:
         raise StorageError(
             f"The frame cannot be stored as Parquet: {error}.",
             way_out="Convert that column (intervals, for example, to text).",
         ) from error
+
+
+def _worth_statistics(schema: pa.Schema) -> Any:
+    """Columns whose least and greatest value is noted; of text it takes a fifth of writing."""
+    # Any: the stubs know only all columns or none.
+    return [field.name for field in schema if pt.is_primitive(field.type)]
 
 
 def _categories(table: pa.Table) -> bytes | None:

@@ -13,17 +13,48 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_assets.errors import StorageError
+from mlops_assets.storage.failures import (
+    damaged,
+    missing,
+    missing_file,
+    not_removed,
+    not_yet_stored,
+    reached,
+    reading_file,
+    writing,
+)
 from mlops_assets.storage.files import Files, ObjectFiles, open_files
 from mlops_assets.storage.keys import decode_key, encode_key
+from mlops_assets.storage.records import (
+    LOG_FOLDER,
+    PARTITION_PREFIX,
+    POINTER,
+    SUFFIX,
+    VERSION,
+    LogFile,
+    Path,
+    Snapshot,
+    StoredVersion,
+    WriteResult,
+    dumped,
+    folder_of,
+    from_record,
+    log_folder_of,
+    moment_in_utc,
+    name_of,
+    path_of,
+    stamp,
+    to_record,
+)
+from mlops_assets.storage.versions import Removal, Timeline, removal_log, side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,58 +62,9 @@ if TYPE_CHECKING:
 
     from mlops_assets.storage.frames import Stored
 
-Path = tuple[str, ...]
-"""An asset key: one or more parts, each any non-empty text."""
+__all__ = ["LogFile", "Path", "Snapshot", "SnapshotStore", "StoredVersion", "WriteResult"]
 
-POINTER = "_current.json"
-PARTITION_PREFIX = "country="
-LOG_FOLDER = "log.d"
-
-_SUFFIX = ".parquet"
-_VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One version of one partition of one asset, as its pointer describes it."""
-
-    asset: Path
-    partition: str | None
-    """None for an asset without partitions."""
-    version: str
-    """UTC time of writing and the first digits of the hash; later versions sort later."""
-    content_hash: str
-    """32 hex digits; equal content, names and types give an equal hash."""
-    created_at: datetime
-    """UTC."""
-    run_id: str
-    rows: int
-    size_bytes: int
-    """Of the Parquet file."""
-    uri: str
-    """Absolute path or URL of the Parquet file."""
-    previous: str | None
-    """The version that was current before; None for the first."""
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """What the writer recorded; JSON."""
-
-
-@dataclass(frozen=True)
-class WriteResult:
-    """What is current after a write, and whether the write made a new version of it."""
-
-    snapshot: Snapshot
-    changed: bool
-
-
-@dataclass(frozen=True)
-class LogFile:
-    """One entry of an append-only log."""
-
-    partition: str | None
-    id: str
-    uri: str
 
 
 class SnapshotStore:
@@ -134,11 +116,11 @@ class SnapshotStore:
         from mlops_assets.storage.hashing import content_hash
 
         recorded = None if metadata is None else _as_json(metadata)
-        folder = _folder(asset, partition)
+        folder = folder_of(asset, partition)
         table = to_table(data)
         digest = content_hash(table)
         now = self.current(asset, partition)
-        with _writing(asset, partition, kept=now is not None):
+        with writing(asset, partition, kept=now is not None):
             if now is not None and now.content_hash == digest and self._is_whole(now):
                 return WriteResult(self._annotated(folder, now, recorded), changed=False)
             snapshot = _next(
@@ -154,15 +136,15 @@ class SnapshotStore:
         # The footer keeps the record of the version it replaces: the pointer, which had it, is
         # about to be overwritten.
         record = {
-            "snapshot": _record(snapshot),
-            "previous": None if before is None else _record(before),
+            "snapshot": to_record(snapshot),
+            "previous": None if before is None else to_record(before),
         }
-        path = f"{folder}/{snapshot.version}{_SUFFIX}"
+        path = f"{folder}/{snapshot.version}{SUFFIX}"
         size = self._files.publish(
             path,
             lambda sink: write_parquet(table, sink, record),
             f"{folder}/{POINTER}",
-            lambda size: _dumped(replace(snapshot, size_bytes=size)),
+            lambda size: dumped(replace(snapshot, size_bytes=size)),
         )
         return replace(snapshot, size_bytes=size, uri=self._files.uri(path))
 
@@ -172,7 +154,7 @@ class SnapshotStore:
         if metadata is None or metadata == snapshot.metadata:
             return snapshot
         changed = replace(snapshot, metadata=metadata)
-        self._files.replace(f"{folder}/{POINTER}", _dumped(changed))
+        self._files.replace(f"{folder}/{POINTER}", dumped(changed))
         return changed
 
     def _is_whole(self, snapshot: Snapshot) -> bool:
@@ -190,7 +172,7 @@ class SnapshotStore:
         Raises:
             StorageError: the pointer is damaged or the store cannot be reached.
         """
-        folder = _folder(asset, partition)
+        folder = folder_of(asset, partition)
         path = f"{folder}/{POINTER}"
         content = self._reaching(path, lambda: self._files.read(path))
         return None if content is None else self._pointed(folder, content, tuple(asset), partition)
@@ -204,15 +186,69 @@ class SnapshotStore:
             asset: the asset key.
             partitions: which, in this order; None for all there are, sorted.
         """
-        root = _folder(asset, None)
+        root = folder_of(asset, None)
         keys = self._partitions(root) if partitions is None else list(partitions)
-        paths = {f"{_folder(asset, key)}/{POINTER}": key for key in keys}
+        paths = {f"{folder_of(asset, key)}/{POINTER}": key for key in keys}
         contents = self._reaching(root, lambda: self._files.read_many(paths))
         return {
-            key: self._pointed(_folder(asset, key), contents[path], tuple(asset), key)
+            key: self._pointed(folder_of(asset, key), contents[path], tuple(asset), key)
             for path, key in paths.items()
             if path in contents
         }
+
+    def as_of(
+        self, asset: Sequence[str], partition: str | None, moment: datetime
+    ) -> Snapshot | None:
+        """What was current at a moment, without its rows; None when nothing was stored yet.
+
+        A version counts from the time in its name, when its writing began. The snapshot has the
+        metadata it had when the next version was written.
+
+        Args:
+            asset: the asset key.
+            partition: its partition key; None for an asset without partitions.
+            moment: with a time zone.
+
+        Raises:
+            VersionGoneError: the version of that moment was removed.
+            StorageError: the moment has no time zone, or a file is damaged.
+        """
+        at = moment_in_utc(moment)
+        return self._at(self.current(asset, partition), asset, partition, at)
+
+    def as_of_all(
+        self, asset: Sequence[str], moment: datetime, partitions: Sequence[str] | None = None
+    ) -> dict[str, Snapshot]:
+        """Like `as_of` for many partitions, those that had nothing then left out.
+
+        Args:
+            asset: the asset key.
+            moment: with a time zone.
+            partitions: which, in this order; None for all there are now, sorted.
+
+        Raises:
+            VersionGoneError: the version of a partition at that moment was removed.
+            StorageError: the moment has no time zone, or a file is damaged.
+        """
+        at = moment_in_utc(moment)
+        now = self.current_all(asset, partitions)
+        found = side_by_side(self._files, lambda key: self._at(now[key], asset, key, at), list(now))
+        return {key: then for key, then in zip(now, found, strict=True) if then is not None}
+
+    def _at(
+        self,
+        current: Snapshot | None,
+        asset: Sequence[str],
+        partition: str | None,
+        moment: datetime,
+    ) -> Snapshot | None:
+        if current is None or current.created_at <= moment:
+            return current
+        return Timeline(self._files, tuple(asset), partition, current).as_of(moment)
+
+    def _timeline(self, asset: Sequence[str], partition: str | None) -> Timeline:
+        current = self.current(asset, partition)
+        return Timeline(self._files, tuple(asset), partition, current)
 
     def _partitions(self, folder: str) -> list[str]:
         folders, _ = self._reaching(folder, lambda: self._files.entries(folder))
@@ -224,25 +260,21 @@ class SnapshotStore:
     def _pointed(self, folder: str, content: bytes, asset: Path, partition: str | None) -> Snapshot:
         path = f"{folder}/{POINTER}"
         try:
-            snapshot = self._snapshot(folder, json.loads(content))
+            record = json.loads(content)
+            uri = self._files.uri(f"{folder}/{record['version']}{SUFFIX}")
+            snapshot = from_record(record, uri)
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(self._files.uri(path), asset, partition, error) from error
+            raise damaged(self._files.uri(path), asset, partition, error) from error
         if (snapshot.asset, snapshot.partition) != (asset, partition):
+            owner = name_of(snapshot.asset, snapshot.partition)
             raise StorageError(
-                f"{self._files.uri(path)} belongs to {_name(snapshot.asset, snapshot.partition)}, "
-                f"not to {_name(asset, partition)}: the file system does not tell capital from "
+                f"{self._files.uri(path)} belongs to {owner}, "
+                f"not to {name_of(asset, partition)}: the file system does not tell capital from "
                 "small letters.",
                 way_out="Rename one of the two keys, or store on a file system that does.",
                 culprits={"asset": asset, "partition": partition},
             )
         return snapshot
-
-    def _snapshot(self, folder: str, record: Mapping[str, Any]) -> Snapshot:
-        """A record as written; the address is where it lies now, so that roots can be moved."""
-        values = {name: record[name] for name in _RECORDED}
-        values["asset"] = tuple(record["asset"])
-        values["created_at"] = datetime.fromisoformat(record["created_at"])
-        return Snapshot(**values, uri=self._files.uri(f"{folder}/{record['version']}{_SUFFIX}"))
 
     def read(
         self,
@@ -251,6 +283,7 @@ class SnapshotStore:
         *,
         columns: Sequence[str] | None = None,
         version: str | None = None,
+        as_of: datetime | None = None,
     ) -> pd.DataFrame:
         """One version of a partition as the frame that was written.
 
@@ -259,13 +292,15 @@ class SnapshotStore:
             partition: its partition key; None for an asset without partitions.
             columns: only these, in this order; None for all.
             version: which; None for the current one.
+            as_of: instead of a version, a moment with its time zone at which it was current.
 
         Raises:
             StorageError: no such snapshot or column, or a file that is damaged.
         """
         from mlops_assets.storage.frames import to_frame
 
-        return to_frame(self.read_table(asset, partition, columns=columns, version=version))
+        table = self.read_table(asset, partition, columns=columns, version=version, as_of=as_of)
+        return to_frame(table)
 
     def read_table(
         self,
@@ -274,22 +309,34 @@ class SnapshotStore:
         *,
         columns: Sequence[str] | None = None,
         version: str | None = None,
+        as_of: datetime | None = None,
     ) -> pa.Table:
         """Like `read`, as an Arrow table."""
-        snapshot = self.current(asset, partition) if version is None else None
-        if version is not None and _VERSION.fullmatch(version):
+        if version is not None and as_of is not None:
+            raise StorageError(
+                f"Both the version {version!r} and the moment {as_of} are given.",
+                stored="Nothing was read.",
+                way_out="Give one of them.",
+            )
+        if version is not None:
             snapshot = self._bare(asset, partition, version)
+        elif as_of is not None:
+            snapshot = self.as_of(asset, partition, as_of)
+        else:
+            snapshot = self.current(asset, partition)
+        if snapshot is None and as_of is not None and self.current(asset, partition) is not None:
+            raise not_yet_stored(asset, partition, as_of)
         if snapshot is None:
-            raise _missing(asset, partition, version)
+            raise missing(asset, partition, version)
         return self._stored(snapshot, columns).table
 
     def _bare(self, asset: Sequence[str], partition: str | None, version: str) -> Snapshot | None:
         """Enough of a snapshot to read its file; None if there is no such file."""
-        folder = _folder(asset, partition)
+        folder = folder_of(asset, partition)
         _, names = self._reaching(folder, lambda: self._files.entries(folder))
-        if f"{version}{_SUFFIX}" not in names:
+        if not VERSION.fullmatch(version) or f"{version}{SUFFIX}" not in names:
             return None
-        uri = self._files.uri(f"{folder}/{version}{_SUFFIX}")
+        uri = self._files.uri(f"{folder}/{version}{SUFFIX}")
         never = datetime.fromtimestamp(0, UTC)
         return Snapshot(tuple(asset), partition, version, "", never, "", 0, 0, uri, None)
 
@@ -299,11 +346,15 @@ class SnapshotStore:
         partitions: Sequence[str] | None = None,
         *,
         columns: Sequence[str] | None = None,
+        as_of: datetime | None = None,
     ) -> dict[str, pd.DataFrame]:
-        """The current frames of many partitions by key, those that have none left out."""
+        """The frames of many partitions by key, current now or (`as_of`) at a moment.
+
+        Partitions that have none are left out.
+        """
         from mlops_assets.storage.frames import to_frame
 
-        tables = self.read_all_tables(asset, partitions, columns=columns)
+        tables = self.read_all_tables(asset, partitions, columns=columns, as_of=as_of)
         return {key: to_frame(table) for key, table in tables.items()}
 
     def read_all_tables(
@@ -312,62 +363,101 @@ class SnapshotStore:
         partitions: Sequence[str] | None = None,
         *,
         columns: Sequence[str] | None = None,
+        as_of: datetime | None = None,
     ) -> dict[str, pa.Table]:
         """Like `read_all`, as Arrow tables."""
-        snapshots = self.current_all(asset, partitions)
-        paths = {_path(snapshot): key for key, snapshot in snapshots.items()}
+        if as_of is None:
+            snapshots = self.current_all(asset, partitions)
+        else:
+            snapshots = self.as_of_all(asset, as_of, partitions)
+        paths = {path_of(asset, key, each.version): key for key, each in snapshots.items()}
         opened = self._files.open_many(paths)
         tables: dict[str, pa.Table] = {}
         while (
-            found := self._reaching(_folder(asset, None), lambda: next(opened, None))
+            found := self._reaching(folder_of(asset, None), lambda: next(opened, None))
         ) is not None:
             path, source = found
             snapshot = snapshots[paths[path]]
             tables[paths[path]] = self._decoded(snapshot, source, columns).table
         for key in snapshots.keys() - tables.keys():
-            raise _missing_file(snapshots[key])
+            raise missing_file(snapshots[key].uri, asset, key)
         return {key: tables[key] for key in snapshots}
 
     def _stored(self, snapshot: Snapshot, columns: Sequence[str] | None) -> Stored:
-        path = _path(snapshot)
+        path = path_of(snapshot.asset, snapshot.partition, snapshot.version)
         try:
             source = self._reaching(path, lambda: self._files.open_parquet(path))
         except FileNotFoundError as error:
-            raise _missing_file(snapshot) from error
+            raise missing_file(snapshot.uri, snapshot.asset, snapshot.partition) from error
         return self._decoded(snapshot, source, columns)
 
     def _decoded(self, snapshot: Snapshot, source: Any, columns: Sequence[str] | None) -> Stored:
         from mlops_assets.storage.frames import read_parquet
 
-        name = _name(snapshot.asset, snapshot.partition)
-        with _reading_file(snapshot.uri, snapshot.asset, snapshot.partition, name):
+        name = name_of(snapshot.asset, snapshot.partition)
+        with reading_file(snapshot.uri, snapshot.asset, snapshot.partition, name):
             return read_parquet(source, columns)
 
-    def history(self, asset: Sequence[str], partition: str | None) -> list[Snapshot]:
-        """Every version that was current, newest first, each with its last metadata.
+    def versions(self, asset: Sequence[str], partition: str | None) -> list[Snapshot]:
+        """Every stored version that ever was current, newest first, each with its last metadata.
 
-        The list ends where a retention rule removed the file.
+        Versions that were removed are left out; those before them are still there.
 
         Raises:
             StorageError: a file on the way is damaged.
         """
-        versions: list[Snapshot] = []
-        folder = _folder(asset, partition)
-        _, names = self._reaching(folder, lambda: self._files.entries(folder))
-        snapshot = self.current(asset, partition)
-        while snapshot is not None and f"{snapshot.version}{_SUFFIX}" in names:
-            versions.append(snapshot)
-            snapshot = self._before(folder, snapshot) if snapshot.previous else None
-        return versions
+        stored = self.stored_versions(asset, partition)
+        return [version.snapshot for version in stored if version.was_current]
 
-    def _before(self, folder: str, snapshot: Snapshot) -> Snapshot:
-        from mlops_assets.storage.frames import read_record
+    def stored_versions(self, asset: Sequence[str], partition: str | None) -> list[StoredVersion]:
+        """Every version file, newest first, whether or not it ever was current.
 
-        path = _path(snapshot)
-        source = self._reaching(path, lambda: self._files.open_parquet(path))
-        name = _name(snapshot.asset, snapshot.partition)
-        with _reading_file(snapshot.uri, snapshot.asset, snapshot.partition, name):
-            return self._snapshot(folder, read_record(source)["previous"])
+        Raises:
+            StorageError: one of them is damaged.
+        """
+        return self._timeline(asset, partition).all()
+
+    def find(
+        self, asset: Sequence[str], partition: str | None, content_hash: str
+    ) -> Snapshot | None:
+        """The newest stored version with this content; None if there is none.
+
+        A version that is not current has the metadata it was written with.
+
+        Args:
+            asset: the asset key.
+            partition: its partition key; None for an asset without partitions.
+            content_hash: all 32 digits.
+        """
+        return self._timeline(asset, partition).find(content_hash)
+
+    def remove(self, snapshot: Snapshot, *, reason: str = "") -> None:
+        """Remove a version that another one has replaced; what was known of it stays in a log.
+
+        The log is `removals` beside the asset. A removal that was killed half-way is finished by
+        removing again.
+
+        Args:
+            snapshot: which; one of `versions`.
+            reason: why, for the log.
+
+        Raises:
+            StorageError: it is the current version, or was never stored; nothing was removed.
+        """
+        asset, partition, version = snapshot.asset, snapshot.partition, snapshot.version
+        removal = self._timeline(asset, partition).removal(snapshot, reason)
+        try:
+            if removal is not None:
+                self._log_removal(removal)
+            self._files.unlink(path_of(asset, partition, version))
+        except OSError as error:
+            raise not_removed(asset, partition, version, error) from error
+
+    def _log_removal(self, removal: Removal) -> None:
+        log, partition = removal_log(removal.version.asset), removal.version.partition
+        # Another one may be removing the same version: one entry is enough.
+        with contextlib.suppress(FileExistsError):
+            self._create_entry(log, partition, removal.table(datetime.now(UTC)), removal.entry)
 
     # Logs
 
@@ -396,61 +486,97 @@ class SnapshotStore:
         Raises:
             StorageError: the name is taken, or the entry could not be stored.
         """
-        from mlops_assets.storage.frames import to_table, write_parquet
+        from mlops_assets.storage.frames import to_table
 
-        written = time.time_ns()
-        entry = f"{_stamp(datetime.now(UTC))}-{uuid.uuid4().hex[:12]}" if name is None else name
-        path = f"{_log_folder(asset, partition)}/{encode_key(entry)}{_SUFFIX}"
-        table = to_table(data, keep_index=False)
-        record = {"entry": entry, "written_ns": written}
+        entry = f"{stamp(datetime.now(UTC))}-{uuid.uuid4().hex[:12]}" if name is None else name
         try:
-            with _writing(asset, partition, kept=True):
-                self._files.create(path, lambda sink: write_parquet(table, sink, record))
+            with writing(asset, partition, kept=True):
+                self._create_entry(asset, partition, to_table(data, keep_index=False), entry)
         except FileExistsError as error:
             raise StorageError(
-                f"The log of {_name(asset, partition)} already has an entry {entry!r}; entries are "
-                "never replaced.",
+                f"The log of {name_of(asset, partition)} already has an entry {entry!r}; entries "
+                "are never replaced.",
                 way_out="Append under another name, or skip what is already there.",
                 culprits={"asset": tuple(asset), "partition": partition, "name": entry},
             ) from error
         return entry
 
-    def log_files(self, asset: Sequence[str], partition: str | None = None) -> list[LogFile]:
-        """The entries of an asset's log: of one partition, or (None) all, by partition and id."""
-        root = _log_folder(asset, None)
+    def _create_entry(
+        self, asset: Sequence[str], partition: str | None, table: pa.Table, entry: str
+    ) -> None:
+        from mlops_assets.storage.frames import write_parquet
+
+        record = {"entry": entry, "written_ns": time.time_ns()}
+        path = f"{log_folder_of(asset, partition)}/{encode_key(entry)}{SUFFIX}"
+        self._files.create(path, lambda sink: write_parquet(table, sink, record))
+
+    def log_files(
+        self,
+        asset: Sequence[str],
+        partition: str | None = None,
+        *,
+        as_of: datetime | None = None,
+    ) -> list[LogFile]:
+        """The entries of an asset's log, by partition and id.
+
+        Args:
+            asset: the asset key.
+            partition: which; None for all, and for entries of no partition.
+            as_of: only entries written up to this moment, which has a time zone.
+        """
+        root = log_folder_of(asset, None)
         keys: list[str | None] = [partition]
         if partition is None:
             keys += self._partitions(root)
-        return [entry for key in keys for entry in self._log_files(asset, key)]
+        entries = [entry for key in keys for entry in self._log_files(asset, key)]
+        if as_of is None:
+            return entries
+        last = _microseconds(as_of)
+        written = side_by_side(self._files, lambda entry: self._written(asset, entry), entries)
+        return [entry for entry, at in zip(entries, written, strict=True) if at <= last]
+
+    def _written(self, asset: Sequence[str], entry: LogFile) -> int:
+        """When an entry was written, in microseconds since 1970."""
+        from mlops_assets.storage.frames import read_record
+
+        path = _entry_path(asset, entry)
+        source = self._reaching(path, lambda: self._files.open_footer(path))
+        with reading_file(entry.uri, asset, entry.partition, _log_name(asset, entry)):
+            return int(read_record(source)["written_ns"]) // 1000
 
     def _log_files(self, asset: Sequence[str], partition: str | None) -> Iterator[LogFile]:
-        folder = _log_folder(asset, partition)
+        folder = log_folder_of(asset, partition)
         _, names = self._reaching(folder, lambda: self._files.entries(folder))
         for name in names:
-            if name.endswith(_SUFFIX):
-                entry = decode_key(name.removesuffix(_SUFFIX))
+            if name.endswith(SUFFIX):
+                entry = decode_key(name.removesuffix(SUFFIX))
                 yield LogFile(partition, entry, self._files.uri(f"{folder}/{name}"))
 
-    def read_log(self, asset: Sequence[str], partition: str | None = None) -> pd.DataFrame:
+    def read_log(
+        self,
+        asset: Sequence[str],
+        partition: str | None = None,
+        *,
+        as_of: datetime | None = None,
+    ) -> pd.DataFrame:
         """All rows of a log, oldest entry first.
 
         Args:
             asset: the asset key.
             partition: which; None for the entries of all partitions and of none.
+            as_of: only entries written up to this moment, which has a time zone.
 
         Returns:
             The rows of all entries under each other; a frame of 0 rows x 0 columns if none.
         """
         from mlops_assets.storage.frames import stack, to_frame
 
-        entries = {
-            f"{_log_folder(asset, e.partition)}/{encode_key(e.id)}{_SUFFIX}": e
-            for e in self.log_files(asset, partition)
-        }
+        listed = self.log_files(asset, partition, as_of=as_of)
+        entries = {_entry_path(asset, entry): entry for entry in listed}
         opened = self._files.open_many(entries)
         found: list[tuple[int, str, pa.Table]] = []
         while (
-            one := self._reaching(_log_folder(asset, None), lambda: next(opened, None))
+            one := self._reaching(log_folder_of(asset, None), lambda: next(opened, None))
         ) is not None:
             entry, stored = entries[one[0]], self._read_entry(asset, entries[one[0]], one[1])
             found.append((int(stored.record["written_ns"]), entry.id, stored.table))
@@ -460,8 +586,7 @@ class SnapshotStore:
     def _read_entry(self, asset: Sequence[str], entry: LogFile, source: Any) -> Stored:
         from mlops_assets.storage.frames import read_parquet
 
-        name = f"the log of {_name(asset, entry.partition)}"
-        with _reading_file(entry.uri, asset, entry.partition, name):
+        with reading_file(entry.uri, asset, entry.partition, _log_name(asset, entry)):
             return read_parquet(source)
 
     # Everything
@@ -483,41 +608,11 @@ class SnapshotStore:
         if LOG_FOLDER in folders and self.log_files(asset):
             return True
         partitions = (name for name in folders if name.startswith(PARTITION_PREFIX))
-        folder = _folder(asset, None)
+        folder = folder_of(asset, None)
         return any(POINTER in self._files.entries(f"{folder}/{name}")[1] for name in partitions)
 
     def _reaching(self, path: str, call: Callable[[], _Result]) -> _Result:
-        """Call the store; FileNotFoundError passes, other failures say what was being reached."""
-        try:
-            return call()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StorageError(
-                f"{self._files.uri(path)} cannot be read: {error}.",
-                stored="Nothing was read.",
-                way_out="Check that the storage is reachable and readable, then run again.",
-                culprits={"uri": self._files.uri(path)},
-            ) from error
-
-
-_RECORDED = (
-    "asset", "partition", "version", "content_hash", "created_at", "run_id", "rows",
-    "size_bytes", "previous", "metadata",
-)  # fmt: skip
-
-
-def _record(snapshot: Snapshot) -> dict[str, Any]:
-    record = {name: getattr(snapshot, name) for name in _RECORDED}
-    return record | {
-        "asset": list(snapshot.asset),
-        "created_at": snapshot.created_at.isoformat(),
-        "metadata": dict(snapshot.metadata),
-    }
-
-
-def _dumped(snapshot: Snapshot) -> bytes:
-    return json.dumps({"format": 1, **_record(snapshot)}, ensure_ascii=False).encode()
+        return reached(self._files, path, call)
 
 
 def _next(
@@ -532,15 +627,11 @@ def _next(
     created = datetime.now(UTC)
     if before is not None:  # a clock set back must not make the newer version sort first
         created = max(created, before.created_at + timedelta(microseconds=1))
-    version = f"{_stamp(created)}-{digest[:12]}"
+    version = f"{stamp(created)}-{digest[:12]}"
     previous = None if before is None else before.version
     return Snapshot(
         asset, partition, version, digest, created, run_id, rows, 0, "", previous, metadata
     )
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -554,18 +645,6 @@ def _as_json(metadata: Mapping[str, Any]) -> dict[str, Any]:
         ) from error
 
 
-def _folder(asset: Sequence[str], partition: str | None) -> str:
-    if isinstance(asset, str) or not asset:
-        raise StorageError(
-            f"{asset!r} is not an asset key; it is a sequence of one or more names.",
-            way_out="Give it as a tuple, such as ('power_price', 'features').",
-        )
-    parts = [encode_key(part) for part in asset]
-    if partition is not None:
-        parts.append(f"{PARTITION_PREFIX}{encode_key(partition)}")
-    return "/".join(parts)
-
-
 def _part(folder: str) -> str | None:
     """The asset key part a folder stands for; None for any other folder."""
     try:
@@ -574,86 +653,14 @@ def _part(folder: str) -> str | None:
         return None
 
 
-def _log_folder(asset: Sequence[str], partition: str | None) -> str:
-    root = f"{_folder(asset, None)}/{LOG_FOLDER}"
-    return root if partition is None else f"{root}/{PARTITION_PREFIX}{encode_key(partition)}"
+def _entry_path(asset: Sequence[str], entry: LogFile) -> str:
+    return f"{log_folder_of(asset, entry.partition)}/{encode_key(entry.id)}{SUFFIX}"
 
 
-def _path(snapshot: Snapshot) -> str:
-    return f"{_folder(snapshot.asset, snapshot.partition)}/{snapshot.version}{_SUFFIX}"
+def _log_name(asset: Sequence[str], entry: LogFile) -> str:
+    return f"the log of {name_of(asset, entry.partition)}"
 
 
-def _name(asset: Sequence[str], partition: str | None) -> str:
-    name = "/".join(asset)
-    return name if partition is None else f"{name} of partition {partition!r}"
-
-
-@contextlib.contextmanager
-def _writing(asset: Sequence[str], partition: str | None, *, kept: bool) -> Iterator[None]:
-    """Say what a failed write leaves behind; a taken name is the caller's to explain."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"{_name(asset, partition)} could not be written: {error}.",
-            stored="What was stored before is unchanged and whole."
-            if kept
-            else "Nothing was written.",
-            way_out="Make room or repair the storage, then materialize it again.",
-            culprits={"asset": tuple(asset), "partition": partition},
-        ) from error
-
-
-@contextlib.contextmanager
-def _reading_file(
-    uri: str, asset: Sequence[str], partition: str | None, name: str
-) -> Iterator[None]:
-    import pyarrow as pa
-
-    try:
-        yield
-    except StorageError as error:
-        raise StorageError(
-            f"{name} ({uri}): {error.problem}",
-            stored=error.stored,
-            way_out=error.way_out,
-            culprits={**error.culprits, "asset": tuple(asset), "partition": partition, "uri": uri},
-        ) from error
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(uri, asset, partition, error) from error
-
-
-def _damaged(
-    uri: str, asset: Sequence[str], partition: str | None, error: Exception
-) -> StorageError:
-    return StorageError(
-        f"{uri} of {_name(asset, partition)} is damaged: {str(error)[:200]}.",
-        stored="Nothing was read or changed.",
-        way_out="Restore the file from a backup, or move it away and materialize "
-        f"{_name(asset, partition)} again; `history` lists the earlier versions.",
-        culprits={"asset": tuple(asset), "partition": partition, "uri": uri},
-    )
-
-
-def _missing(asset: Sequence[str], partition: str | None, version: str | None) -> StorageError:
-    which = "no snapshot" if version is None else f"no version {version!r}"
-    return StorageError(
-        f"There is {which} of {_name(asset, partition)}.",
-        stored="Nothing was read.",
-        way_out=f"Materialize {_name(asset, partition)} first."
-        if version is None
-        else "`history` lists the versions there are.",
-        culprits={"asset": tuple(asset), "partition": partition, "version": version},
-    )
-
-
-def _missing_file(snapshot: Snapshot) -> StorageError:
-    name = _name(snapshot.asset, snapshot.partition)
-    return StorageError(
-        f"{snapshot.uri}, the current version of {name}, is gone.",
-        stored="Nothing was read or changed.",
-        way_out=f"Restore the file from a backup, or materialize {name} again.",
-        culprits={"asset": snapshot.asset, "partition": snapshot.partition, "uri": snapshot.uri},
-    )
+def _microseconds(moment: datetime) -> int:
+    """Since 1970, without the rounding of a float."""
+    return (moment_in_utc(moment) - datetime.fromtimestamp(0, UTC)) // timedelta(microseconds=1)

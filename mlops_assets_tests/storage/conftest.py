@@ -58,3 +58,9 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def s3_store(bucket: str) -> SnapshotStore:
     return SnapshotStore(f"{bucket}/snapshots", storage_options=ACCESS)
+
+
+@pytest.fixture(params=["folder", "object store"])
+def any_store(request: pytest.FixtureRequest) -> SnapshotStore:
+    """The same test on a local folder and on an object store."""
+    return request.getfixturevalue("store" if request.param == "folder" else "s3_store")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
@@ -118,7 +120,7 @@ def test_one_damaged_file_fails_only_its_own_view(store: SnapshotStore) -> None:
     with connect(store) as connection:
         assert len(connection.execute("select * from power_price.raw").fetchall()) == 3
     with pytest.raises(StorageError, match=f"cannot be queried.*{bad.version}"):
-        run_sql(store, "select count(error) from power_price.features")
+        run_sql(store, "select count(*) from power_price.features")
 
 
 def test_an_asset_of_only_empty_frames_is_an_empty_view(store: SnapshotStore) -> None:
@@ -176,3 +178,68 @@ def test_a_catalog_that_cannot_be_written_is_a_storage_error(
 ) -> None:
     with pytest.raises(StorageError, match="could not be written"):
         write_catalog(filled, str(tmp_path / "none" / "catalog.duckdb"))
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_as_of_a_moment_views_show_what_was_current_and_logs_end_there(
+    any_store: SnapshotStore,
+) -> None:
+    counts = "select (select count(*) from power_price.features), "
+    counts += "(select count(*) from power_price.decisions)"
+    moments = []
+    for rows in (1, 2, 3):
+        any_store.write(ASSET, "DEU", prices(rows))
+        any_store.write(ASSET, None, prices(10 * rows))
+        any_store.append(("power_price", "decisions"), "DEU", prices(100), name=f"no {rows}")
+        moments.append(_now())
+    any_store.write(ASSET, "FRA", prices(50))
+    for rows, moment in zip((1, 2, 3), moments, strict=True):
+        assert run_sql(any_store, counts, moment).iloc[0].tolist() == [11 * rows, 100 * rows]
+        with connect(any_store, moment) as connection:
+            assert connection.execute(counts).fetchone() == (11 * rows, 100 * rows)
+    assert run_sql(any_store, counts).iloc[0].tolist() == [83, 300]
+
+
+def test_what_was_not_there_yet_has_no_view(store: SnapshotStore) -> None:
+    start = _now()
+    store.write(ASSET, "A", prices())
+    between = _now()
+    store.write(("power_price", "raw"), "A", prices())
+    store.append(ASSET, "A", prices())
+    query = "select * from power_price.raw"
+    with pytest.raises(StorageError, match=f"not there at {re.escape(str(between))}") as caught:
+        run_sql(store, query, between)
+    assert caught.value.culprits["tables"] == ['"power_price"."features"']
+    assert len(run_sql(store, "show all tables", between)) == 1
+    with pytest.raises(StorageError, match="none yet"):
+        run_sql(store, query, start)
+    assert len(run_sql(store, "show all tables", _now())) == 3
+
+
+def test_a_removed_version_fails_only_the_view_that_needs_it_and_says_when(
+    store: SnapshotStore,
+) -> None:
+    old = store.write(ASSET, "A", prices()).snapshot
+    store.write(("power_price", "raw"), "A", prices(2))
+    moment = _now()
+    store.write(ASSET, "A", prices(9))
+    store.remove(old, reason="too old")
+    told = rf'"features".*{old.version}, was removed on .*\(too old\).* stored is'
+    for columns in ("count(*)", "price", "*"):
+        with pytest.raises(StorageError, match=told):
+            run_sql(store, f"select {columns} from power_price.features", moment)
+    with connect(store, moment) as connection, pytest.raises(duckdb.Error, match=told):
+        connection.execute("select count(*) from power_price.features")
+    assert len(run_sql(store, "select * from power_price.raw", moment)) == 2
+    removals = run_sql(store, "select version, reason from power_price.removals")
+    assert removals.to_dict("records") == [{"version": old.version, "reason": "too old"}]
+
+
+def test_a_moment_without_a_time_zone_is_refused(filled: SnapshotStore) -> None:
+    moment = datetime(2025, 1, 31)
+    for call in (lambda: connect(filled, moment), lambda: run_sql(filled, "select 1", moment)):
+        with pytest.raises(StorageError, match="has no time zone"):
+            call()

@@ -123,4 +123,4 @@ def test_a_log_and_snapshots_of_one_asset_do_not_meet(store: SnapshotStore) -> N
     assert store.current_all(LOG) == {}
     store.write(LOG, "DEU", prices(3))
     assert len(store.read_log(LOG)) == 2
-    assert len(store.history(LOG, "DEU")) == 1
+    assert len(store.versions(LOG, "DEU")) == 1

@@ -41,7 +41,7 @@ def test_unchanged_content_history_and_repair_work_like_in_a_folder(
     first = s3_store.write(ASSET, "DEU", prices()).snapshot
     assert not s3_store.write(ASSET, "DEU", prices(), metadata={"a": 1}).changed
     second = s3_store.write(ASSET, "DEU", prices(4)).snapshot
-    history = s3_store.history(ASSET, "DEU")
+    history = s3_store.versions(ASSET, "DEU")
     assert [snapshot.version for snapshot in history] == [second.version, first.version]
     assert history[1].metadata == {"a": 1}
     s3_store.filesystem.pipe_file(second.uri, b"damaged")

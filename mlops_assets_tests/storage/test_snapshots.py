@@ -89,7 +89,7 @@ def test_metadata_that_is_not_json_is_refused(store: SnapshotStore) -> None:
     assert store.current(ASSET, "DEU") is None
 
 
-def test_history_lists_every_current_version_newest_first_with_its_last_metadata(
+def test_versions_are_listed_newest_first_with_their_last_metadata(
     store: SnapshotStore,
 ) -> None:
     written = []
@@ -99,7 +99,7 @@ def test_history_lists_every_current_version_newest_first_with_its_last_metadata
             store.write(ASSET, "DEU", prices(offset=number), metadata={"take": 2}).snapshot
         )
     back_again = store.write(ASSET, "DEU", prices(offset=0)).snapshot
-    history = store.history(ASSET, "DEU")
+    history = store.versions(ASSET, "DEU")
     assert history == [back_again, *reversed(written)]
     assert [s.version for s in history] == sorted((s.version for s in history), reverse=True)
     for number, snapshot in enumerate(written):
@@ -107,9 +107,9 @@ def test_history_lists_every_current_version_newest_first_with_its_last_metadata
         assert_frame_equal(frame, prices(offset=number))
 
 
-def test_a_partition_never_written_has_neither_current_nor_history(store: SnapshotStore) -> None:
+def test_a_partition_never_written_has_no_version(store: SnapshotStore) -> None:
     assert store.current(ASSET, "DEU") is None
-    assert store.history(ASSET, "DEU") == []
+    assert store.versions(ASSET, "DEU") == []
     assert store.current_all(ASSET) == {}
     assert store.read_all(ASSET) == {}
     assert store.assets() == []
@@ -215,17 +215,17 @@ def test_a_damaged_pointer_is_named(store: SnapshotStore, root: Path, content: b
         store.current(ASSET, "DEU")
 
 
-def test_history_ends_where_retention_removed_a_file(store: SnapshotStore) -> None:
+def test_versions_end_where_a_file_was_removed_without_a_note(store: SnapshotStore) -> None:
     versions = [store.write(ASSET, "DEU", prices(offset=n)).snapshot for n in range(3)]
     os.unlink(versions[0].uri)
-    assert store.history(ASSET, "DEU") == [versions[2], versions[1]]
+    assert store.versions(ASSET, "DEU") == [versions[2], versions[1]]
 
 
-def test_a_damaged_version_in_the_history_is_named(store: SnapshotStore) -> None:
+def test_a_damaged_version_among_many_is_named(store: SnapshotStore) -> None:
     versions = [store.write(ASSET, "DEU", prices(offset=n)).snapshot for n in range(3)]
     Path(versions[1].uri).write_bytes(b"PAR1")
     with pytest.raises(StorageError, match=f"{versions[1].version}.*damaged"):
-        store.history(ASSET, "DEU")
+        store.versions(ASSET, "DEU")
 
 
 def test_keys_that_only_differ_in_case_are_not_mixed_up_where_files_ignore_case(

@@ -83,7 +83,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_version_whole(
 
 
 def _check_all_history(store: SnapshotStore, root: Path, rows: int) -> None:
-    history = store.history(ASSET, "P0")
+    history = store.versions(ASSET, "P0")
     marks = [
         _mark_of_whole(store.read(ASSET, "P0", version=snapshot.version), rows)
         for snapshot in history
@@ -121,7 +121,7 @@ def test_eight_writers_of_200_partitions_lose_nothing_and_no_reader_sees_a_torn_
     total = sum(int(frame["partition"].sum()) for frame in frames.values())
     assert total == 500 * sum(range(PARTITIONS))
     for number in range(0, PARTITIONS, 20):
-        assert len(store.history(ASSET, f"P{number}")) == ROUNDS
+        assert len(store.versions(ASSET, f"P{number}")) == ROUNDS
     assert _temporary_files(root) == []
 
 
@@ -140,7 +140,7 @@ def test_eight_writers_of_the_same_partitions_leave_one_whole_version_each(
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     for partition in range(4):
         assert _mark_of_whole(store.read(ASSET, f"P{partition}"), 500) % 100 == 4
-        for snapshot in store.history(ASSET, f"P{partition}"):
+        for snapshot in store.versions(ASSET, f"P{partition}"):
             _mark_of_whole(store.read(ASSET, f"P{partition}", version=snapshot.version), 500)
     assert len(list(root.rglob("*.parquet"))) == WRITERS * 5 * 4
 
@@ -223,7 +223,7 @@ def test_a_full_object_store_keeps_the_old_version(
     with pytest.raises(StorageError, match="unchanged and whole"):
         store.write(ASSET, "DEU", prices(5))
     assert_frame_equal(store.read(ASSET, "DEU"), prices())
-    assert len(store.history(ASSET, "DEU")) == 1
+    assert len(store.versions(ASSET, "DEU")) == 1
 
 
 def test_leftovers_of_a_killed_writer_are_no_ones_data(store: SnapshotStore, root: Path) -> None:
@@ -237,7 +237,7 @@ def test_leftovers_of_a_killed_writer_are_no_ones_data(store: SnapshotStore, roo
     (root / "power_price/other/country=DEU").mkdir(parents=True)
     (root / "power_price/other/country=DEU/.tmp-0123").write_bytes(b"half")
     assert store.current(ASSET, "DEU") == snapshot
-    assert store.history(ASSET, "DEU") == [snapshot]
+    assert store.versions(ASSET, "DEU") == [snapshot]
     assert store.assets() == [ASSET]
     assert len(store.read_log(ASSET)) == 3
     assert store.current_all(("power_price", "other")) == {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -14,7 +16,7 @@ import pandas as pd
 # Imported here so that the fork server has them and a writer starts in milliseconds.
 import mlops_assets.storage.frames
 import mlops_assets.storage.hashing  # noqa: F401
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage import Snapshot, SnapshotStore
 
 ASSET = ("power_price", "features")
 
@@ -54,3 +56,25 @@ def rewrite_for_ever(root: str, first_mark: int, rows: int, ready: Connection) -
     while True:
         store.write(ASSET, "P0", marked(0, mark, rows), metadata={"mark": mark})
         mark += 1
+
+
+def die_at(call: str, ending: str) -> None:
+    """From now on, this process is killed when it calls `os.<call>` for a path that ends so."""
+    really = getattr(os, call)
+
+    def deadly(*paths: str) -> None:
+        if paths[-1].endswith(ending):
+            os.kill(os.getpid(), signal.SIGKILL)
+        really(*paths)
+
+    setattr(os, call, deadly)
+
+
+def write_and_die_before_the_pointer(root: str, partition: str, mark: int) -> None:
+    die_at("replace", "_current.json")
+    SnapshotStore(root).write(ASSET, partition, marked(0, mark))
+
+
+def remove_and_die_before_the_file_goes(root: str, snapshot: Snapshot) -> None:
+    die_at("unlink", f"{snapshot.version}.parquet")
+    SnapshotStore(root).remove(snapshot, reason="too old")
