@@ -73,7 +73,8 @@ def parse_moment(text: str) -> dt.datetime:
 
 def _apart(settings: Settings, moment: dt.datetime) -> Settings:
     """A home of its own for what is made as of a moment: nothing in use is touched."""
-    home = settings.home / "as_of" / moment.strftime("%Y%m%dT%H%M%SZ")
+    fraction = "%f" if moment.microsecond else ""
+    home = settings.home / "as_of" / moment.strftime(f"%Y%m%dT%H%M%S{fraction}Z")
     return replace(
         settings,
         home=home,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -159,12 +160,23 @@ def rebuilt(platform: Platform) -> Platform:
     return _platform(load_product(platform.product.folder), platform.home, platform.instance)
 
 
-def _platform(product: Product, home: Path, instance: dg.DagsterInstance) -> Platform:
+def as_of(platform: Platform, moment: dt.datetime, mlflow_template: Path) -> Platform:
+    """A platform of its own that makes everything from what the other one knew at a moment."""
+    home = platform.home / "as_of" / moment.strftime("%Y%m%dT%H%M%S%f")
+    database = home / "mlflow" / "mlflow.db"
+    if not database.exists():
+        database.parent.mkdir(parents=True)
+        shutil.copyfile(mlflow_template, database)
+    then = {"as_of": moment.isoformat(), "origin_uri": platform.store.uri}
+    return _platform(platform.product, home, dg.DagsterInstance.ephemeral(), **then)
+
+
+def _platform(product: Product, home: Path, instance: dg.DagsterInstance, **then: str) -> Platform:
     uri = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
     artifacts = (home / "mlflow" / "artifacts").as_uri()
     resources = {
         "io_manager": SnapshotIOManager(uri=str(home / "store")),
-        "storage": Storage(uri=str(home / "store"), landing_uri=str(home / "landing")),
+        "storage": Storage(uri=str(home / "store"), landing_uri=str(home / "landing"), **then),
         "mlflow": MlflowRegistry(
             tracking_uri=uri, artifact_root=artifacts, ui_url="http://127.0.0.1:5000"
         ),

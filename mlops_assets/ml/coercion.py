@@ -51,7 +51,8 @@ def typed(published: pd.Series, kind: Kind, *, nullable: bool) -> Typed:
         return Typed(_filled(values, kind), nowhere, nowhere)
     wrong = missing & published.notna().to_numpy(bool)
     if kind == "integer" and nullable:
-        return Typed(values.astype("Int64"), wrong, nowhere)
+        whole = pd.arrays.IntegerArray(values.fillna(0).to_numpy("int64"), missing)
+        return Typed(pd.Series(whole, index=values.index), wrong, nowhere)
     unfilled = missing if kind in ("integer", "boolean") else nowhere
     return Typed(_filled(values, kind), wrong, unfilled)
 
@@ -164,7 +165,9 @@ def _parsed_times(values: pd.Series) -> pd.Series:
     """Objects as times in UTC, missing where they are none."""
     if pd.api.types.infer_dtype(values, skipna=True) == "string":
         values = values.map(str.strip, na_action="ignore")
-    elif not set(map(type, values)) <= {dt.date, type(None)}:
+    elif set(map(type, values.to_numpy())) <= {dt.date, type(None)}:
+        return pd.to_datetime(values, errors="coerce", utc=True)
+    else:
         values = values.map(_time_or_nothing, na_action="ignore")
     return pd.to_datetime(values, errors="coerce", utc=True, format="ISO8601")
 

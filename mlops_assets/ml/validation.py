@@ -15,6 +15,7 @@ import pandera.pandas as pa
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.coercion import Kind, as_text, typed
+from mlops_assets.ml.features import known_records
 from mlops_assets.spec import SourceSpec
 
 DELIVERED = "_delivered"
@@ -151,6 +152,37 @@ def validate(
     )
 
 
+def known_rows(
+    raw: pd.DataFrame,
+    schema: type[pa.DataFrameModel],
+    source: SourceSpec,
+    aliases: Mapping[str, str],
+    moment: pd.Timestamp,
+) -> np.ndarray:
+    """Which delivered records were there at a moment, before the newest of each key is chosen.
+
+    A record whose event time cannot be told counts as there: it will be rejected for that.
+
+    Args:
+        raw: as of `validate`.
+        schema: as of `validate`.
+        source: names event time and arrival time.
+        aliases: as of `validate`.
+        moment: naive, UTC.
+
+    Returns:
+        Truth values, shape (rows,).
+    """
+    contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
+    published = _published(raw.reset_index(drop=True), source, aliases)
+    needed = [n for n in source.columns if contract.columns[n].required]
+    if not set(needed) <= set(published):
+        return np.ones(len(raw), bool)  # nothing of it will be accepted
+    records, _ = _apply(published, contract)
+    known = known_records(records, source, moment) | records[source.event_time].isna()
+    return known.to_numpy(bool)
+
+
 def describe(schema: type[pa.DataFrameModel]) -> list[ColumnDoc]:
     """Name, type, sentence and constraints of every column of a contract."""
     return [
@@ -227,7 +259,7 @@ def _apply(
         rules[f"type:{name}"] = found.wrong
         rules[f"{name}: not_nullable"] = found.unfilled & ~found.wrong
         untyped[str(name)] = found.wrong | found.unfilled
-    frame = pd.DataFrame(columns, index=published.index, copy=False)  # the contract copies it
+    frame = pd.DataFrame(columns, index=published.index)
     checked, broken = _check(frame, contract, untyped)
     return checked, {r: m for r, m in {**rules, **broken}.items() if m.any()}
 
@@ -287,14 +319,24 @@ def _newest(
 ) -> tuple[pd.DataFrame, int, int]:
     """The newest good record per key in a stable order, and how many were dropped and differed."""
     places = np.flatnonzero(good)
-    again = typed[source.key].iloc[places].duplicated(keep=False).to_numpy()
+    by = list(dict.fromkeys([source.event_time, *source.key]))
+    varying = [name for name in by if _varies(typed[name].iloc[places])]
+    key = [name for name in source.key if name in varying] or source.key
+    again = typed[key].iloc[places].duplicated(keep=False).to_numpy()
     ordered = _oldest_first(typed.iloc[places[again]], raw)
     older = ordered.duplicated(source.key, keep="last")
     conflicts = _conflicts(ordered, older, source.key) if older.any() else 0
     good = good.copy()
     good[ordered.index[older]] = False
-    by = list(dict.fromkeys([source.event_time, *source.key]))
-    return _sorted(typed, np.flatnonzero(good), by), int(older.sum()), conflicts
+    return _sorted(typed, np.flatnonzero(good), varying), int(older.sum()), conflicts
+
+
+def _varies(values: pd.Series) -> bool:
+    """Whether a column tells records apart; that of the country usually does not."""
+    if values.empty:
+        return False
+    same = values == values.iloc[0]
+    return not same.fillna(False).astype(bool).all()
 
 
 def _oldest_first(records: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
@@ -305,19 +347,12 @@ def _oldest_first(records: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sorted(typed: pd.DataFrame, places: np.ndarray, by: list[str]) -> pd.DataFrame:
-    """The records at some places, sorted; a column that is the same in all sorts nothing."""
-    keys = {name: typed[name].iloc[places] for name in by if len(places)}
-    varying = {name: key for name, key in keys.items() if not (key == key.iloc[0]).all()}
-    if all(isinstance(k.dtype, np.dtype) and k.dtype.kind in "biufM" for k in varying.values()):
-        columns = [key.to_numpy() for key in reversed(varying.values())]
-        order = np.lexsort(columns) if columns else np.arange(len(places))
+    keys = typed[by].iloc[places].reset_index(drop=True)
+    if all(isinstance(kind, np.dtype) and kind.kind in "biufM" for kind in keys.dtypes):
+        columns = [keys[name].to_numpy() for name in reversed(by)]
+        order = np.lexsort(columns) if by else np.arange(len(places))
     else:
-        order = (
-            pd.DataFrame(varying)
-            .reset_index(drop=True)
-            .sort_values([*varying], kind="stable")
-            .index
-        )
+        order = keys.sort_values(by, kind="stable").index
     kept = typed.iloc[places[order]]
     kept.index = pd.RangeIndex(len(kept))
     return kept

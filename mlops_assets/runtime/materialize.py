@@ -110,10 +110,14 @@ class Materializer:
             self.outcome.warnings["all countries"] = result.warnings
         there = self._having("raw")
         missing = [country for country in countries if country not in there]
-        broken = tuple(each for each in result.problems if NEVER_DELIVERED not in each)
+        only_missing = f"{self.product.name}: no row of "
+        broken = tuple(each for each in result.problems if not each.startswith(only_missing))
+        unheard = not broken or any(NEVER_DELIVERED in each for each in broken)
         for country in missing:
-            self.outcome.failures[country] = broken or (_nothing_of(country),)
-        if broken and not missing:
+            refused = any(f" {country}: " in each for each in broken)
+            nothing = unheard and not refused
+            self.outcome.failures[country] = (_nothing_of(country),) if nothing else broken
+        if broken and (unheard or not missing):
             self.outcome.failures["ingestion"] = broken
         return [country for country in countries if country in there]
 

@@ -210,6 +210,7 @@ def _connect() -> duckdb.DuckDBPyConnection:
             },
         )
         con.execute("SET TimeZone = 'UTC'")
+        con.execute("SET enable_progress_bar = false")  # a log is no place for it
     except duckdb.Error as error:
         raise SourceError(
             f"DuckDB could not be started ({error}).",

@@ -8,6 +8,7 @@ is published again and again with a few more lines costs just these lines.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,13 +78,21 @@ def append_rows(held: pa.Table | None, new: pa.Table, at: dt.datetime) -> pa.Tab
     return pa.concat_tables(_alike(held, _stamped(new, at)))
 
 
-def move_rows(held: pa.Table, name: str, new_name: str) -> pa.Table:
-    """The standing rows of a file under the name its content was moved to."""
-    mask = pa.array(_stands(held, name))
+def move_rows(held: pa.Table, moves: Mapping[str, str]) -> pa.Table:
+    """The rows with those that stand under the names their contents were moved to.
+
+    Args:
+        held: every row so far.
+        moves: name of a file: the one its content has now; all at once, so that two files may
+            have changed places.
+    """
     place = held.schema.get_field_index(_FILE)
     kind = held.schema.field(place).type
-    names = pc.if_else(mask, pa.scalar(new_name, pa.string()), held[_FILE].cast(pa.string()))
-    return held.set_column(place, held.schema.field(place), names.cast(kind))
+    old = held[_FILE].cast(pa.string())
+    moved = pc.index_in(old, value_set=pa.array(list(moves), pa.string()))
+    new = pc.take(pa.array(list(moves.values()), pa.string()), moved)
+    mask = pc.and_(pa.array(_stands(held, None)), pc.is_valid(moved))
+    return held.set_column(place, held.schema.field(place), pc.if_else(mask, new, old).cast(kind))
 
 
 def rows_as_of(held: pa.Table, moment: dt.datetime, first: dt.datetime) -> pa.Table:
@@ -156,9 +165,15 @@ def _matched(old: pa.Table, new: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     with duckdb.connect() as connection:
         for name, rows in (("a", old), ("b", new)):
             places = pa.array(np.arange(len(rows)))
-            connection.register(name, rows.rename_columns(columns).append_column("i", places))
+            values = pa.table(list(map(_comparable, rows.columns)), columns)
+            connection.register(name, values.append_column("i", places))
         found = connection.sql(
             f"with x as ({counted} a), y as ({counted} b) "
             f"select x.i as old, y.i as new from x join y on x.n = y.n and {equal}"
         ).to_arrow_table()
     return np.sort(found["old"].to_numpy()), np.sort(found["new"].to_numpy())
+
+
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """DuckDB takes two durations for equal that are so to the microsecond, and not long ones."""
+    return column.cast(pa.int64()) if pa.types.is_duration(column.type) else column

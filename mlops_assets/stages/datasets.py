@@ -4,6 +4,7 @@
 is a gate and isolates a country in a run of its own.
 """
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +13,9 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from mlops_assets.ml.features import known_records
-from mlops_assets.ml.validation import Validation, describe, validate
+from mlops_assets.ml.validation import Validation, describe, known_rows, validate
 from mlops_assets.product import Product
-from mlops_assets.spec import ContractSpec, SourceSpec
+from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.base import (
     Storage,
     about,
@@ -122,7 +122,8 @@ class _Step:
         made: the validated rows so far.
         tags: of the run.
         run_id: of the run.
-        not_known: accepted records left out because they were not known at the moment of the run.
+        moment: whose knowledge the country is made from; None: now.
+        not_known: rows that stand and were not known at that moment.
     """
 
     product: Product
@@ -133,6 +134,7 @@ class _Step:
     made: Snapshot | None
     tags: Mapping[str, str]
     run_id: str
+    moment: dt.datetime | None
     not_known: int = 0
 
     @property
@@ -179,8 +181,7 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         ],
     )
     def raw(context: dg.AssetExecutionContext, config: Taking, storage: Storage) -> StepEvents:
-        landing = storage.landing(product)
-        taken = _taken(product, context, storage, landing)
+        taken = _taken(product, context, storage)
         yield _files_readable(key, taken)
         yield _unlisted(key, taken)
         yield check_raw_ledger(key, taken)
@@ -194,20 +195,18 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         # In a run over many countries one output would mark every one of them as made.
         for country in taken.with_news if config.only_with_news else taken.deliveries:
             context.log_event(_materialization(product, country, taken.deliveries[country]))
-        if problem := _not_taken(product, taken, landing, told_missing=not config.only_with_news):
+        if problem := _not_taken(product, taken, storage, told_missing=not config.only_with_news):
             raise problem
 
     return raw
 
 
-def _taken(
-    product: Product, context: dg.AssetExecutionContext, storage: Storage, landing: str
-) -> Ingestion:
+def _taken(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> Ingestion:
     countries, run_id = context.partition_keys, context.run.run_id
     store, moment = storage.store(), storage.moment
     if moment is not None:
         return ingest_as_of(product, countries, store, storage.origin(), moment, run_id=run_id)
-    return ingest(product, countries, store, landing, run_id=run_id)
+    return ingest(product, countries, store, storage.landing(product), run_id=run_id)
 
 
 def _validated(product: Product) -> dg.AssetsDefinition:
@@ -241,7 +240,7 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         ],
     )
     def validated(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
-        step = _step(product, context, storage.store())
+        step = _step(product, context, storage)
         rejects = step.store.current(path(product, "quarantine"), step.country)
         if step.made and rejects and step.lineage.already_made(step.made):
             yield from _nothing_new(context, step, step.made, rejects)
@@ -250,17 +249,18 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         source = named_input(product, step.country, step.store, step.lineage, "raw")
         raw = step.store.read(source.asset, step.country, version=source.version)
         live = live_rows(raw)
+        replaced = len(raw) - len(live)
+        if step.moment is not None:
+            step, live = _as_of(step, live)
         since = first_new(live, step.seen)
         result = validate(live, schema, spec.source, spec.aliases, new_since=since)
-        if storage.moment is not None:
-            step, result = _as_of(step, result, spec.source, naive(storage.moment))
-        yield from _apply_contract(step, result, live, replaced=len(raw) - len(live))
+        yield from _apply_contract(step, result, live, replaced)
 
     return validated
 
 
-def _step(product: Product, context: dg.AssetExecutionContext, store: SnapshotStore) -> _Step:
-    country = context.partition_key
+def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> _Step:
+    country, store = context.partition_key, storage.store()
     deliveries = deliveries_of(store, store.current(path(product, "raw"), country))
     return _Step(
         product=product,
@@ -271,16 +271,16 @@ def _step(product: Product, context: dg.AssetExecutionContext, store: SnapshotSt
         made=store.current(path(product, "validated"), country),
         tags=context.run.tags,
         run_id=context.run.run_id,
+        moment=storage.moment,
     )
 
 
-def _as_of(
-    step: _Step, result: Validation, source: SourceSpec, moment: pd.Timestamp
-) -> tuple[_Step, Validation]:
-    """The accepted records that were known at a moment; the ledger counts the others as such."""
-    known = known_records(result.accepted, source, moment)
-    accepted = result.accepted[known].reset_index(drop=True)
-    return replace(step, not_known=int((~known).sum())), replace(result, accepted=accepted)
+def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
+    """The rows that were known at the moment of the run; the ledger counts the others as such."""
+    assert step.moment is not None
+    spec, schema = step.product.resolved(step.country), step.product.contract()
+    known = known_rows(live, schema, spec.source, spec.aliases, naive(step.moment))
+    return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
 
 
 def _apply_contract(
@@ -290,6 +290,8 @@ def _apply_contract(
     limits = step.product.resolved(step.country).contract
     numbers = _numbers(result, limits)
     reason = _refusal(result, limits)
+    if reason and step.not_known:
+        reason += f" {step.not_known:,} rows were not known at the moment of this run."
     if reason is None:
         _release(step, result, live)
     rejects = {**preview(result.quarantine), **step.lineage.metadata()}
@@ -310,7 +312,9 @@ def _apply_contract(
     yield dg.Output(result.accepted, "validated", metadata=accepted)
     yield _contract_kept(step, result, numbers, limits.max_rejected_share)
     yield _ledger(step, result, replaced, refused=False)
-    yield from check_limits(step.product, step.country, result.accepted, step.deliveries)
+    yield from check_limits(
+        step.product, step.country, result.accepted, step.deliveries, step.moment
+    )
     rules_changed = step.made is not None and not same_rules(step.made, step.lineage)
     if restated is not None and not rules_changed:
         record_restatement(step.product, step.country, step.store, restated, step.run_id)
@@ -484,14 +488,17 @@ def _no_answer(product: Product, taken: Ingestion) -> dg.Failure:
 
 
 def _not_taken(
-    product: Product, taken: Ingestion, landing: str, *, told_missing: bool
+    product: Product, taken: Ingestion, storage: Storage, *, told_missing: bool
 ) -> dg.Failure | None:
     """What could not be taken, as the end of the run; None when everything was."""
     said = [f"{country}: {why}" for country, why in taken.refused.items()]
     if taken.missing and told_missing:
+        where = f"under {storage.landing(product)}. Drop a file that has them"
+        if storage.moment is not None:
+            where = f"to {storage.origin().uri}. Take a file that has them first, without --as-of"
         said.append(
-            f"no row of {', '.join(taken.missing)} {NEVER_DELIVERED} under {landing}. Drop a file "
-            "that has them, or remove them from `countries`."
+            f"no row of {', '.join(taken.missing)} {NEVER_DELIVERED} {where}, or remove them from "
+            "`countries`."
         )
     if not said:
         return None

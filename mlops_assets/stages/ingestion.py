@@ -16,7 +16,13 @@ from mlops_assets.ml.validation import DELIVERED
 from mlops_assets.product import Product
 from mlops_assets.sources.files import read_by_country
 from mlops_assets.sources.union import INGESTED, REPLACED
-from mlops_assets.sources.versions import append_rows, merge_version, move_rows, rows_as_of
+from mlops_assets.sources.versions import (
+    Merged,
+    append_rows,
+    merge_version,
+    move_rows,
+    rows_as_of,
+)
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
 from mlops_assets.stages.inventory import Inventory, take_inventory
@@ -34,7 +40,7 @@ class Delivered:
     Attributes:
         name: of the file, below the landing folder.
         content_hash: of its content.
-        rows: of the country in it.
+        rows: of the country that stand for it; 0 of a file that repeats another one.
         appended: those of them that were new or other than before.
         replaced: rows of its earlier version that are not in it.
         at: time of ingestion, UTC, ISO 8601.
@@ -124,7 +130,7 @@ class _Version:
     Attributes:
         name: of the file.
         content_hash: of its content.
-        rows: of the country, as the survey counted them.
+        rows: of the country, as the survey counted them; 0 if another file stands for them.
         replaces: whether an earlier version of it, or in full deliveries any file, was taken.
         moved_from: as of `Delivered`.
     """
@@ -134,6 +140,11 @@ class _Version:
     rows: int
     replaces: bool
     moved_from: str = ""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it brings rows of its own."""
+        return bool(self.rows) and not self.moved_from
 
 
 def ingest(
@@ -210,14 +221,16 @@ def ingest_as_of(
     are copied, and `validated` goes by the time of their events.
     """
     held = origin.current_all(path(product, "raw"), countries)
-    made = {
-        country: _copy_as_of(product, country, store, origin, raw, moment, run_id)
-        for country, raw in held.items()
-    }
+    made, refused = {}, {}
+    for country, raw in held.items():
+        try:
+            made[country] = _copy_as_of(product, country, store, origin, raw, moment, run_id)
+        except MlopsAssetsError as error:
+            refused[country] = str(error)
     return Ingestion(
         deliveries=made,
-        missing=tuple(country for country in countries if country not in made),
-        refused={},
+        missing=tuple(country for country in countries if country not in held),
+        refused=refused,
         unlisted={},
         problems={},
         waiting=(),
@@ -237,7 +250,8 @@ def _copy_as_of(
 ) -> Delivery:
     every = deliveries_of(origin, raw)
     first = dt.datetime.fromisoformat(min(each.at for each in every))
-    table = rows_as_of(origin.read_table(raw.asset, country), moment, first)
+    whole = origin.read_table(raw.asset, country, version=raw.version)
+    table = rows_as_of(whole, moment, first)
     until = max(first, moment)
     taken = tuple(each for each in every if dt.datetime.fromisoformat(each.at) <= until)
     recorded = {DELIVERIES: [asdict(each) for each in taken]}
@@ -301,9 +315,13 @@ def _told_by_rows(store: SnapshotStore, raw: Snapshot) -> tuple[Delivered, ...]:
     rows = store.read(raw.asset, raw.partition, columns=columns)
     groups = rows.groupby(["_source_file", "_source_hash"], sort=False)["_ingested_at"]
     counted = groups.agg(["min", "size"]).reset_index()
+    # Every version of a file still stands, and so all of them do for the newest.
+    stand = counted.groupby("_source_file")["size"].cumsum()
     return tuple(
-        Delivered(str(name), str(digest), int(size), int(size), 0, at.isoformat())
-        for name, digest, at, size in counted.itertuples(index=False)
+        Delivered(str(name), str(digest), int(standing), int(size), 0, at.isoformat())
+        for (name, digest, at, size), standing in zip(
+            counted.itertuples(index=False), stand, strict=True
+        )
     )
 
 
@@ -315,26 +333,65 @@ def _due(
     *,
     full: bool,
 ) -> list[_Version]:
-    """New files with rows of the country, and new versions of what it has rows of, by name.
+    """New files with rows of the country, and new versions of what it has taken, by name.
 
-    A content that was taken under another name is not taken again. When that name gets another
-    content, as where files are moved away to make room, its rows go to the name they moved to.
+    A content stands once, under one name. When that name gets another content, as where files are
+    moved away to make room, its rows go to the name they moved to; they are not taken again.
     """
-    newest = {each.name: each.content_hash for each in taken}
-    holder = {digest: name for name, digest in newest.items()}
+    if full:
+        return _due_in_full(country, inventory, country_of, taken)
+    newest = _newest(taken)
+    stands = {each.content_hash: name for name, each in newest.items() if each.rows}
     found: list[_Version] = []
-    for digest, file in sorted(inventory.files.items(), key=lambda item: item[1].name):
-        rows = _rows_of(country, inventory.rows[digest], country_of)
-        before = newest.get(file.name)
-        replaces = before is not None or (full and bool(taken or found))
-        if before == digest or digest in holder or not (rows or replaces):
+    for name, digest in sorted(inventory.names.items()):
+        before, home = newest.get(name), stands.get(digest)
+        if home is None or inventory.names.get(home, digest) != digest:
+            holder = inventory.files[digest].name
+        else:
+            holder = home
+        surveyed = _rows_of(country, inventory.rows[digest], country_of)
+        rows = surveyed if name == holder else 0
+        as_it_was = before is not None and (before.content_hash, before.rows) == (digest, rows)
+        if as_it_was or not (rows or before):
             continue
-        kept = inventory.files.get(before) if before else None
-        if before and kept:
-            moved = _rows_of(country, inventory.rows[before], country_of)
-            found.append(_Version(kept.name, before, moved, False, moved_from=file.name))
-        found.append(_Version(file.name, digest, rows, replaces))
+        moved = rows and home not in (None, name) and newest[str(home)].rows == rows
+        moved_from = str(home) if moved else ""
+        found.append(_Version(name, digest, rows, before is not None, moved_from))
     return found
+
+
+def _due_in_full(
+    country: str,
+    inventory: Inventory,
+    country_of: Mapping[str, str],
+    taken: Sequence[Delivered],
+) -> list[_Version]:
+    """New files and new versions by name, of which each replaces all that was there before it.
+
+    A content that was taken before is no newer one because it lies under another name now. A file
+    without a row of the country may be older than what it has, and then says nothing about it.
+    """
+    newest, known = _newest(taken), {each.content_hash for each in taken}
+    last = max((dt.datetime.fromisoformat(each.at) for each in taken), default=None)
+    found: list[_Version] = []
+    for name, digest in sorted(inventory.names.items()):
+        rows = _rows_of(country, inventory.rows[digest], country_of)
+        modified = inventory.files[digest].modified
+        newer = last is not None and modified is not None and modified > last
+        changed = name in newest and newest[name].content_hash != digest
+        if changed or (name not in newest and digest not in known and (rows or newer)):
+            found.append(_Version(name, digest, rows, replaces=True))
+            known.add(digest)
+    return found
+
+
+def _newest(taken: Sequence[Delivered]) -> dict[str, Delivered]:
+    """What a country took last of each name, in the order of taking."""
+    newest: dict[str, Delivered] = {}
+    for each in taken:
+        newest.pop(each.name, None)
+        newest[each.name] = each
+    return newest
 
 
 def _rows_of(country: str, counts: Mapping[str, int], country_of: Mapping[str, str]) -> int:
@@ -362,7 +419,7 @@ def _read(
 
 
 def _to_read(versions: Sequence[_Version]) -> list[str]:
-    return [each.content_hash for each in versions if each.rows and not each.moved_from]
+    return [each.content_hash for each in versions if each.is_read]
 
 
 def _only(rows: pa.Table, due: Sequence[str], scanned: Sequence[str]) -> pa.Table:
@@ -406,32 +463,35 @@ def _merged(
     full: bool,
 ) -> tuple[pa.Table, tuple[Delivered, ...]]:
     """All rows after the versions were taken, and what each of them changed."""
-    whole, taken = held, {}
-    for each in due:
-        if each.moved_from and whole is not None:
-            whole = move_rows(whole, each.moved_from, each.name)
-        elif each.replaces:
-            replaced = None if full else each.name
-            merged = merge_version(whole, _of(rows, [each], held), replaced, now)
-            whole = merged.table
-            taken[each.name] = _delivered(each, now, merged.appended, merged.replaced)
-    plain = [each for each in due if not each.replaces and not each.moved_from]
+    whole, taken = held, {each.name: _delivered(each, now) for each in due}
+    moves = {each.moved_from: each.name for each in due if each.moved_from}
+    replacing = [each for each in due if each.replaces]
+    emptied = [each for each in replacing if not each.is_read and each.name not in moves]
+    merging = [each for each in replacing if each.is_read]
+    for each in due if full else emptied:  # before anything moves to their names
+        merged = merge_version(whole, _of(rows, [each], held), None if full else each.name, now)
+        whole, taken[each.name] = merged.table, _delivered(each, now, merged)
+    if moves and whole is not None:
+        whole = move_rows(whole, moves)
+    for each in [] if full else merging:
+        merged = merge_version(whole, _of(rows, [each], held), each.name, now)
+        whole, taken[each.name] = merged.table, _delivered(each, now, merged)
+    plain = [each for each in due if each.is_read and not each.replaces]
     if plain:  # nothing stands that they could replace: one append for all of them
         new = rows if len(plain) == len(due) and rows is not None else _of(rows, plain, held)
         whole = append_rows(whole, new, now)
-    taken |= {each.name: _delivered(each, now, each.rows, 0) for each in plain}
     assert whole is not None
-    moved = {each.name: _delivered(each, now, 0, 0) for each in due if each.moved_from}
-    return whole, tuple({**taken, **moved}[each.name] for each in due)
+    return whole, tuple(taken.values())
 
 
-def _delivered(version: _Version, now: dt.datetime, appended: int, replaced: int) -> Delivered:
+def _delivered(version: _Version, now: dt.datetime, merged: Merged | None = None) -> Delivered:
+    plain = version.rows if version.is_read else 0
     return Delivered(
         version.name,
         version.content_hash,
         version.rows,
-        appended,
-        replaced,
+        merged.appended if merged else plain,
+        merged.replaced if merged else 0,
         now.isoformat(),
         version.moved_from,
     )
@@ -442,7 +502,7 @@ def _of(rows: pa.Table | None, versions: Sequence[_Version], held: pa.Table | No
     import pyarrow.compute as pc
 
     if rows is not None:
-        hashes = [each.content_hash for each in versions]
+        hashes = pa.array(_to_read(versions), pa.string())
         return rows.filter(pc.field("_source_hash").isin(hashes))
     assert held is not None
     later = [name for name in (INGESTED, REPLACED) if name in held.column_names]
@@ -451,7 +511,7 @@ def _of(rows: pa.Table | None, versions: Sequence[_Version], held: pa.Table | No
 
 def _require_all_rows(country: str, due: Sequence[_Version], rows: pa.Table | None) -> None:
     """What was read is what the survey counted, file by file; else nothing of it is taken."""
-    versions = [each for each in due if each.rows and not each.moved_from]
+    versions = [each for each in due if each.is_read]
     expected = {each.content_hash: each.rows for each in versions}
     found = {} if rows is None else _rows_by_file(rows)
     if found == expected:

@@ -16,10 +16,11 @@ from mlops_assets.product import Product
 from mlops_assets.sources.files import SourceFile, Survey, survey
 from mlops_assets.sources.landing import Listed, hashed, scan
 from mlops_assets.stages.base import path
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage import Snapshot, SnapshotStore
 
 _STAMPS = "mlops_assets/stamps"
 _PROBLEMS = "mlops_assets/problems"
+_COLUMN = "mlops_assets/country_column"
 _PATIENCE_SECONDS = 5.0
 """Longest wait for a file that was just dropped; one with a longer quiet time is taken later."""
 
@@ -30,12 +31,14 @@ class Inventory:
 
     Attributes:
         files: content hash: the file that holds it, for readable files that lie there now.
+        names: of each of these files: its content hash.
         rows: content hash: published country value: rows; of every content ever surveyed.
         problems: name of a file that was set aside: why.
         waiting: names of files that may still be growing.
     """
 
     files: Mapping[str, SourceFile]
+    names: Mapping[str, str]
     rows: Mapping[str, Mapping[str, int]]
     problems: Mapping[str, str]
     waiting: tuple[str, ...]
@@ -75,6 +78,7 @@ def take_inventory(
     sound = sorted((f for f in files.values() if f.content_hash in rows), key=_name, reverse=True)
     return Inventory(
         files={file.content_hash: file for file in sound},
+        names={file.name: file.content_hash for file in sound},
         rows=rows,
         problems={
             f.name: problems[_identity(f)] for f in files.values() if _identity(f) in problems
@@ -89,11 +93,18 @@ def unknown_files(product: Product, store: SnapshotStore, landing: str) -> list[
     Lists the folder and reads no content, so that a sensor can ask often.
     """
     held = store.current(path(product, "inventory"), None)
-    known = {**held.metadata.get(_STAMPS, {}), **held.metadata.get(_PROBLEMS, {})} if held else {}
+    known = _known_stamps(held, _country_column(product)) if held else set()
     now, quiet = dt.datetime.now(dt.UTC), _quiet_seconds(product)
     return [
         each for each in scan(landing) if each.stamp not in known and each.is_settled(now, quiet)
     ]
+
+
+def _known_stamps(held: Snapshot, column: str) -> set[str]:
+    """Stamps of files that were looked at by their column of now; by another one none were."""
+    if held.metadata.get(_COLUMN, column) != column:
+        return set()
+    return {*held.metadata.get(_STAMPS, {}), *held.metadata.get(_PROBLEMS, {})}
 
 
 def _quiet_seconds(product: Product) -> float:
@@ -183,11 +194,12 @@ def _remember(
     aside = {s: problems[_identity(f)] for s, f in files.items() if _identity(f) in problems}
     if (stamps, aside, len(rows)) == (memory.stamps, memory.problems, len(memory.rows)):
         return
-    metadata: dict[str, Any] = {_STAMPS: stamps, _PROBLEMS: aside}
+    column = _country_column(product)
+    metadata: dict[str, Any] = {_STAMPS: stamps, _PROBLEMS: aside, _COLUMN: column}
     store.write(
         path(product, "inventory"),
         None,
-        _frame(rows, _country_column(product)),
+        _frame(rows, column),
         run_id=run_id,
         metadata=metadata,
     )

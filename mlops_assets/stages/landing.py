@@ -88,11 +88,11 @@ def landing_sensor(
         if last.going_on:
             return dg.SkipReason(f"run {last.run_id} takes files now; its countries come next")
         request, why = _ingestion(product, store, storage.landing(product), last)
-        asked = [request] if request else list(_countries(product, store))
+        # Both: where files keep coming, countries would wait for ever if they came second.
+        asked = [*([request] if request else []), *_countries(product, store)]
         asked, before = _not_asked_before(asked, context.instance)
         if not asked:
             return dg.SkipReason(f"{why}{before}")
-        context.log.info(_said(asked, why))
         return dg.SensorResult(run_requests=asked)
 
     return landing
@@ -132,7 +132,7 @@ def _ingestion(
     if unknown:
         stamps = "\n".join(sorted(each.stamp for each in unknown))
         digest = hashlib.sha256(stamps.encode()).hexdigest()[:16]
-        why = f"{len(unknown)} new files: {_some([each.name for each in unknown])}"
+        why = f"new files: {_some([each.name for each in unknown])}"
         return _request(product, f"{digest} after {last.run_id}", 1, why), why
     if last.failed:
         return None, (
@@ -200,13 +200,6 @@ def _is_of(made: Snapshot | None, raw: Snapshot) -> bool:
     """Whether a snapshot was made from exactly these raw rows, accepted or refused."""
     inputs = (made.metadata.get(INPUTS) or {}) if made else {}
     return inputs.get("raw") == raw.content_hash
-
-
-def _said(asked: Sequence[dg.RunRequest], why: str) -> str:
-    countries = [each.partition_key for each in asked if each.partition_key]
-    if not countries:
-        return why
-    return f"new rows in {len(countries)} countries: {_some(countries)}"
 
 
 def _some(names: Sequence[str]) -> str:

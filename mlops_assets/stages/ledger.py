@@ -128,8 +128,8 @@ def _balanced(deliveries: Mapping[str, Delivery]) -> str:
     if not files:
         return "no new files"
     return (
-        f"{read:,} rows read from {len(files):,} files = {new:,} new rows in raw + "
-        f"{read - new:,} that were there as they are"
+        f"{read:,} rows read = {new:,} new rows in raw + {read - new:,} that were there as they "
+        f"are; files: {len(files):,}"
     )
 
 

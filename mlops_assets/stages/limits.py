@@ -1,5 +1,6 @@
 """Checks of a delivery that warn and block nothing: empty values, volume, newest event."""
 
+import datetime as dt
 import statistics
 from collections.abc import Iterator, Sequence
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
-from mlops_assets.stages.base import asset_key, passed, warned
+from mlops_assets.stages.base import asset_key, naive, passed, warned
 from mlops_assets.stages.ingestion import Delivered
 from mlops_assets.stages.pages import rounded, table
 
@@ -22,7 +23,11 @@ _JUDGED_DELIVERIES = 5
 
 
 def check_limits(
-    product: Product, country: str, frame: pd.DataFrame, deliveries: Sequence[Delivered]
+    product: Product,
+    country: str,
+    frame: pd.DataFrame,
+    deliveries: Sequence[Delivered],
+    moment: dt.datetime | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """One result for each of `LIMITS`.
 
@@ -31,12 +36,14 @@ def check_limits(
         country: whose limits.
         frame: its validated rows.
         deliveries: every file version it took, oldest first.
+        moment: at which the rows are judged; None: now.
     """
     spec = product.resolved(country)
     key = asset_key(product, "validated")
     yield _null_shares(key, frame, spec.contract)
     yield _volume(key, deliveries, spec.contract)
-    yield _freshness(key, frame[spec.source.event_time], spec.contract)
+    now = naive(moment or dt.datetime.now(dt.UTC))
+    yield _freshness(key, frame[spec.source.event_time], spec.contract, now)
 
 
 def _null_shares(
@@ -70,7 +77,8 @@ def _volume(
 ) -> dg.AssetCheckResult:
     by_time: dict[str, int] = {}
     for each in deliveries:
-        by_time[each.at] = by_time.get(each.at, 0) + each.rows
+        if not each.moved_from:  # a file that was moved away delivers nothing
+            by_time[each.at] = by_time.get(each.at, 0) + each.rows
     *earlier, newest = by_time.values()
     if len(earlier) < _JUDGED_DELIVERIES:
         text = f"{newest:,} rows; not judged before {_JUDGED_DELIVERIES + 1} deliveries, "
@@ -86,9 +94,9 @@ def _volume(
 
 
 def _freshness(
-    key: dg.AssetKey, event_times: pd.Series, limits: ContractSpec
+    key: dg.AssetKey, event_times: pd.Series, limits: ContractSpec, now: pd.Timestamp
 ) -> dg.AssetCheckResult:
-    newest, now = event_times.max(), pd.Timestamp.now(tz="UTC").tz_localize(None)
+    newest = event_times.max()
     age = now - newest
     told = f"the newest event is of {newest}, {age.days:,} days ago"
     if limits.oldest is None:

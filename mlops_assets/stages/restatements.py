@@ -68,9 +68,11 @@ def check_restatement(
         "withdrawn": found.withdrawn,
         "by_period": table(found.by_period.tail(_SHOWN)),
     }
-    told = f"{found.changed:,} records have other values than before and {found.withdrawn:,} were "
     periods = found.by_period["period"]
-    told += f"withdrawn, of {periods.iloc[0]} to {periods.iloc[-1]}"
+    told = (
+        f"{found.changed:,} changed and {found.withdrawn:,} withdrawn records, of "
+        f"{periods.iloc[0]} to {periods.iloc[-1]}"
+    )
     if rules_changed:
         return passed(key, RESTATED, f"{told}, because the contract or its config changed", shown)
     return warned(key, RESTATED, f"{told}; both versions are kept, the newest is used", shown)

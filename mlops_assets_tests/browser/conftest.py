@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.settings import PROJECT_ROOT
@@ -24,6 +25,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+PATIENCE_MS = 30_000
+"""What a page may take to show something on a busy machine."""
 GOOD = ("AUT", "BEL", "BGR", "CHE")
 BROKEN = "FIN"
 
@@ -44,6 +47,7 @@ def browser() -> Iterator[Browser]:
     """
     if CHROMIUM is None and os.environ.get("CI") != "true":
         pytest.skip("no chromium on this machine; install it to run the browser tests")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield opened
@@ -63,10 +67,19 @@ def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def operator(browser: Browser, served: Up) -> Iterator[Operator]:
+    with new_page(browser) as page:
+        yield Operator(page, served.url)
+
+
+@contextmanager
+def new_page(browser: Browser) -> Iterator[Page]:
+    """As large as a screen, closed at the end of the block."""
     page = browser.new_page(viewport={"width": 1500, "height": 1200})
-    page.set_default_timeout(30_000)
-    yield Operator(page, served.url)
-    page.close()
+    page.set_default_timeout(PATIENCE_MS)
+    try:
+        yield page
+    finally:
+        page.close()
 
 
 def _delivery() -> pd.DataFrame:

@@ -32,9 +32,7 @@ class Operator:
 
     def launch(self, job: str, countries: Sequence[str]) -> None:
         """Materialize all assets of a job for some countries, from the job's page."""
-        self.open(f"/locations/mlops_assets/jobs/{job}")
-        self.page.get_by_role("button", name="Materialize all").click()
-        dialog = self.page.get_by_role("dialog")
+        dialog = self._launch_dialog(job)
         dialog.get_by_text("Select a partition").click()
         for country in countries:
             # Filtered, the list is short and covers nothing that is clicked next.
@@ -43,10 +41,22 @@ class Operator:
         dialog.get_by_text("Partition selection").click()
         dialog.get_by_role("button", name="Launch").click()
 
-    def follow(self, outcome: str) -> None:
+    def launch_all(self, job: str) -> None:
+        """The same for every country, with the dialog's own button."""
+        dialog = self._launch_dialog(job)
+        dialog.get_by_role("button", name="All", exact=True).click()
+        dialog.get_by_role("button", name="Launch backfill").click()
+
+    def follow(self, outcome: str, milliseconds: float = RUN_MS) -> None:
         """From the notice of a launch to its page, until it says how it ended."""
         self.page.get_by_role("link", name="View", exact=True).click()
-        expect(self.page.get_by_text(outcome, exact=True).first).to_be_visible(timeout=RUN_MS)
+        expect(self.page.get_by_text(outcome, exact=True).first).to_be_visible(timeout=milliseconds)
+
+    def backfill_counts(self) -> tuple[int, int, int]:
+        """Of the open backfill: countries targeted, succeeded and failed."""
+        row = self.page.get_by_role("row").filter(has_text="% completed")
+        _, targeted, _, succeeded, failed = row.get_by_role("cell").all_inner_texts()
+        return int(targeted), int(succeeded), int(failed)
 
     def partition(self, asset: str, country: str) -> Locator:
         """The page of one country of an asset."""
@@ -60,6 +70,42 @@ class Operator:
         expect(self.page.get_by_text("Latest execution")).to_be_visible()
         return self.page.locator("body")
 
+    def check_of(self, asset: str, name: str, country: str) -> Locator:
+        """The newest result of a check for one country, from the check's tab of partitions."""
+        page = self.check(asset, name)
+        page.get_by_role("tab", name="Partitions").last.click()
+        self.page.get_by_placeholder("Filter by partition").fill(country)
+        page.get_by_text(country, exact=True).first.click()
+        expect(page.get_by_text("View all historical executions")).to_be_visible()
+        return page
+
+    def colour_of(self, badge: str) -> str:
+        """Red or yellow (a warning): the fill of the last badge with a text on the open page."""
+        fill = self.page.get_by_text(badge, exact=True).last.locator("..").get_attribute("style")
+        found = re.search(r"--tag-fill-color: var\(--color-background-(\w+)\)", fill or "")
+        assert found, fill
+        return found[1]
+
+    def sensor(self, name: str) -> Locator:
+        """The page of a sensor."""
+        self.open(f"/locations/mlops_assets/sensors/{name}")
+        expect(self.page.get_by_text("Frequency", exact=True)).to_be_visible()
+        return self.page.locator("body")
+
+    def switch(self, sensor: str) -> None:
+        """Its switch, from off to on or back."""
+        row = self.sensor(sensor).get_by_role("row").filter(has_text="Running").last
+        was_on = row.get_by_role("checkbox").is_checked()
+        row.locator("label").click()  # the checkbox itself is drawn by the label
+        expect(row.get_by_role("checkbox")).to_be_checked(checked=not was_on)
+
+    def pointing_at_a_tick(self, sensor: str, said: str) -> Locator:
+        """The page of a sensor with the mouse on its newest tick that says so."""
+        page = self.sensor(sensor)
+        ticks = page.get_by_role("row").filter(has_text="View logs")
+        ticks.get_by_text(said, exact=True).first.hover(timeout=RUN_MS)
+        return page
+
     def plot(self, key: str) -> tuple[str, int]:
         """Type and width of the picture behind a metadata key of the open page."""
         row = self.page.get_by_role("row").filter(has_text=re.compile(rf"^{key}"))
@@ -70,6 +116,11 @@ class Operator:
         width = image.evaluate("image => image.decode().then(() => image.naturalWidth)")
         self.page.keyboard.press("Escape")
         return source.partition(";")[0], int(width)
+
+    def _launch_dialog(self, job: str) -> Locator:
+        self.open(f"/locations/mlops_assets/jobs/{job}")
+        self.page.get_by_role("button", name="Materialize all").click()
+        return self.page.get_by_role("dialog")
 
 
 def _left(node: Locator) -> float:

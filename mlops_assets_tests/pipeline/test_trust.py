@@ -87,7 +87,7 @@ def test_a_changed_file_is_a_new_version_of_its_rows(
     before = platform.frame("validated", COUNTRY)
     restated = sample.copy()
     mine = restated.index[restated["Country"] == COUNTRY]
-    restated.loc[mine[5], VALUE] += 100.0
+    restated[VALUE] += 100.0 * (restated.index == mine[5])
     restated = restated.drop(index=mine[-2:])
     platform.deliver(restated)
     result = platform.run(COUNTRY)
@@ -96,7 +96,7 @@ def test_a_changed_file_is_a_new_version_of_its_rows(
     assert len(raw) == len(mine) + 1, "both versions of the changed row are kept"
     assert raw["_replaced_at"].notna().sum() == 3
     assert len(now) == len(before) - 2, "withdrawn days are no longer used"
-    assert now.loc[5, "demand"] == before.loc[5, "demand"] + 100.0
+    assert now["demand"].iloc[5] == before["demand"].iloc[5] + 100.0
     found = checks(result)
     assert found["validated.ledger"].passed
     assert (
@@ -493,7 +493,8 @@ def _rows_of(file: Path) -> dict[str, int]:
         frame = pd.read_json(file, lines=True)
     else:
         frame = pd.read_parquet(file)
-    return {} if frame.empty else frame["Country"].value_counts().to_dict()
+    counts = {} if frame.empty else frame["Country"].value_counts().to_dict()
+    return {str(country): int(rows) for country, rows in counts.items()}
 
 
 def _require_validated_balance(product: Any, store: SnapshotStore, country: str) -> None:

@@ -1,0 +1,207 @@
+"""What a person sees of damaged, restated and newly landed data, with all 31 countries there."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, expect
+
+from mlops_assets_tests.browser.conftest import new_page
+from mlops_assets_tests.browser.operator import Operator
+from mlops_assets_tests.browser.site import (
+    COUNTRIES,
+    COUNTRY,
+    DATE,
+    PRICE,
+    SENSOR,
+    SensorRun,
+    Site,
+    Standing,
+    deliver,
+    materialize_all,
+    newest,
+    published,
+    serving,
+)
+from mlops_assets_tests.runtime.serving import Up, eventually
+
+DAMAGED = "FRA"
+GOOD = [country for country in COUNTRIES if country != DAMAGED]
+RESTATED = "DEU"
+LANDED = ("AUT", "BEL")
+NEW_DAYS = 30
+TEXT = "not published"
+BACKFILL_MS = 900_000
+"""31 runs take a minute; on a busy machine several."""
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """One backfill over every country, from before to after."""
+
+    before: Standing
+    after: Standing
+    targeted: int
+    succeeded: int
+    failed: int
+
+
+@pytest.fixture(scope="module")
+def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """All countries made once, from all but the newest days; one has a file of its own."""
+    home = tmp_path_factory.mktemp("home")
+    frame = published()
+    earlier = frame[~newest(frame, NEW_DAYS)]
+    own = earlier[COUNTRY] == RESTATED
+    deliver(home, earlier[~own], "history.parquet")
+    deliver(home, earlier[own], f"{RESTATED}.csv")
+    materialize_all(home)
+    with serving(home) as site:
+        yield site
+
+
+@pytest.fixture
+def served(site: Site) -> Up:
+    """What the operator of this file looks at."""
+    return site.up
+
+
+@pytest.fixture(scope="module")
+def backfill(browser: Browser, site: Site) -> Backfill:
+    """The newest days of every country, one of them damaged, in one backfill by clicking."""
+    before = site.standing()
+    frame = published()
+    news = frame[newest(frame, NEW_DAYS)].astype({PRICE: str})
+    news.loc[news[COUNTRY] == DAMAGED, PRICE] = TEXT
+    site.deliver(news, "news.csv")
+    with new_page(browser) as page:
+        operator = Operator(page, site.up.url)
+        operator.launch_all("power_price_predict")
+        operator.follow("100% completed", BACKFILL_MS)
+        counts = operator.backfill_counts()
+    return Backfill(before, site.standing(), *counts)
+
+
+def test_thirty_countries_finish_and_the_damaged_one_fails_in_one_backfill(
+    backfill: Backfill, site: Site, operator: Operator
+) -> None:
+    assert (backfill.targeted, backfill.succeeded, backfill.failed) == (31, 30, 1)
+    before, after = backfill.before.predictions, backfill.after.predictions
+    assert [country for country in COUNTRIES if before[country] != after[country]] == GOOD
+    last_days = published().groupby(COUNTRY)[DATE].max()
+    for country in GOOD:
+        newest_day = site.frame("predictions", country)["event_time"].max()
+        assert newest_day == pd.Timestamp(last_days[country]), country
+
+    page = operator.partition("power_price/predictions", GOOD[0])
+    expect(page.get_by_text("Materialized (30)", exact=True)).to_be_visible()
+    expect(page.get_by_text("Failed (1)", exact=True)).to_be_visible()
+    expect(page.get_by_text("did not materialize this asset")).not_to_be_visible()
+    expect(page.get_by_text(last_days[GOOD[0]], exact=True).first).to_be_visible()
+
+
+def test_the_damaged_country_keeps_its_last_good_data_and_champion(
+    backfill: Backfill, operator: Operator
+) -> None:
+    before, after = backfill.before, backfill.after
+    assert before.validated[DAMAGED] == after.validated[DAMAGED]
+    assert before.predictions[DAMAGED] == after.predictions[DAMAGED]
+    was, now = before.status[DAMAGED], after.status[DAMAGED]
+    assert (was["state"], now["state"]) == ("ok", "contract_broken")
+    kept = ("champion_version", "champion_kind", "prediction_rows", "predicted_at")
+    assert {name: now[name] for name in kept} == {name: was[name] for name in kept}
+    assert "contract_broken" not in {after.status[country]["state"] for country in GOOD}
+
+    for asset in ("validated", "features", "predictions"):
+        page = operator.partition(f"power_price/{asset}", DAMAGED)
+        expect(page.get_by_text("failed, and did not materialize this asset")).to_be_visible()
+        expect(page.get_by_text("Materialized", exact=True).first).to_be_visible()
+
+
+def test_the_refused_delivery_is_red_with_its_numbers_and_the_failing_records(
+    backfill: Backfill, site: Site, operator: Operator
+) -> None:
+    check = operator.check_of("power_price/validated", "contract", DAMAGED)
+    told = "30 of 30 rows delivered since the last good data (100.0%) break the contract"
+    expect(check.get_by_text(told)).to_be_visible()
+    assert operator.colour_of("Failed") == "red"
+    for cell in (r"^type:price$", rf"^{TEXT}$", r"^news\.csv, record \d+$"):
+        expect(check.get_by_role("cell").get_by_text(re.compile(cell)).first).to_be_visible()
+
+    rejected = site.frame("quarantine", DAMAGED)
+    assert rejected["price"].tolist() == [TEXT] * NEW_DAYS
+    page = operator.partition("power_price/quarantine", DAMAGED)
+    expect(page.get_by_text(TEXT, exact=True).first).to_be_visible()
+    expect(page.get_by_text("type:price", exact=True).first).to_be_visible()
+
+
+def test_restated_history_is_shown_by_month_with_the_number_of_records(
+    site: Site, operator: Operator
+) -> None:
+    frame = published()
+    own = frame[(frame[COUNTRY] == RESTATED) & ~newest(frame, NEW_DAYS)].reset_index(drop=True)
+    changed, withdrawn = own.index[[-1, -2, -40]], own.index[[-60, -61]]
+    own.loc[changed, PRICE] += 10.0
+    site.deliver(own.drop(withdrawn), f"{RESTATED}.csv")
+    operator.launch("power_price_predict", [RESTATED])
+    operator.follow("Success")
+
+    check = operator.check_of("power_price/validated", "restated_history", RESTATED)
+    months = own[DATE].str[:7]
+    span = f"{months[withdrawn].min()} to {months[changed].max()}"
+    told = f"3 changed and 2 withdrawn records, of {span}; both versions are kept"
+    expect(check.get_by_text(told)).to_be_visible()
+    assert operator.colour_of("Failed") == "yellow"
+    table = check.get_by_role("row")
+    for month, rows in Counter(months[changed]).items():
+        expect(table.filter(has_text=re.compile(rf"{month}\s*price\s*{rows}\s*10"))).to_be_visible()
+    for month, rows in Counter(months[withdrawn]).items():
+        expect(table.filter(has_text=re.compile(rf"{month}\s*0\s*{rows}$"))).to_be_visible()
+
+
+def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_restart(
+    site: Site, operator: Operator
+) -> None:
+    before = site.standing()
+    operator.switch(SENSOR)
+    eventually(lambda: [each.status for each in site.ticks()] == ["SKIPPED"], "a tick", 90, site.up)
+    page = operator.pointing_at_a_tick(SENSOR, "0 runs requested")
+    expect(page.get_by_text("no new file in").first).to_be_visible()
+
+    site.deliver(_next_days(5), "landed.csv")
+    eventually(lambda: len(site.sensor_runs()) > 0, "the ingestion", 120, site.up)
+    site.restart()
+    expected = [SensorRun("power_price_ingest", "", "SUCCESS")]
+    expected += [SensorRun("power_price_predict", country, "SUCCESS") for country in LANDED]
+    eventually(lambda: _in_order(site.sensor_runs()) == expected, "three good runs", 240, site.up)
+    asked = sum(tick.runs for tick in site.ticks())
+    eventually(lambda: site.ticks()[0].status == "SKIPPED", "a tick with nothing new", 90, site.up)
+
+    assert asked == len(expected)
+    assert _in_order(site.sensor_runs()) == expected
+    after = site.standing()
+    made = [c for c in COUNTRIES if before.predictions[c] != after.predictions[c]]
+    assert tuple(made) == LANDED
+    operator.url = site.up.url
+    page = operator.pointing_at_a_tick(SENSOR, "0 runs requested")
+    expect(page.get_by_text("no new file in").first).to_be_visible()
+    for asked_for in ("1 run requested", "2 runs requested"):
+        expect(page.get_by_text(asked_for, exact=True).first).to_be_visible()
+    operator.switch(SENSOR)
+
+
+def _next_days(days: int) -> pd.DataFrame:
+    """Prices of the days after the newest ones, of two countries."""
+    frame = published()
+    found = frame[frame[COUNTRY].isin(LANDED)].groupby(COUNTRY).tail(days)
+    later = pd.to_datetime(found[DATE]) + pd.Timedelta(days=days)
+    return found.assign(**{DATE: later.dt.strftime("%Y-%m-%d")})
+
+
+def _in_order(runs: list[SensorRun]) -> list[SensorRun]:
+    return sorted(runs, key=lambda run: (run.job, run.country))

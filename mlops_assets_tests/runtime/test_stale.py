@@ -1,0 +1,83 @@
+"""What the UI shows as out of date: Dagster's staleness by country, asked as the UI asks it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
+from mlops_assets_tests.platform import Platform, failures
+from mlops_assets_tests.runtime.serving import BIN, environment
+
+COUNTRIES = ["DEU", "FRA", "NOR"]
+STALE = """
+query ($keys: [AssetKeyInput!]!) {
+  assetNodes(assetKeys: $keys) { assetKey { path } staleStatusByPartition }
+}
+"""
+
+
+def test_a_rerun_over_unchanged_data_leaves_nothing_stale(
+    platform: Platform, sample: pd.DataFrame, tmp_path: Path
+) -> None:
+    platform.deliver(sample)
+    _make(platform, "all")
+    _make(platform, "all")
+    assert _stale(platform, tmp_path) == {}
+
+    platform.deliver(later(sample), "second.parquet")
+    _make(platform, "predict")
+    assert _stale(platform, tmp_path) == {"model": COUNTRIES, "champion": COUNTRIES}
+
+
+def _make(platform: Platform, job: str) -> None:
+    """As `materialize` does: files once for all countries, then a run of each."""
+    results = [platform.run_range(COUNTRIES[0], COUNTRIES[-1])]
+    after = [name for name in CHAIN if name != "raw"]
+    made = after if job == "all" else [n for n in after if n not in ("model", "champion")]
+    results += [platform.run(country, job, made) for country in COUNTRIES]
+    assert all(each.success for each in results), [failures(each) for each in results]
+
+
+def _stale(platform: Platform, folder: Path) -> dict[str, list[str]]:
+    """Asset: the countries in which it is not shown as fresh."""
+    nodes = _asked(platform, folder)["assetNodes"]
+    shown = {node["assetKey"]["path"][-1]: node["staleStatusByPartition"] for node in nodes}
+    assert set(shown) == set(CHAIN)
+    stale = {
+        name: [c for c, status in zip(COUNTRIES, statuses, strict=True) if status != "FRESH"]
+        for name, statuses in shown.items()
+    }
+    return {name: found for name, found in stale.items() if found}
+
+
+def _asked(platform: Platform, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    keys = [{"path": [platform.product.name, name]} for name in CHAIN]
+    answer = folder / "answer.json"
+    settings = {
+        "MLOPS_ASSETS_DEFS": str(platform.product.folder.parent),
+        "DAGSTER_HOME": platform.instance.root_directory,
+    }
+    subprocess.run(
+        [
+            BIN / "dagster-graphql",
+            "--workspace",
+            PROJECT_ROOT / "workspace.yaml",
+            "--text",
+            STALE,
+            "--variables",
+            json.dumps({"keys": keys}),
+            "--output",
+            answer,
+        ],
+        env=environment(platform.home, **settings),
+        cwd=folder,
+        check=True,
+        timeout=300,
+    )
+    return json.loads(answer.read_text())["data"]
