@@ -28,7 +28,8 @@ from mlops_assets.settings import load_settings
 from mlops_assets.storage import SnapshotStore
 
 COMMANDS = (
-    "up", "materialize", "demo", "status", "decisions", "sql", "new-product", "doctor",
+    "up", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
+    "reproduce", "new-product", "doctor",
 )  # fmt: skip
 DELIVERED = ("AUT", "FRA", "NOR")
 LISTED = 31

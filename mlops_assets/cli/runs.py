@@ -98,9 +98,10 @@ def materialize(
 
 def _tell_where(settings: Settings) -> None:
     if settings.as_of:
+        moment = settings.as_of.isoformat().replace("+00:00", "Z")
         say(
             f"Made as of {settings.as_of:%Y-%m-%d %H:%M} UTC in {settings.home}; nothing in use "
-            f"was touched. Look at it with MLOPS_ASSETS_HOME={settings.home} in front of a command."
+            f"was touched. Look at it with {AS_OF}={moment} in front of a command."
         )
 
 

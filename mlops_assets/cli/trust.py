@@ -115,6 +115,10 @@ def _release(product: Product, country: str, reason: str, by: str) -> None:
             "A release needs a reason.", way_out="Say why: --reason 'limit was in cents'"
         )
     state = _look(product, country, 0)
+    if not state.rows:
+        raise ConfigurationError(
+            f"{product.name} {country}: nothing is in quarantine.", stored="Nothing was run."
+        )
     if not state.releasable:
         raise ContractError(
             f"None of the {state.rows:,} rows of {product.name} {country} in quarantine keeps the "

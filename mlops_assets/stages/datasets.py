@@ -323,9 +323,10 @@ def _apply_contract(
 
 def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     """Record which rows leave quarantine, if that is because the contract is another one."""
-    if step.made is None or same_rules(step.made, step.lineage):
+    judged = step.store.current(path(step.product, "quarantine"), step.country)
+    if judged is None or same_rules(judged, step.lineage):
         return
-    rules = (str(step.made.metadata.get(CODE, "")), step.lineage.code)
+    rules = (str(judged.metadata.get(CODE, "")), step.lineage.code)
     record_release(
         step.product,
         step.country,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PREVIEW_ROWS = 5
 _WIDE_COLUMNS = 8
 _WIDE_PREVIEW = ("newest", "second newest", "third newest")
+_WIDE_TEXT = 25  # characters of a value in a wide preview: a time with its zone fits
 _SET_BY_IO_MANAGER = ("dagster/row_count", "dagster/partition_row_count", "dagster/uri")
 _TYPES = {"object": "string", "str": "string", "category": "string", "bool": "boolean"}
 
@@ -183,7 +184,8 @@ def _range(values: "pd.Series") -> str:
 
 def _text(value: object) -> str:
     cell = _cell(value)
-    return "" if cell is None else str(cell)
+    text = "" if cell is None else str(cell)
+    return text if len(text) <= _WIDE_TEXT else f"{text[: _WIDE_TEXT - 1]}…"
 
 
 def _cell(value: object) -> str | int | float | bool | None:

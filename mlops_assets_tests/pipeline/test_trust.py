@@ -362,6 +362,28 @@ def test_rows_leave_quarantine_when_the_contract_is_corrected_and_the_release_is
     assert check.passed, "the source restated nothing"
 
 
+def test_rows_released_from_a_delivery_that_was_refused_whole_are_recorded_too(
+    platform: Platform, sample: pd.DataFrame
+) -> None:
+    mine = sample.index[sample["Country"] == COUNTRY]
+    sample.loc[mine[:100], VALUE] = 0.0
+    contract = platform.product.folder / "contract.py"
+    strict = contract.read_text()
+    contract.write_text(strict.replace("ge=0", "gt=0"))
+    platform = rebuilt(platform)
+    platform.deliver(sample)
+    assert not platform.run(COUNTRY, assets=DATASETS).success
+    contract.write_text(strict)
+    platform = rebuilt(platform)
+    tags = {RELEASED_BY: "ada", RELEASE_REASON: "0 is a quiet day"}
+    result = platform.run(COUNTRY, assets=DATASETS, tags=tags)
+    assert result.success, failures(result)
+    (release,) = platform.store.read_log(("parcels", "releases"), COUNTRY).to_dict("records")
+    assert (release["rows"], release["released_by"]) == (100, "ada")
+    assert release["contract_before"] not in ("", release["contract_now"])
+    assert len(platform.frame("validated", COUNTRY)) == len(mine)
+
+
 def test_a_file_that_is_still_growing_waits_and_is_told(
     make_platform: Callable[..., Platform],
 ) -> None:

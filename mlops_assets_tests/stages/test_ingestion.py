@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,12 @@ from mlops_assets.stages.ingestion import (
     ingest,
     live_rows,
 )
+from mlops_assets.stages.limits import check_limits
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.platform import settle
 
 COUNTRIES = ("DEU", "FRA")
+START = dt.datetime(2026, 3, 6, 12, tzinfo=dt.UTC)
 RAW = ("parcels", "raw")
 VALUE = "Demand (parcels)"
 NAMES = ("a.csv", "b.csv", "c.csv", "d.csv")
@@ -351,6 +355,23 @@ def test_a_country_name_added_to_the_yaml_brings_rows_of_files_that_were_taken(
 def _with_alias(product: Product, name: str, country: str) -> Product:
     spec = product.spec.model_copy(update={"aliases": {**product.spec.aliases, name: country}})
     return Product(product.name, product.folder, spec)
+
+
+def test_files_that_are_moved_are_no_small_or_large_delivery(folder: Folder) -> None:
+    day = [
+        Delivered("log.csv", f"{n}", 10, 10, 0, f"2026-03-0{n}T00:00:00+00:00") for n in range(1, 7)
+    ]
+    moved = [replace(each, name=f"{each.name}.1", appended=0, moved_from="log.csv", at=next_.at)
+             for each, next_ in pairwise(day)]  # fmt: skip
+    frame = pd.DataFrame({"country": ["DEU"], "date": [pd.Timestamp("2026-03-06")], "demand": 1.0})
+    found = {
+        each.check_name: each
+        for each in check_limits(folder.product, "DEU", frame, [*day, *moved], START)
+    }
+    assert found["volume"].passed
+    assert found["volume"].metadata["rows"].value == 10
+    assert found["volume"].metadata["median_before"].value == 10.0
+    assert "0 days ago" in str(found["freshness"].description), "as of the moment, not of today"
 
 
 def test_one_country_whose_rows_are_not_those_that_were_counted_is_refused_alone(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -11,6 +13,7 @@ from pandas.testing import assert_frame_equal
 
 from mlops_assets.errors import StorageError
 from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage.frames import read_parquet, write_parquet
 from mlops_assets_tests.storage.frames import FRAMES, prices
 
 ASSET = ("power_price", "features")
@@ -134,3 +137,24 @@ def test_a_slice_is_stored_as_if_it_had_always_been_alone(store: SnapshotStore) 
     alone = prices(10).iloc[4:7].reset_index(drop=True)
     assert not store.write(ASSET, "DEU", alone).changed
     assert_frame_equal(store.read(ASSET, "DEU"), alone)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from([pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint32(), pa.uint64()]),
+    seed=st.integers(0, 9),
+    hole=st.sampled_from([0, 2, 7]),
+)
+def test_many_rows_of_whole_numbers_come_back_as_they_were(
+    kind: pa.DataType, seed: int, hole: int
+) -> None:
+    """From 10,000 rows on, numbers that hardly repeat are stored as differences."""
+    bounds = np.iinfo(kind.to_pandas_dtype())
+    numbers = np.random.default_rng(seed).integers(
+        bounds.min, bounds.max, 12_000, bounds.dtype, endpoint=True
+    )
+    missing = np.arange(len(numbers)) % hole == 0 if hole else None
+    table = pa.table({"with.dot": pa.array(numbers, kind, mask=missing), "t": ["x"] * len(numbers)})
+    sink = io.BytesIO()
+    write_parquet(table, sink, {})
+    assert read_parquet(pa.py_buffer(sink.getvalue())).table.equals(table)
