@@ -185,9 +185,7 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _files_readable(key, taken)
         yield _unlisted(key, taken)
         yield check_raw_ledger(key, taken)
-        if taken.unanswered:
-            raise _no_answer(product, taken)
-        if len(context.partition_keys) == 1 and taken.deliveries:
+        if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
             (delivery,) = taken.deliveries.values()
             stored = WriteResult(delivery.snapshot, changed=delivery.changed)
             yield dg.Output(stored, "raw", metadata=_delivery_metadata(delivery))
@@ -195,6 +193,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         # In a run over many countries one output would mark every one of them as made.
         for country in taken.with_news if config.only_with_news else taken.deliveries:
             context.log_event(_materialization(product, country, taken.deliveries[country]))
+        if taken.unanswered:
+            raise _no_answer(product, taken)
         if problem := _not_taken(product, taken, storage, told_missing=not config.only_with_news):
             raise problem
 

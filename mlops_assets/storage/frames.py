@@ -243,8 +243,7 @@ def read_frame(source: Any, columns: Sequence[str] | None = None) -> pd.DataFram
     frame = to_frame(_restored(table, found.notes))
     for place, name in enumerate(map(str, frame.columns)):
         if name in found.coded:
-            words = pd.Series(_words(found.table[name]), index=frame.index, dtype=object)
-            frame.isetitem(place, words)
+            frame.isetitem(place, _words(found.table[name]))
     return frame
 
 
@@ -268,11 +267,12 @@ def _read(source: Any, columns: Sequence[str] | None) -> _Read:
         names = _wanted(file.schema_arrow, columns)
         coded = _repeating(file)
         threads = facts.num_rows * facts.num_columns > _CELLS_WORTH_THREADS
-        if not coded:
-            table = file.read(columns=names, use_threads=threads)
-    if coded:
+        plain = None if coded else file.read(columns=names, use_threads=threads)
+    if plain is None:
         with _opened(source, metadata=facts, read_dictionary=coded) as file:
             table = file.read(columns=names, use_threads=threads)
+    else:
+        table = plain
     if names is not None:
         table = table.select(names)
     return _Read(table, notes, frozenset(coded).intersection(table.column_names))
@@ -289,7 +289,13 @@ def _repeating(file: pq.ParquetFile) -> list[str]:
         chunk = facts.row_group(group).column(place)
         name = chunk.path_in_schema
         sizes[name] = sizes.get(name, 0) + chunk.total_uncompressed_size
-    kept = {*(schema.pandas_metadata or {}).get("index_columns", []), *_noted_texts(notes)}
+    made_of = schema.pandas_metadata or {}
+    typed = [
+        column["field_name"]
+        for column in made_of.get("columns", [])
+        if column["numpy_type"] != "object"
+    ]
+    kept = [*typed, *made_of.get("index_columns", []), *_noted_texts(notes)]
     return [
         field.name
         for field in schema

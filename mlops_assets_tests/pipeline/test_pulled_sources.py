@@ -82,3 +82,4 @@ def test_a_database_that_does_not_answer_keeps_no_landed_rows_from_being_taken(
     platform.deliver(frame(100.0))
     assert not take(platform), "the run fails with the cause"
     assert len(rows(platform, "raw")) == 30
+    assert platform.materialized("raw") == {"DEU"}, "and says what it took"

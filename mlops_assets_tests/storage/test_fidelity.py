@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,13 @@ from pandas.testing import assert_frame_equal
 
 from mlops_assets.errors import StorageError
 from mlops_assets.storage import SnapshotStore
-from mlops_assets.storage.frames import read_parquet, write_parquet
+from mlops_assets.storage.frames import (
+    read_frame,
+    read_parquet,
+    to_frame,
+    to_table,
+    write_parquet,
+)
 from mlops_assets_tests.storage.frames import FRAMES, prices
 
 ASSET = ("power_price", "features")
@@ -158,3 +165,43 @@ def test_many_rows_of_whole_numbers_come_back_as_they_were(
     sink = io.BytesIO()
     write_parquet(table, sink, {})
     assert read_parquet(pa.py_buffer(sink.getvalue())).table.equals(table)
+
+
+def text_frame(rows: int) -> pd.DataFrame:
+    """Text of every kind, of few words and of many."""
+    place = np.arange(rows)
+    few = np.array(["a", "bb", "", "é", None], dtype=object)[place % 5]
+    return pd.DataFrame(
+        {
+            "few": few,
+            "many": [f"word {i}" for i in place],
+            "none": np.full(rows, None),
+            "7": few,
+            "back": few[::-1],
+            "string": pd.array(few, dtype="string"),
+            "arrow": pd.array(few, dtype="string[pyarrow]"),
+            "category": pd.Categorical(few),
+            "number": place * 0.5,
+            "day": np.array([pd.Timestamp("2024-01-01").date(), None], dtype=object)[place % 2],
+        },
+        index=pd.Index([f"key {i % 9}" for i in place], name="text"),
+    )
+
+
+@pytest.mark.parametrize("columns", [None, ["few", "7"], ["number"]])
+@pytest.mark.parametrize("rows_of_a_group", [60_000, 7_000])
+def test_much_text_that_repeats_is_read_as_it_was_written(
+    columns: list[str] | None, rows_of_a_group: int
+) -> None:
+    """From 50,000 rows on, words that repeat are made once."""
+    table = to_table(text_frame(60_000))
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=rows_of_a_group)
+    stored = pa.py_buffer(sink.getvalue())
+    found = read_frame(stored, columns)
+    assert_frame_equal(found, to_frame(read_parquet(stored, columns).table))
+    if columns is None:
+        assert_frame_equal(
+            found.drop(columns="category"), text_frame(60_000).drop(columns="category")
+        )
+        assert read_parquet(stored).table.drop(["category"]).equals(table.drop(["category"]))
