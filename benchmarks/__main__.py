@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import ingestion, storage
+from benchmarks import ingestion, storage, tuning
 
 _LOADING = """
 import time
@@ -41,6 +41,7 @@ MEASUREMENTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "loading": loading,
     "storage": storage.main,
     "ingestion": ingestion.main,
+    "tuning": tuning.main,
 }
 
 

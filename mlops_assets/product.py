@@ -9,8 +9,9 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -23,8 +24,9 @@ from mlops_assets.spec import ProductSpec
 if TYPE_CHECKING:
     from pandera.pandas import DataFrameModel
 
-Part = Literal["contract", "features", "sample"]
+Part = Literal["contract", "features", "shared_features", "sample"]
 
+_ALL_PARTS: tuple[Part, ...] = ("contract", "features", "shared_features")
 _DEFS = Path(__file__).parent / "defs"
 
 
@@ -76,10 +78,26 @@ class Product:
     def feature_function(self) -> Callable[..., Any]:
         """The pure function from one country's validated frame to its features frame.
 
+        With `shared_features` it takes their frame as a second argument.
+
         Raises:
-            ConfigurationError: the module fails to import, or the name is not callable.
+            ConfigurationError: the module fails to import, or the name is not a function of that
+                many arguments.
         """
-        return self._function("features", self.spec.features)
+        arguments = ["validated", *(["shared"] if self.spec.shared_features else [])]
+        return self._function("features", self.spec.features, arguments)
+
+    def shared_function(self) -> Callable[..., Any] | None:
+        """The pure function from the validated frames of all countries to shared features.
+
+        It takes a mapping from country to frame; None when the product has no such function.
+
+        Raises:
+            ConfigurationError: the module fails to import, or the name is not a function of one
+                argument.
+        """
+        reference = self.spec.shared_features
+        return self._function("shared_features", reference, ["validated"]) if reference else None
 
     def sample_function(self) -> Callable[..., Any] | None:
         """The seeded generator of demonstration data, or None when the product has none.
@@ -90,12 +108,12 @@ class Product:
         return self._function("sample", self.spec.sample) if self.spec.sample else None
 
     def code_version(self, *parts: Part) -> str:
-        """12 hex digits over the code of `parts` (default: contract and features).
+        """12 hex digits over the code of `parts` (default: contract and both feature functions).
 
         Modules of the folder that these import count as well. Comments, blank lines and layout do
         not: the hash is over the parsed code.
         """
-        return code_hash(self._modules(*(parts or ("contract", "features"))), self.folder)
+        return code_hash(self._modules(*(parts or _ALL_PARTS)), self.folder)
 
     def _modules(self, *parts: Part) -> set[Path]:
         """Files of the parts and all files of the folder that they import, directly or not."""
@@ -112,6 +130,7 @@ class Product:
         reference = {
             "contract": self.spec.contract.schema_class,
             "features": self.spec.features,
+            "shared_features": self.spec.shared_features,
             "sample": self.spec.sample,
         }[part]
         return reference and module_file(self.folder, reference.rpartition(".")[0])
@@ -142,10 +161,15 @@ class Product:
             importlib.invalidate_caches()
         return name
 
-    def _function(self, part: Part, reference: str) -> Callable[..., Any]:
+    def _function(
+        self, part: Part, reference: str, arguments: Sequence[str] | None = None
+    ) -> Callable[..., Any]:
         found = self._imported(part, reference)
         if not callable(found):
             raise self._unusable(part, reference, "is not a function")
+        if arguments is not None and not _takes(found, len(arguments)):
+            expected = f"{len(arguments)} ({', '.join(arguments)})"
+            raise self._unusable(part, reference, f"does not take {expected} as its arguments")
         return found
 
     def _require_same_columns(self, reference: str, contract: type[DataFrameModel]) -> None:
@@ -180,6 +204,15 @@ def module_file(folder: Path, module: str) -> Path | None:
         if file.is_file():
             return file
     return None
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, by position."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _folder_as_package(name: str, folder: Path) -> ModuleType:

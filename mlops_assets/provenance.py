@@ -12,11 +12,13 @@ import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 LIBRARIES = ("scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "skops")
 """Distributions whose version can change what a model predicts, or how it is stored."""
+OPTIONAL_LIBRARIES = ("lightgbm",)
+"""Likewise, where they are installed."""
 
 _PACKAGE = Path(__file__).parent
 
@@ -64,7 +66,8 @@ def provenance_now(product_code: str) -> Provenance:
 @cache
 def platform_code() -> str:
     """12 hex digits over the code of `mlops_assets.ml` and the spec, as this process found it."""
-    return code_hash([*(_PACKAGE / "ml").glob("*.py"), _PACKAGE / "spec.py"], _PACKAGE)
+    folders = (_PACKAGE / "ml", _PACKAGE / "spec")
+    return code_hash([file for folder in folders for file in folder.glob("*.py")], _PACKAGE)
 
 
 def code_hash(files: Iterable[Path], root: Path) -> str:
@@ -82,7 +85,11 @@ def code_hash(files: Iterable[Path], root: Path) -> str:
 
 @cache
 def _libraries() -> Mapping[str, str]:
-    return {name: version(name) for name in LIBRARIES}
+    return {name: version(name) for name in (*LIBRARIES, *_installed(OPTIONAL_LIBRARIES))}
+
+
+def _installed(names: Iterable[str]) -> list[str]:
+    return [name for name in names if any(distributions(name=name))]
 
 
 @cache

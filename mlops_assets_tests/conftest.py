@@ -10,7 +10,7 @@ import pytest
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
-from mlops_assets_tests.platform import Platform, build_platform, generated
+from mlops_assets_tests.platform import Platform, build_platform, edit, generated, share_features
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -50,24 +50,24 @@ def make_platform(
 
     def make(*changes: tuple[str, str], contract: tuple[str, str] = ("", "")) -> Platform:
         folder = new_product("parcels", tmp_path / "defs")
-        _replace(folder / "defs.yaml", *changes)
-        _replace(folder / "contract.py", contract)
+        edit(folder / "defs.yaml", *changes)
+        edit(folder / "contract.py", contract)
         return build_platform(folder, tmp_path / "home", instance, mlflow_template)
 
     return make
 
 
-def _replace(file: Path, *changes: tuple[str, str]) -> None:
-    text = file.read_text()
-    for old, new in changes:
-        assert old in text, old
-        text = text.replace(old, new)
-    file.write_text(text)
-
-
 @pytest.fixture
 def platform(make_platform: Callable[..., Platform]) -> Platform:
     return make_platform()
+
+
+@pytest.fixture
+def sharing(tmp_path: Path, instance: dg.DagsterInstance, mlflow_template: Path) -> Platform:
+    """The scaffolded product with features that its countries share."""
+    folder = new_product("parcels", tmp_path / "defs")
+    share_features(folder)
+    return build_platform(folder, tmp_path / "home", instance, mlflow_template)
 
 
 @pytest.fixture

@@ -22,6 +22,22 @@ from mlops_assets.stages.base import Storage
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import SnapshotIOManager
 
+SHARED_CODE = '''
+
+def shared(validated):
+    """The demand of every country by day."""
+    demand = {name: rows.set_index("date")["demand"] for name, rows in validated.items()}
+    made = pd.DataFrame(demand).astype("float64").sort_index()
+    return made.rename_axis("event_time").reset_index()
+
+
+def build(validated, shared):
+    """The features of the country, and the mean demand of all countries that day."""
+    mean = shared.set_index("event_time").mean(axis=1)
+    return own(validated).assign(mean_of_all=lambda made: made["event_time"].map(mean))
+'''
+"""What a scaffolded product's features get when its countries share some."""
+
 
 @dataclass
 class Platform:
@@ -152,12 +168,12 @@ def build_platform(
     database = home / "mlflow" / "mlflow.db"
     database.parent.mkdir(parents=True)
     shutil.copyfile(mlflow_template, database)
-    return _platform(product, home, instance)
+    return platform_of(product, home, instance)
 
 
 def rebuilt(platform: Platform) -> Platform:
     """The same platform after its code or YAML was changed, as a new process would load it."""
-    return _platform(load_product(platform.product.folder), platform.home, platform.instance)
+    return platform_of(load_product(platform.product.folder), platform.home, platform.instance)
 
 
 def as_of(platform: Platform, moment: dt.datetime, mlflow_template: Path) -> Platform:
@@ -168,10 +184,13 @@ def as_of(platform: Platform, moment: dt.datetime, mlflow_template: Path) -> Pla
         database.parent.mkdir(parents=True)
         shutil.copyfile(mlflow_template, database)
     then = {"as_of": moment.isoformat(), "origin_uri": platform.store.uri}
-    return _platform(platform.product, home, dg.DagsterInstance.ephemeral(), **then)
+    return platform_of(platform.product, home, dg.DagsterInstance.ephemeral(), **then)
 
 
-def _platform(product: Product, home: Path, instance: dg.DagsterInstance, **then: str) -> Platform:
+def platform_of(
+    product: Product, home: Path, instance: dg.DagsterInstance, **then: str
+) -> Platform:
+    """A product on the storage and registry that are under `home`."""
     uri = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
     artifacts = (home / "mlflow" / "artifacts").as_uri()
     resources = {
@@ -188,3 +207,21 @@ def _platform(product: Product, home: Path, instance: dg.DagsterInstance, **then
     return Platform(
         product, home, instance, defs, SnapshotStore(str(home / "store")), Registry(uri, artifacts)
     )
+
+
+def share_features(folder: Path) -> None:
+    """Give a scaffolded product features that its countries share."""
+    edit(folder / "features.py", ("def build(validated", "def own(validated"))
+    with (folder / "features.py").open("a") as file:
+        file.write(SHARED_CODE)
+    own = "  features: features.build\n"
+    edit(folder / "defs.yaml", (own, f"{own}  shared_features: features.shared\n"))
+
+
+def edit(file: Path, *changes: tuple[str, str]) -> None:
+    """Replace text in a file; each old text is there."""
+    text = file.read_text()
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)

@@ -42,6 +42,10 @@ GROUPS = {
     "predictions": {"predictions"},
 }
 UNPARTITIONED = {"pooled_model", "pooled_champion"}
+SHARING = "power_price"
+"""The product whose countries share features."""
+SHARED = {"shared_features": {"validated"}, "shared_snapshot": {"shared_features"}}
+"""What it has beside the others; `shared_snapshot` is above its `features`."""
 GATES = {
     "validated.contract",
     "validated.ledger",
@@ -61,6 +65,8 @@ WARNINGS = {
 }
 """Of a country, too, and blocking nothing."""
 
+STARTS = {"pooled_champion": "The pooled model", "shared_snapshot": "The shared features"}
+"""How the description of an asset begins that has no rows of its own."""
 MONDAY = dt.datetime(2026, 1, 5, 4, tzinfo=dt.UTC)
 DATASETS = {"raw", "validated", "quarantine", "features"}
 JOBS = {
@@ -95,15 +101,22 @@ def key(product: str, asset: str) -> dg.AssetKey:
     return dg.AssetKey([product, asset])
 
 
+def parents(product: str) -> dict[str, set[str]]:
+    """Asset: its parents."""
+    if product != SHARING:
+        return PARENTS
+    return {**PARENTS, **SHARED, "features": {*PARENTS["features"], "shared_snapshot"}}
+
+
 def test_every_asset_of_the_pipeline_has_its_key_and_its_parents(
     graph: AssetGraph, product: str
 ) -> None:
     mine = {each for each in graph.get_all_asset_keys() if each.path[0] == product}
-    assert mine == {key(product, name) for name in PARENTS}
+    assert mine == {key(product, name) for name in parents(product)}
     assert {each.path[0] for each in graph.get_all_asset_keys()} == set(PRODUCTS)
-    for name, parents in PARENTS.items():
+    for name, above in parents(product).items():
         found = graph.get(key(product, name)).parent_keys
-        assert found == {key(product, parent) for parent in parents}, name
+        assert found == {key(product, parent) for parent in above}, name
 
 
 def test_raw_is_the_only_root_and_countries_do_not_wait_for_the_pooled_model(
@@ -113,21 +126,24 @@ def test_raw_is_the_only_root_and_countries_do_not_wait_for_the_pooled_model(
         each.path[1] for each in graph.root_materializable_asset_keys if each.path[0] == product
     }
     assert roots == {"raw"}
-    assert not graph.get(key(product, "pooled_champion")).is_materializable
+    external = {name for name in parents(product) if name in {"pooled_champion", "shared_snapshot"}}
+    assert not any(graph.get(key(product, name)).is_materializable for name in external)
 
 
 def test_groups_are_the_stages(graph: AssetGraph, product: str) -> None:
     for group, names in GROUPS.items():
         assert {graph.get(key(product, name)).group_name for name in names} == {group}
+    found = {graph.get(key(SHARING, name)).group_name for name in SHARED}
+    assert found == {"features"}
 
 
-def test_every_asset_but_the_pooled_ones_has_a_partition_a_country(
+def test_every_asset_but_those_of_all_countries_has_a_partition_a_country(
     graph: AssetGraph, product: str
 ) -> None:
-    for name in PARENTS:
+    for name in parents(product):
         partitions = graph.get(key(product, name)).partitions_def
         count = len(partitions.get_partition_keys()) if partitions else None
-        assert count == (None if name in UNPARTITIONED else PRODUCTS[product]), name
+        assert count == (None if name in {*UNPARTITIONED, *SHARED} else PRODUCTS[product]), name
 
 
 def test_raw_is_taken_in_one_run_and_everything_gated_in_a_run_a_country(
@@ -149,7 +165,9 @@ def test_gates_block_the_country_they_are_about(graph: AssetGraph, product: str)
     names = {f"{spec.asset_key.path[1]}.{spec.name}": spec for spec in specs}
     partitioned = {name for name, spec in names.items() if spec.partitions_def is not None}
     blocking = {name for name, spec in names.items() if spec.blocking}
-    assert blocking == GATES | {"pooled_model.beats_baseline"}
+    whole = {"pooled_model.beats_baseline"}
+    whole |= {"shared_features.point_in_time"} if product == SHARING else set()
+    assert blocking == GATES | whole
     assert partitioned == GATES | WARNINGS
     for name in GATES | WARNINGS:
         asset = graph.get(key(product, name.partition(".")[0]))
@@ -160,7 +178,8 @@ def test_gates_block_the_country_they_are_about(graph: AssetGraph, product: str)
 def test_jobs_make_what_their_name_says_in_one_process(
     repository: RepositoryDefinition, product: str
 ) -> None:
-    for name, assets in JOBS.items():
+    jobs = {**JOBS, **({"shared": {"shared_features"}} if product == SHARING else {})}
+    for name, assets in jobs.items():
         job = repository.get_job(f"{product}_{name}")
         assert job.asset_layer.executable_asset_keys == {key(product, each) for each in assets}
         assert job.executor_def.name == "in_process"
@@ -180,6 +199,8 @@ def test_schedules_wait_for_a_person_to_start_them(
     repository: RepositoryDefinition, product: str
 ) -> None:
     found = {each.name: each for each in repository.schedule_defs if product in each.name}
+    shared = found.pop(f"{product}_shared_periodic", None)
+    assert (shared and shared.job_name) == (f"{product}_shared" if product == SHARING else None)
     assert {name: each.job_name for name, each in found.items()} == {
         f"{product}_periodic": f"{product}_all",
         f"{product}_pooled_periodic": f"{product}_pooled",
@@ -211,10 +232,10 @@ def test_everything_a_run_needs_is_there(definitions: dg.Definitions, product: s
 def test_every_asset_says_its_grain_and_has_owners_kinds_and_its_config(
     graph: AssetGraph, product: str
 ) -> None:
-    for name in PARENTS:
+    for name in parents(product):
         node = graph.get(key(product, name))
         description = node.description or ""
-        start = "The pooled model" if name == "pooled_champion" else "One row"
+        start = STARTS.get(name, "One row")
         assert description.startswith(start), name
         assert node.owners, name
         assert node.kinds, name

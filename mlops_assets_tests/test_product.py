@@ -9,7 +9,7 @@ import pytest
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.product import Product
+from mlops_assets.product import Part, Product
 from mlops_assets_tests.components.folders import CONTRACT, FEATURES, YAML, spoiled, write
 
 
@@ -108,6 +108,67 @@ def test_a_function_that_fails_to_import_is_refused_with_its_cause(product: Prod
 def test_a_name_that_is_no_function_is_refused(product: Product) -> None:
     with pytest.raises(ConfigurationError, match="is not a function"):
         change(product, "features.py", "build = 5\n").feature_function()
+
+
+SHARING = YAML.replace(
+    "  features: features.build\n",
+    "  features: features.build\n  shared_features: everywhere.shared\n",
+)
+
+
+def sharing(tmp_path: Path, features: str) -> Product:
+    """A product with shared features, and another feature function."""
+    folder = write(tmp_path / "power_price")
+    (folder / "everywhere.py").write_text("def shared(validated): return sorted(validated)\n")
+    (folder / "features.py").write_text(features)
+    (folder / "defs.yaml").write_text(SHARING)
+    return load_product(folder)
+
+
+def test_with_shared_features_the_feature_function_takes_them_second(tmp_path: Path) -> None:
+    product = sharing(tmp_path, "def build(validated, shared): return [validated, shared]\n")
+    shared = product.shared_function()
+    assert shared is not None
+    made = shared({"NOR": "frame", "DEU": "frame"})
+    assert product.feature_function()("frame", made) == ["frame", ["DEU", "NOR"]]
+
+
+def test_a_product_without_shared_features_has_no_such_function(product: Product) -> None:
+    assert product.shared_function() is None
+
+
+@pytest.mark.parametrize("features", ["def build(validated): ...\n", "def build(): ...\n"])
+def test_a_feature_function_that_does_not_take_shared_features_is_refused(
+    tmp_path: Path, features: str
+) -> None:
+    product = sharing(tmp_path, features)
+    with pytest.raises(ConfigurationError, match=r"does not take 2 \(validated, shared\)"):
+        product.feature_function()
+
+
+def test_a_feature_function_that_wants_shared_features_nobody_makes_is_refused(
+    product: Product,
+) -> None:
+    changed = change(product, "features.py", "def build(validated, shared): ...\n")
+    with pytest.raises(ConfigurationError, match=r"does not take 1 \(validated\)"):
+        changed.feature_function()
+
+
+def test_shared_features_that_are_not_there_are_refused_when_the_product_is_loaded(
+    tmp_path: Path,
+) -> None:
+    folder = write(tmp_path / "power_price", SHARING)
+    with pytest.raises(ConfigurationError, match="shared_features"):
+        load_product(folder)
+
+
+def test_shared_features_have_a_code_version_of_their_own(tmp_path: Path) -> None:
+    product = sharing(tmp_path, "def build(validated, shared): return validated\n")
+    parts: list[Part] = ["features", "shared_features"]
+    before = {part: product.code_version(part) for part in parts}
+    changed = change(product, "everywhere.py", "def shared(validated): return list(validated)\n")
+    assert changed.code_version("features") == before["features"]
+    assert changed.code_version("shared_features") != before["shared_features"]
 
 
 def test_comments_and_layout_do_not_change_the_code_version(product: Product) -> None:

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mlops_assets.provenance import LIBRARIES, code_hash, platform_code, provenance_now
+from mlops_assets.provenance import (
+    LIBRARIES,
+    OPTIONAL_LIBRARIES,
+    code_hash,
+    platform_code,
+    provenance_now,
+)
 from mlops_assets.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "mlops_assets"
@@ -39,7 +45,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_the_platform_is_what_trains_and_judges_and_the_spec() -> None:
-    files = [*(PACKAGE / "ml").glob("*.py"), PACKAGE / "spec.py"]
+    files = [*(PACKAGE / "ml").glob("*.py"), *(PACKAGE / "spec").glob("*.py")]
     assert len(files) > 10
     assert platform_code() == code_hash(files, PACKAGE)
     assert platform_code() != code_hash(files[1:], PACKAGE)
@@ -49,7 +55,7 @@ def test_what_is_installed_and_the_machine_are_named() -> None:
     found = provenance_now("abc")
     assert found.product_code == "abc"
     assert found.python == platform.python_version()
-    assert found.libraries == {name: version(name) for name in LIBRARIES}
+    assert found.libraries == {name: version(name) for name in (*LIBRARIES, *OPTIONAL_LIBRARIES)}
     assert set(found.machine) == {"architecture", "blas", "threads"}
     assert all(found.machine.values())
     assert f"numpy {version('numpy')}" in found.short()

@@ -1,4 +1,4 @@
-"""Commands that look: `status`, `decisions`, `sql`."""
+"""Commands that look: `status`, `sql`."""
 
 from __future__ import annotations
 
@@ -42,29 +42,6 @@ def status(
         say(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
         print_status(rows)
-
-
-@app.command(
-    help="The recorded decisions of a product, newest last.\n\n"
-    "Example: mlops-assets decisions power_price --country FRA"
-)
-def decisions(
-    product: Annotated[str, typer.Argument(help="Name of the product.")],
-    country: Annotated[str | None, typer.Option(help="Only this country.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the append-only table of decisions."""
-    found = product_named(product)
-    frame = store_of(load_settings()).read_log((found.name, "decisions"), country)
-    if country is not None and frame.empty:
-        found.resolved(country)  # one that is listed no more may still have decisions
-    if as_json:
-        say(frame.to_json(orient="records", date_format="iso", indent=1))
-    elif frame.empty:
-        say(f"{found.name}: no decision yet.")
-    else:
-        shown = ["decided_at", "country", "verdict", "candidate_version", "champion_version"]
-        print_table(f"{found.name}: decisions", frame[[*shown, "reason"]].sort_values("decided_at"))
 
 
 @app.command(

@@ -27,6 +27,7 @@ _RULE = ("rule", "value_error")
 _REFERENCES: tuple[tuple[Loc, type[ast.AST] | tuple[type[ast.AST], ...], str], ...] = (
     (("contract", "schema_class"), ast.ClassDef, "class"),
     (("features",), (ast.FunctionDef,), "function"),
+    (("shared_features",), (ast.FunctionDef,), "function"),
     (("sample",), (ast.FunctionDef,), "function"),
 )
 

@@ -2,19 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
 
-from mlops_assets.ml.evaluation import losses, score
+from mlops_assets.ml.bootstrap import draw_days, interval, resampled_gain
 from mlops_assets.ml.gates import GateResult
-from mlops_assets.spec import GREATER_IS_BETTER
+from mlops_assets.ml.metrics import NAN, Estimate, improvement, in_words, score
+from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
 
-Verdict = Literal["promoted", "kept", "not_judged"]
-BATCH = 50
-"""Bootstrap draws computed at once: keeps the weights of 10,000 rows in a few megabytes."""
+Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
+REQUIRED: tuple[GateName, ...] = (
+    "beats_baseline",
+    "above_floor",
+    "loads_and_predicts",
+    "latency_and_size",
+)
+"""Gates without whose judgement nothing is promoted; the others, not judged, only warn."""
+SETTINGS = (
+    "countries",
+    "decision",
+    "evaluation",
+    "gates",
+    "metric",
+    "predictions",
+    "seed",
+    "split",
+    "target",
+    "task",
+)
+"""Sections of a product that gates and decisions depend on."""
+TAIL_DRAWS = 20
+"""Draws that are to be beyond the bound of a decision, so that its place is not chance."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Who is compared.
+
+    Args:
+        candidate: registered version.
+        champion: registered version; "" without one.
+        candidate_until: event time of the newest row it learned from; None when not known.
+        champion_until: the same of the champion.
+        candidate_bytes: size of its files; 0 when not known.
+        champion_bytes: the same of the champion.
+    """
+
+    candidate: str
+    champion: str = ""
+    candidate_until: pd.Timestamp | None = None
+    champion_until: pd.Timestamp | None = None
+    candidate_bytes: int = 0
+    champion_bytes: int = 0
+
+    @property
+    def days_newer(self) -> float:
+        """By how many days the candidate's newest row is newer; NaN when not known."""
+        if self.candidate_until is None or self.champion_until is None:
+            return NAN
+        return (self.candidate_until - self.champion_until) / pd.Timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -22,14 +74,19 @@ class Decision:
     """The outcome of comparing a candidate with the champion.
 
     Args:
-        verdict: promoted; kept (the champion stays); not_judged (it stays, for want of rows).
+        verdict: promoted; kept (the champion stays); not_judged (it stays, for want of rows or of
+            a gate); waiting (until a person approves); forced or rolled_back (by a person).
         reason: why, in a sentence.
         rows: both were scored on.
         candidate_value: metric of the candidate; NaN when it was not scored.
         champion_value: metric of the champion; NaN without one.
-        gain: by how much the candidate is better, in the metric's unit; positive is better.
-        lower: 5 % bound of the gain over the bootstrap draws.
-        upper: 95 % bound.
+        gain: improvement on the champion (`improvement`): a share of its error, for auc the
+            difference; positive is better.
+        lower: its bound at `level` over the bootstrap draws.
+        upper: its bound at 1 - `level`.
+        level: one-sided; the probability with which an equal candidate may be promoted.
+        draws: of the bootstrap.
+        block_days: days drawn together.
     """
 
     verdict: Verdict
@@ -37,121 +94,182 @@ class Decision:
     rows: int
     candidate_value: float
     champion_value: float
-    gain: float = float("nan")
-    lower: float = float("nan")
-    upper: float = float("nan")
+    gain: float = NAN
+    lower: float = NAN
+    upper: float = NAN
+    level: float = NAN
+    draws: int = 0
+    block_days: int = 0
 
 
 def decide(
-    metric: str,
-    y: np.ndarray,
-    candidate: np.ndarray,
-    champion: np.ndarray | None,
-    gates: Sequence[GateResult],
-    *,
-    seed: int = 0,
-    draws: int = 500,
+    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], sides: Sides
 ) -> Decision:
     """Promote the candidate if its gates passed and it is better than the champion for certain.
 
-    For certain: the gain in the metric over a paired bootstrap of the rows is above 0 at its 5 %
-    bound. Without a champion the gates alone decide.
+    For certain: the gain over a paired block bootstrap of the rows both predict is above
+    `decision.margin` at its lower bound. A candidate that learned from rows newer by
+    `decision.refresh_after_days` is promoted when it is for certain not worse by more than the
+    margin. Without a champion the gates alone decide. With `decision.approval` every promotion
+    waits.
 
     Args:
-        metric: to compare by.
-        y: labels of the holdout rows, shape (rows,).
-        candidate: its predictions of those rows.
-        champion: the champion's predictions of the same rows; None if there is no champion.
-        gates: every gate's outcome.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
+        spec: the product as it is for this country; or `spec_of` stored settings.
+        evidence: the evidence frame; the champion's column is NaN without one.
+        gates: outcome of every gate; each of `REQUIRED` that is there must have been judged.
+        sides: the two versions.
     """
-    y, candidate = np.asarray(y, dtype="float64"), np.asarray(candidate, dtype="float64")
-    ours = score(metric, y, candidate)
-    theirs = float("nan") if champion is None else score(metric, y, champion)
+    compared = _on_identical_rows(evidence, sides)
+    values = _values(spec, compared, sides)
     stopped = _stopped_by(gates)
     if stopped is not None:
         verdict: Verdict = "not_judged" if stopped.passed is None else "kept"
-        reason = f"gate {stopped.name}: {stopped.description}"
-        return Decision(verdict, reason, len(y), ours, theirs)
-    if champion is None:
+        return _undecided(verdict, f"gate {stopped.name}: {stopped.description}", compared, values)
+    missing = int((~np.isfinite(evidence["candidate"].to_numpy(dtype="float64"))).sum())
+    if missing:
+        reason = f"the candidate gives no prediction for {missing} of {len(evidence)} holdout rows"
+        return _undecided("kept", reason, compared, values)
+    if not sides.champion:
         reason = "first champion: every gate passed and there was none before"
-        return Decision("promoted", reason, len(y), ours, theirs)
-    champion = np.asarray(champion, dtype="float64")
-    return _compare(metric, y, candidate, champion, ours, theirs, seed, draws)
+        return _held(spec, _undecided("promoted", reason, compared, values))
+    return _held(spec, _compare(spec, compared, values, sides))
 
 
-def paired_gains(
-    metric: str, y: np.ndarray, a: np.ndarray, b: np.ndarray, *, seed: int, draws: int
-) -> np.ndarray:
-    """Gain of predictions `a` over `b` in each of `draws` samples of rows with replacement.
+def level_used(spec: ProductSpec) -> float:
+    """The level of a decision: one-sided, lowered where many countries decide.
 
-    In the metric's unit, positive when `a` is better; draws without both classes (auc) are left
-    out. Shape (draws,) or less.
+    With n countries and no candidate better than its champion, n times the level are promoted on
+    average; that is to be `decision.max_false_promotions` at most.
     """
-    rng = np.random.default_rng(seed)
-    gains = []
-    for start in range(0, draws, BATCH):
-        weights = _weights(rng, len(y), min(BATCH, draws - start))
-        gains.append(_values(metric, y, b, weights) - _values(metric, y, a, weights))
-    gain = np.concatenate(gains) if gains else np.empty(0)
-    gain = gain[np.isfinite(gain)]
-    return -gain if metric in GREATER_IS_BETTER else gain
+    return min(spec.decision.level, spec.decision.max_false_promotions / len(spec.countries))
+
+
+def settings_of(spec: ProductSpec) -> Mapping[str, Any]:
+    """What gates and decision depend on, JSON-able; `spec_of` reads it."""
+    return spec.model_dump(mode="json", include=set(SETTINGS))
+
+
+def spec_of(settings: Mapping[str, Any]) -> ProductSpec:
+    """A product with the stored sections alone: enough for gates and `decide`."""
+    sections = {
+        name: TypeAdapter(ProductSpec.model_fields[name].rebuild_annotation()).validate_python(
+            settings[name]
+        )
+        for name in SETTINGS
+    }
+    return ProductSpec.model_construct(**sections)
+
+
+@dataclass(frozen=True)
+class _Values:
+    candidate: float
+    champion: float
+
+
+def _on_identical_rows(evidence: pd.DataFrame, sides: Sides) -> pd.DataFrame:
+    """The rows that the champion predicts; all of them without a champion."""
+    return evidence[evidence["champion"].notna()] if sides.champion else evidence
+
+
+def _values(spec: ProductSpec, rows: pd.DataFrame, sides: Sides) -> _Values:
+    y = rows["label"].to_numpy(dtype="float64")
+    ours = score(spec.metric, y, rows["candidate"].to_numpy(dtype="float64"))
+    if not sides.champion:
+        return _Values(ours, NAN)
+    return _Values(ours, score(spec.metric, y, rows["champion"].to_numpy(dtype="float64")))
 
 
 def _stopped_by(gates: Sequence[GateResult]) -> GateResult | None:
     failed = [gate for gate in gates if gate.passed is False]
-    unjudged = [gate for gate in gates if gate.passed is None]
+    unjudged = [gate for gate in gates if gate.passed is None and gate.name in REQUIRED]
     return next(iter([*failed, *unjudged]), None)
 
 
-def _compare(
-    metric: str,
-    y: np.ndarray,
-    candidate: np.ndarray,
-    champion: np.ndarray,
-    ours: float,
-    theirs: float,
-    seed: int,
-    draws: int,
-) -> Decision:
-    gain = ours - theirs if metric in GREATER_IS_BETTER else theirs - ours
-    if not np.isfinite(gain):
-        reason = f"{metric} cannot be told on {len(y)} rows; the champion stays"
-        return Decision("not_judged", reason, len(y), ours, theirs)
-    gains = paired_gains(metric, y, candidate, champion, seed=seed, draws=draws)
-    lower, upper = (float(bound) for bound in np.quantile(gains, [0.05, 0.95]))
-    better = lower > 0
-    reason = (
-        f"candidate's {metric} {ours:.4g} against {theirs:.4g} on the same {len(y)} rows: gain "
-        f"{gain:.3g}, {lower:.3g} to {upper:.3g} in 90 % of {draws} draws, "
-        + ("above 0" if better else "not surely above 0; the champion stays")
+def _undecided(verdict: Verdict, reason: str, rows: pd.DataFrame, values: _Values) -> Decision:
+    return Decision(verdict, reason, len(rows), values.candidate, values.champion)
+
+
+def _held(spec: ProductSpec, decision: Decision) -> Decision:
+    if decision.verdict != "promoted" or not spec.decision.approval:
+        return decision
+    reason = f"waits for a person's approval; {decision.reason}"
+    return Decision(**{**vars(decision), "verdict": "waiting", "reason": reason})
+
+
+def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+    needed = spec.split.min_holdout_rows
+    if len(rows) < needed:
+        reason = (
+            f"{needed} rows that both predict are needed to compare, there are {len(rows)}; the "
+            "champion stays"
+        )
+        return _undecided("not_judged", reason, rows, values)
+    if values.champion == 0 and spec.metric not in GREATER_IS_BETTER:
+        reason = f"the champion's {spec.metric} is 0, which nothing is under; it stays"
+        return _undecided("kept", reason, rows, values)
+    return _judge(spec, rows, values, sides)
+
+
+def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+    level = level_used(spec)
+    draws = max(spec.evaluation.draws, math.ceil(TAIL_DRAWS / level))
+    gain, problem = _gain(spec, rows, values, level, draws)
+    if not gain.told:
+        why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
+        return _undecided("not_judged", f"{why}; the champion stays", rows, values)
+    promoted, outcome = _outcome(spec, gain, sides)
+    return Decision(
+        "promoted" if promoted else "kept",
+        f"{_both(spec, values)} on the same {len(rows)} rows: {_told(spec, gain, level)}; "
+        f"{outcome}",
+        len(rows),
+        values.candidate,
+        values.champion,
+        gain.value,
+        gain.lower,
+        gain.upper,
+        level,
+        draws,
+        spec.evaluation.block_days,
     )
-    verdict: Verdict = "promoted" if better else "kept"
-    return Decision(verdict, reason, len(y), ours, theirs, gain, lower, upper)
 
 
-def _weights(rng: np.random.Generator, rows: int, draws: int) -> np.ndarray:
-    """How often each row is in each draw, shape (draws, rows)."""
-    picked = rng.integers(0, rows, size=(draws, rows)) + np.arange(draws)[:, None] * rows
-    counts = np.bincount(picked.ravel(), minlength=draws * rows)
-    return counts.reshape(draws, rows).astype("float64")
+def _gain(
+    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, draws: int
+) -> tuple[Estimate, str]:
+    days = draw_days(
+        rows["event_time"], block_days=spec.evaluation.block_days, draws=draws, seed=spec.seed
+    )
+    y, ours, theirs = (
+        rows[name].to_numpy(dtype="float64") for name in ("label", "candidate", "champion")
+    )
+    drawn = resampled_gain(spec.metric, y, ours, theirs, days)
+    value = improvement(spec.metric, values.candidate, values.champion)
+    return interval(value, drawn, level, days.blocks), days.problem
 
 
-def _values(metric: str, y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    if metric == "auc":
-        return _weighted_auc(y, p, weights)
-    means = weights @ losses(metric, y, p) / len(y)
-    return np.sqrt(means) if metric == "rmse" else means
+def _outcome(spec: ProductSpec, gain: Estimate, sides: Sides) -> tuple[bool, str]:
+    margin, refresh = spec.decision.margin, spec.decision.refresh_after_days
+    least = in_words(spec.metric, margin)
+    if gain.lower > margin:
+        return True, f"surely better by more than {least}"
+    if refresh is not None and sides.days_newer >= refresh and gain.lower >= -margin:
+        return True, (
+            f"surely not worse by more than {least}, and it knows {sides.days_newer:.0f} days more"
+        )
+    return False, f"not surely better by more than {least}; the champion stays"
 
 
-def _weighted_auc(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUC of each draw: of each row of class 1, the weight of class 0 below it and half of ties."""
-    ones, zeros = np.flatnonzero(y > 0.5), np.flatnonzero(y <= 0.5)
-    zeros = zeros[np.argsort(p[zeros], kind="stable")]
-    below = np.zeros((len(weights), len(zeros) + 1))
-    np.cumsum(weights[:, zeros], axis=1, out=below[:, 1:])
-    places = [np.searchsorted(p[zeros], p[ones], side) for side in ("left", "right")]
-    won = sum(np.einsum("ij,ij->i", weights[:, ones], below[:, place]) for place in places)
-    pairs = weights[:, ones].sum(axis=1) * below[:, -1]
-    return np.divide(won / 2.0, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+def _both(spec: ProductSpec, values: _Values) -> str:
+    unit = f" {spec.target.unit}" if spec.task == "regression" else ""
+    return (
+        f"candidate's {spec.metric} {values.candidate:.4g}{unit} against the champion's "
+        f"{values.champion:.4g}{unit}"
+    )
+
+
+def _told(spec: ProductSpec, gain: Estimate, level: float) -> str:
+    value, lower, upper = (
+        in_words(spec.metric, each) for each in (gain.value, gain.lower, gain.upper)
+    )
+    return f"gain {value}, {lower} to {upper} with {1 - 2 * level:.1%} confidence"

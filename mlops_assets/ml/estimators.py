@@ -75,38 +75,88 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
 
 
 class OffsetRegressor(RegressorMixin, BaseEstimator):
-    """Learn the difference of the label from one feature, and add the feature again.
+    """Learn the label relative to features: its distance from one, in units of another.
+
+    The inner regressor learns `(label - offset) / scale`; predicted is `offset + scale * inner`.
+    An error of the inner one counts `scale` times in the label's unit, so rows weigh `scale` under
+    an absolute loss and `scale ** 2` under a squared one: the loss that is minimised is that in
+    the label's unit. Weights are divided by their mean, so that penalties and limits of the inner
+    regressor mean what they mean without a scale.
 
     Args:
-        regressor: any regressor that takes a frame.
-        offset: the feature; where it is missing, so is the prediction.
+        regressor: a regressor that takes a frame, or a pipeline that ends in one.
+        offset: the feature that is taken off; where it is missing, so is the prediction.
+            None: nothing is taken off.
+        scale: the feature to divide by; where it is missing or not positive, the median of the
+            positive ones in training stands for it. None: nothing is divided.
+        power: of the scale in the weights, 1 for an absolute loss and 2 for a squared one.
+            0 for a regressor that takes no weights.
     """
 
-    def __init__(self, regressor: Any = None, offset: str = "") -> None:
+    # Models that were stored before there was a scale come back without these.
+    scale: str | None = None
+    power: int = 0
+
+    def __init__(
+        self,
+        regressor: Any = None,
+        offset: str | None = None,
+        scale: str | None = None,
+        power: int = 0,
+    ) -> None:
         self.regressor = regressor
         self.offset = offset
+        self.scale = scale
+        self.power = power
 
     def fit(self, X: pd.DataFrame, y: np.ndarray) -> Self:
         """Fit the inner regressor on the rows that have the offset."""
-        offset = self._offset(X)
+        self.usual_scale_ = _usual(self._feature(X, self.scale)) if self.scale else 1.0
+        offset, scale = self._offset(X), self._scale(X)
         usable = np.isfinite(offset)
         self.regressor_: Any = clone(self.regressor)
-        self.regressor_.fit(X[usable], np.asarray(y)[usable] - offset[usable])
+        target = (np.asarray(y)[usable] - offset[usable]) / scale[usable]
+        self.regressor_.fit(X[usable], target, **self._weights(scale[usable]))
         self.n_features_in_ = X.shape[1]
         return self
 
     def predict(self, X: pd.DataFrame) -> np.ndarray:
         """Predictions in the label's unit, shape (rows,)."""
-        return self.regressor_.predict(X) + self._offset(X)
+        return self.regressor_.predict(X) * self._scale(X) + self._offset(X)
+
+    def _weights(self, scale: np.ndarray) -> dict[str, np.ndarray]:
+        """The argument of `fit` that says how much a row counts."""
+        if self.scale is None or not self.power:
+            return {}
+        weights = scale**self.power
+        steps = getattr(self.regressor_, "steps", None)
+        name = f"{steps[-1][0]}__sample_weight" if steps else "sample_weight"
+        return {name: weights / weights.mean()}
 
     def _offset(self, X: pd.DataFrame) -> np.ndarray:
-        if self.offset not in X:
+        return self._feature(X, self.offset) if self.offset else np.zeros(len(X))
+
+    def _scale(self, X: pd.DataFrame) -> np.ndarray:
+        if self.scale is None:
+            return np.ones(len(X))
+        scale = self._feature(X, self.scale)
+        return np.where(np.isfinite(scale) & (scale > 0), scale, self.usual_scale_)
+
+    def _feature(self, X: pd.DataFrame, name: str | None) -> np.ndarray:
+        role = "offset" if name == self.offset else "scale"
+        if name not in X:
             raise TrainingError(
-                f"The model's offset {self.offset} is not among the features.",
+                f"The model's {role} {name} is not among the features.",
                 way_out=f"Name one of {', '.join(map(str, X.columns))}.",
-                culprits={"offset": self.offset},
+                culprits={role: name},
             )
-        return X[self.offset].to_numpy(dtype="float64", na_value=np.nan)
+        return X[name].to_numpy(dtype="float64", na_value=np.nan)
+
+
+def _usual(scale: np.ndarray) -> float:
+    """Median of the positive values; 1 without one."""
+    positive = scale[np.isfinite(scale) & (scale > 0)]
+    return float(np.median(positive)) if len(positive) else 1.0
 
 
 def _frequent(values: pd.Series, limit: int) -> list[str]:

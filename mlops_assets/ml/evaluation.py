@@ -1,28 +1,63 @@
-"""How good predictions are: metrics, baselines, and the report a gate reads."""
+"""How good predictions are: the report that gates, pages and people read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlops_assets.spec import (
-    GREATER_IS_BETTER,
-    METRICS_OF_TASK,
-    BaselineSpec,
-    ProductSpec,
+from mlops_assets.ml.baselines import baseline_predictions
+from mlops_assets.ml.bootstrap import (
+    Draws,
+    draw_days,
+    estimate,
+    gain_estimate,
+    interval,
+    resampled_mean,
 )
+from mlops_assets.ml.calibration import calibration_estimate, reliability
+from mlops_assets.ml.evidence import evidence_frame
+from mlops_assets.ml.importance import no_importance, permutation_importance
+from mlops_assets.ml.metrics import NAN, UNKNOWN, Estimate, improvement, losses, score
+from mlops_assets.ml.models import FittedModel
+from mlops_assets.ml.slices import no_slices, slice_table
+from mlops_assets.spec import METRICS_OF_TASK, ProductSpec
 
-RELIABILITY_BINS = 10
-TINY = 1e-15
-"""Probabilities are kept this far from 0 and 1 in the log loss."""
+WORST_COLUMNS = ("entity", "event_time", "label", "predicted", "low", "high", "loss")
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a model costs to keep and to use.
+
+    Args:
+        bytes: of its files.
+        load_seconds: to load it from the registry.
+        row_milliseconds: to predict a single row.
+        batch_rows: rows predicted at once to measure the next.
+        batch_milliseconds: to predict these.
+    """
+
+    bytes: int
+    load_seconds: float
+    row_milliseconds: float
+    batch_rows: int
+    batch_milliseconds: float
+
+
+def no_cases() -> pd.DataFrame:
+    """The table of worst cases without a row."""
+    return pd.DataFrame(columns=list(WORST_COLUMNS))
 
 
 @dataclass(frozen=True)
 class Report:
     """How predictions did on rows with known labels.
+
+    Improvements are shares of the other's error (0.2: a fifth less error), for auc differences.
 
     Args:
         rows: judged rows.
@@ -33,8 +68,24 @@ class Report:
         metrics: every metric of the task by name.
         baselines: the metric of every baseline on the same rows.
         best_baseline: name of the best of them; "" when none can be judged.
-        by_month: month ("2025-01"), rows, value and baseline (the best one's), in order.
+        by_month: month ("2025-01"), rows, value, baseline (the best one's) and champion, in order.
         reliability: for classification up to 10 bins: rows, predicted, observed; else None.
+        estimates: every metric of the task with its interval.
+        gain: improvement on the best baseline, paired on the same rows.
+        champion: the champion's metric on the same rows; NaN without a champion.
+        champion_gain: improvement on the champion, paired on the same rows.
+        slices: feature, slice, rows, value, lower, upper, baseline, champion, gain, gain_lower,
+            gain_upper (on the champion, else the best baseline) and judged; the intervals of all
+            gains of the table hold together.
+        calibration_error: classification: mean distance of predicted and observed share over ten
+            bins of equal size (ECE); else NaN.
+        calibration: the same with its interval.
+        coverage: regression: share of the labels inside the prediction interval; else NaN.
+        importance: feature, importance (increase of the error, or loss of auc, when the feature is
+            permuted) and deviation over the repeats, greatest first.
+        worst: entity, event_time, label, predicted, low, high and loss of the worst rows.
+        footprint: what the model costs; None where it was not measured.
+        interval_problem: why intervals are NaN; "" where they are not.
     """
 
     rows: int
@@ -47,6 +98,18 @@ class Report:
     best_baseline: str
     by_month: pd.DataFrame
     reliability: pd.DataFrame | None
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    gain: Estimate = UNKNOWN
+    champion: Estimate = UNKNOWN
+    champion_gain: Estimate = UNKNOWN
+    slices: pd.DataFrame = field(default_factory=no_slices)
+    calibration_error: float = NAN
+    calibration: Estimate = UNKNOWN
+    coverage: Estimate = UNKNOWN
+    importance: pd.DataFrame = field(default_factory=no_importance)
+    worst: pd.DataFrame = field(default_factory=no_cases)
+    footprint: Footprint | None = None
+    interval_problem: str = ""
 
     @property
     def judged(self) -> bool:
@@ -64,155 +127,162 @@ class Report:
         return improvement(self.metric, self.value, self.baseline_value)
 
 
-def score(metric: str, y: np.ndarray, p: np.ndarray) -> float:
-    """One metric of labels `y` and predictions `p`, both of shape (rows,).
-
-    mae and rmse in the label's unit, log_loss and brier of class 1's probability: lower is better.
-    auc, 0 to 1: higher is better, equal predictions count half. NaN when there are no rows, when
-    a prediction is missing, or for auc when all labels are of one class.
-    """
-    y, p = np.asarray(y, dtype="float64"), np.asarray(p, dtype="float64")
-    if not len(y) or not np.isfinite(p).all():
-        return float("nan")
-    return float(METRICS[metric](y, p))
-
-
-def is_better(metric: str, a: float, b: float) -> bool:
-    """Whether value `a` of the metric is strictly better than `b`; False if either is NaN."""
-    return a > b if metric in GREATER_IS_BETTER else a < b
-
-
-def improvement(metric: str, value: float, reference: float) -> float:
-    """How much better `value` is than `reference`; positive is better.
-
-    A share of the reference for errors (0.2: a fifth less error), the difference for auc. NaN when
-    either is NaN or an error's reference is 0.
-    """
-    if metric in GREATER_IS_BETTER:
-        return value - reference
-    return 1.0 - value / reference if reference else float("nan")
-
-
-def baseline_predictions(
-    baseline: BaselineSpec, train: pd.DataFrame, rows: pd.DataFrame
-) -> np.ndarray:
-    """What a naive rule predicts for `rows`, shape (rows,).
-
-    Where the feature of rule `feature` is missing, the mean label of `train` stands in, so that a
-    baseline always answers if there is any history; NaN if there is none.
-    """
-    mean = float(train["label"].mean()) if len(train) else float("nan")
-    if baseline.rule == "mean" or baseline.feature is None:
-        return np.full(len(rows), mean)
-    values = rows[baseline.feature].to_numpy(dtype="float64", na_value=np.nan)
-    return np.where(np.isfinite(values), values, mean)
-
-
 def evaluate(
-    rows: pd.DataFrame, predicted: np.ndarray, spec: ProductSpec, train: pd.DataFrame
+    rows: pd.DataFrame,
+    predicted: np.ndarray,
+    spec: ProductSpec,
+    train: pd.DataFrame,
+    *,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    champion: np.ndarray | None = None,
+    model: FittedModel | None = None,
+    footprint: Footprint | None = None,
 ) -> Report:
     """Judge predictions of labelled rows next to every baseline of the product.
 
     Args:
         rows: rows of a features frame with labels.
         predicted: shape (rows,); for classification the probability of class 1.
-        spec: names metric, task and baselines.
+        spec: names metric, task, baselines and slices.
         train: the rows the predictions' model learned from; baselines take their mean from it.
+        low: lower ends of the prediction intervals; None: there are none.
+        high: upper ends.
+        champion: the champion's predictions of the same rows; None without one.
+        model: what predicted, to tell what it relies on; None: not told.
+        footprint: what the model costs; None where it was not measured.
     """
+    evidence = evidence_frame(spec, rows, predicted, train, low=low, high=high, champion=champion)
+    return full_report(spec, evidence, rows, train, model, footprint)
+
+
+def full_report(
+    spec: ProductSpec,
+    evidence: pd.DataFrame,
+    rows: pd.DataFrame,
+    train: pd.DataFrame,
+    model: FittedModel | None,
+    footprint: Footprint | None,
+) -> Report:
+    """`report_of` the evidence and what needs the rows and the model, too; see `evaluate`."""
     label = rows["label"].to_numpy(dtype="float64")
-    naive = {base.name: baseline_predictions(base, train, rows) for base in spec.baselines}
-    values = {name: score(spec.metric, label, guess) for name, guess in naive.items()}
-    best = _best(spec.metric, values)
-    monthly = _by_month(rows["event_time"], spec.metric, label, predicted, naive.get(best))
-    return Report(
-        rows=len(rows),
-        first=rows["event_time"].min() if len(rows) else None,
-        last=rows["event_time"].max() if len(rows) else None,
-        metric=spec.metric,
-        value=score(spec.metric, label, predicted),
-        metrics={name: score(name, label, predicted) for name in METRICS_OF_TASK[spec.task]},
-        baselines=values,
-        best_baseline=best,
-        by_month=monthly,
-        reliability=reliability(label, predicted) if spec.task == "classification" else None,
+    return replace(
+        report_of(spec, evidence),
+        baselines={
+            base.name: score(spec.metric, label, baseline_predictions(base, train, rows))
+            for base in spec.baselines
+        },
+        importance=no_importance()
+        if model is None or rows.empty
+        else permutation_importance(model, rows, spec.metric, spec.seed),
+        footprint=footprint,
     )
 
 
-def reliability(y: np.ndarray, p: np.ndarray) -> pd.DataFrame:
-    """Predicted and observed share of class 1 in ten bins of equal width; empty bins left out."""
-    y, p = np.asarray(y, dtype="float64"), np.asarray(p, dtype="float64")
-    place = np.clip((p * RELIABILITY_BINS).astype("int64"), 0, RELIABILITY_BINS - 1)
-    rows = np.bincount(place, minlength=RELIABILITY_BINS)
-    filled = rows > 0
-    sums = [np.bincount(place, weights, RELIABILITY_BINS)[filled] for weights in (p, y)]
-    count = rows[filled]
-    return pd.DataFrame({"rows": count, "predicted": sums[0] / count, "observed": sums[1] / count})
+def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
+    """What follows from the evidence alone.
 
-
-def interval_offsets(y: np.ndarray, p: np.ndarray, coverage: float) -> tuple[float, float]:
-    """What to add to a prediction for the lower and upper end of its interval (split conformal).
-
-    Each side leaves out half of `1 - coverage` of the residuals `y - p` of rows the model has not
-    seen, with the finite-sample rank of split conformal prediction; at few rows that is the
-    smallest or largest residual. NaN, NaN without rows.
+    That is everything but importance, footprint and the baselines that are not the best one.
     """
-    residuals = np.sort(np.asarray(y, dtype="float64") - np.asarray(p, dtype="float64"))
-    residuals = residuals[np.isfinite(residuals)]
-    count = len(residuals)
-    if not count:
-        return float("nan"), float("nan")
-    outside = int(np.floor((count + 1) * (1.0 - coverage) / 2.0 + 1e-9))
-    place = min(max(outside - 1, 0), (count - 1) // 2)
-    return float(residuals[place]), float(residuals[count - 1 - place])
+    draws = draw_days(
+        evidence["event_time"],
+        block_days=spec.evaluation.block_days,
+        draws=spec.evaluation.draws,
+        seed=spec.seed,
+    )
+    tail = (1.0 - spec.evaluation.confidence) / 2.0
+    y, candidate, baseline = (_numbers(evidence, n) for n in ("label", "candidate", "baseline"))
+    best = str(evidence["baseline_name"].iloc[0]) if len(evidence) else ""
+    estimates = {
+        name: estimate(name, y, candidate, draws, tail) for name in METRICS_OF_TASK[spec.task]
+    }
+    return Report(
+        rows=len(evidence),
+        first=evidence["event_time"].min() if len(evidence) else None,
+        last=evidence["event_time"].max() if len(evidence) else None,
+        metric=spec.metric,
+        value=estimates[spec.metric].value,
+        metrics={name: each.value for name, each in estimates.items()},
+        baselines={best: score(spec.metric, y, baseline)} if best else {},
+        best_baseline=best,
+        by_month=_by_month(spec.metric, evidence),
+        estimates=estimates,
+        gain=gain_estimate(spec.metric, y, candidate, baseline, draws, tail),
+        slices=slice_table(spec, evidence, draws),
+        worst=_worst(spec, evidence),
+        interval_problem=draws.problem,
+        **_against_champion(spec, evidence, draws, tail),
+        **_of_task(spec, evidence, draws, tail),
+    )
 
 
-def auc(y: np.ndarray, p: np.ndarray) -> float:
-    """Share of pairs of class 1 and 0 in the right order (Mann-Whitney U); NaN with one class."""
-    positive = y > 0.5
-    ones = int(positive.sum())
-    zeros = len(y) - ones
-    if not ones or not zeros:
-        return float("nan")
-    _, place, counts = np.unique(p, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[place]
-    return float((ranks[positive].sum() - ones * (ones + 1) / 2.0) / (ones * zeros))
+def _numbers(evidence: pd.DataFrame, name: str) -> np.ndarray:
+    return evidence[name].to_numpy(dtype="float64")
 
 
-def losses(metric: str, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Loss of each row whose mean is the metric (rmse: its square), shape (rows,); not for auc."""
-    if metric == "mae":
-        return np.abs(y - p)
-    if metric == "log_loss":
-        kept = np.clip(p, TINY, 1.0 - TINY)
-        return -(y * np.log(kept) + (1.0 - y) * np.log1p(-kept))
-    return (y - p) ** 2
+def _against_champion(
+    spec: ProductSpec, evidence: pd.DataFrame, draws: Draws, tail: float
+) -> dict[str, Any]:
+    """On the rows that the champion predicts, too."""
+    known = evidence["champion"].notna().to_numpy()
+    drawn, rows = draws.of(known), evidence[known]
+    y, ours, theirs = (_numbers(rows, name) for name in ("label", "candidate", "champion"))
+    return {
+        "champion": estimate(spec.metric, y, theirs, drawn, tail),
+        "champion_gain": gain_estimate(spec.metric, y, ours, theirs, drawn, tail),
+    }
 
 
-METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "mae": lambda y, p: losses("mae", y, p).mean(),
-    "rmse": lambda y, p: float(np.sqrt(losses("rmse", y, p).mean())),
-    "auc": auc,
-    "log_loss": lambda y, p: losses("log_loss", y, p).mean(),
-    "brier": lambda y, p: losses("brier", y, p).mean(),
-}
+def _of_task(
+    spec: ProductSpec, evidence: pd.DataFrame, draws: Draws, tail: float
+) -> dict[str, Any]:
+    y, p = _numbers(evidence, "label"), _numbers(evidence, "candidate")
+    if spec.task == "classification":
+        calibration = calibration_estimate(y, p, draws, tail)
+        return {
+            "reliability": reliability(y, p),
+            "calibration": calibration,
+            "calibration_error": calibration.value,
+        }
+    low, high = _numbers(evidence, "low"), _numbers(evidence, "high")
+    known = np.isfinite(low) & np.isfinite(high)
+    inside = ((low <= y) & (y <= high))[known].astype("float64")
+    drawn = draws.of(known)
+    share = float(inside.mean()) if len(inside) else NAN
+    covered = interval(share, resampled_mean(inside, drawn), tail, drawn.blocks)
+    return {"reliability": None, "coverage": covered}
 
 
-def _best(metric: str, values: Mapping[str, float]) -> str:
-    best = ""
-    for name, value in values.items():
-        if np.isfinite(value) and (not best or is_better(metric, value, values[best])):
-            best = name
-    return best
+def _worst(spec: ProductSpec, evidence: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the greatest absolute error, or log loss of a probability, greatest first."""
+    loss = losses(
+        "log_loss" if spec.task == "classification" else "mae",
+        _numbers(evidence, "label"),
+        _numbers(evidence, "candidate"),
+    )
+    cases = evidence.rename(columns={"candidate": "predicted"}).assign(loss=loss)
+    ordered = cases.sort_values("loss", ascending=False, kind="stable", ignore_index=True)
+    return ordered[list(WORST_COLUMNS)].head(spec.evaluation.worst_cases)
 
 
-def _by_month(
-    times: pd.Series, metric: str, y: np.ndarray, p: np.ndarray, naive: np.ndarray | None
-) -> pd.DataFrame:
-    months = times.dt.strftime("%Y-%m").to_numpy(dtype="object")
-    naive = np.full(len(y), np.nan) if naive is None else naive
+def _by_month(metric: str, evidence: pd.DataFrame) -> pd.DataFrame:
+    months = evidence["event_time"].dt.strftime("%Y-%m").to_numpy(dtype="object").astype(str)
+    y = _numbers(evidence, "label")
+    judged = {
+        name: _numbers(evidence, column)
+        for name, column in (
+            ("value", "candidate"),
+            ("baseline", "baseline"),
+            ("champion", "champion"),
+        )
+    }
     rows = [
-        (month, int(at.sum()), score(metric, y[at], p[at]), score(metric, y[at], naive[at]))
-        for month in np.unique(months.astype(str))
+        {
+            "month": month,
+            "rows": int(at.sum()),
+            **{name: score(metric, y[at], p[at]) for name, p in judged.items()},
+        }
+        for month in np.unique(months)
         for at in [months == month]
     ]
-    return pd.DataFrame(rows, columns=["month", "rows", "value", "baseline"])
+    return pd.DataFrame(rows, columns=["month", "rows", *judged])

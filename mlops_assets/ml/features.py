@@ -13,12 +13,18 @@ from pandas.api import types
 from mlops_assets.errors import TrainingError
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
-FeatureFunction = Callable[[pd.DataFrame], pd.DataFrame]
+_KEYS = ("entity", "event_time")
+FeatureFunction = Callable[..., pd.DataFrame]
+"""From one country's validated records to features; with shared features, these come second."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A feature that comes out differently when the future is hidden."""
+    """A feature that comes out differently when the future is hidden.
+
+    Args:
+        entity: "" for a feature shared by all countries.
+    """
 
     column: str
     entity: str
@@ -50,7 +56,10 @@ class PointInTime:
 
 
 def build_features(
-    validated: pd.DataFrame, function: FeatureFunction, target: TargetSpec
+    validated: pd.DataFrame,
+    function: FeatureFunction,
+    target: TargetSpec,
+    shared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per entity and event time: keys, label and features, sorted and unique.
 
@@ -59,27 +68,31 @@ def build_features(
         function: the product's pure function; gives `entity`, `event_time`, `label`, the features
             and, where the maturity differs from row to row, `label_time`.
         target: gives the label time where the function does not.
+        shared: features of all countries by event time, as `build_shared` gave them, for a
+            function that takes them; None for one that does not.
 
     Raises:
         TrainingError: the function raised or returned something else.
     """
+    given = [validated.copy(), *([] if shared is None else [shared.copy()])]
     try:
-        made = function(validated.copy())
+        made = function(*given)
     except Exception as error:
         raise TrainingError(
-            f"{_name(function)} raised {type(error).__name__}: {error}.",
+            f"{function_name(function)} raised {type(error).__name__}: {error}.",
             way_out="Correct the feature function; the validated rows are unchanged.",
-            culprits={"function": _name(function)},
+            culprits={"function": function_name(function)},
         ) from error
     _require_columns(made, function)
     frame = made.assign(
         entity=made["entity"].astype(str).astype("object"),
-        event_time=_times(made, "event_time", function),
+        event_time=times_of(made, "event_time", function),
         label=_labels(made, function),
     )
-    given = "label_time" in made
     frame["label_time"] = (
-        _times(made, "label_time", function) if given else frame["event_time"] + target.maturity
+        times_of(made, "label_time", function)
+        if "label_time" in made
+        else frame["event_time"] + target.maturity
     )
     _require_usable(frame, function)
     names = [*FEATURE_KEYS, *feature_columns(frame)]
@@ -92,6 +105,7 @@ def features_as_of(
     source: SourceSpec,
     target: TargetSpec,
     moment: pd.Timestamp,
+    shared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Features and labels as they could have been computed at a moment.
 
@@ -104,11 +118,12 @@ def features_as_of(
         source: names event time, arrival time and what is known later.
         target: label maturity of records without a feature row.
         moment: naive, UTC.
+        shared: features of all countries; rows of later times are hidden.
     """
-    whole = build_features(validated, function, target)
+    whole = build_features(validated, function, target, shared)
     matures = _label_times(validated, whole, source, target)
-    known = _as_known_at(validated, matures, moment, source)
-    then = build_features(known, function, target)
+    known = as_known_at(validated, matures, moment, source)
+    then = build_features(known, function, target, shared_until(shared, moment))
     return then.assign(label=then["label"].mask(then["label_time"] > moment))
 
 
@@ -119,6 +134,13 @@ def known_records(validated: pd.DataFrame, source: SourceSpec, moment: pd.Timest
         arrived = validated[source.arrival_time]
         known &= arrived.isna() | (arrived <= moment)
     return known
+
+
+def shared_until(shared: pd.DataFrame | None, moment: pd.Timestamp) -> pd.DataFrame | None:
+    """The shared features of times up to a moment; None stays None."""
+    if shared is None:
+        return None
+    return shared[shared["event_time"] <= moment].reset_index(drop=True)
 
 
 def feature_columns(frame: pd.DataFrame) -> list[str]:
@@ -133,14 +155,15 @@ def check_point_in_time(
     source: SourceSpec,
     target: TargetSpec,
     *,
+    shared: pd.DataFrame | None = None,
     samples: int = 3,
     seed: int = 0,
 ) -> PointInTime:
     """Compute features again at sampled times from what was known then; they must be equal.
 
     At a cutoff t only records with event (and arrival) time up to t exist, and `known_later`
-    columns are empty in those whose label matures after t. All feature rows up to t must come out
-    exactly as in `features`; the label may differ.
+    columns are empty in those whose label matures after t; of `shared` only rows up to t. All
+    feature rows up to t must come out exactly as in `features`; the label may differ.
 
     Args:
         validated: the records `features` was built from.
@@ -148,41 +171,46 @@ def check_point_in_time(
         function: the feature function.
         source: names event time, key and what is known later.
         target: label maturity of records without a feature row.
+        shared: the features of all countries that `features` was built with.
         samples: cutoffs, drawn from the later three quarters of the event times.
         seed: of the draw.
     """
-    cutoffs = _cutoffs(features["event_time"], samples, seed)
+    cutoffs = sampled_cutoffs(features["event_time"], samples, seed)
     matures = _label_times(validated, features, source, target)
     found: list[Difference] = []
     rows = count = 0
     for cutoff in cutoffs:
-        known = _as_known_at(validated, matures, cutoff, source)
-        then = build_features(known, function, target)
+        known = as_known_at(validated, matures, cutoff, source)
+        then = build_features(known, function, target, shared_until(shared, cutoff))
         expected = features[features["event_time"] <= cutoff]
         if source.arrival_time is not None:  # what arrived later has no row yet
-            expected = _having_rows(expected, then)
-        differing = _differences(expected, then)
+            expected = having_rows(expected, then, _KEYS)
+        differing = differences(expected, then, _KEYS)
         rows, count = rows + len(expected), count + len(differing)
         found += differing[: max(0, 20 - len(found))]
     return PointInTime(rows, tuple(cutoffs), tuple(found), count)
 
 
-def _name(function: FeatureFunction) -> str:
+def function_name(function: FeatureFunction) -> str:
+    """Module and name, for messages."""
     module = getattr(function, "__module__", "")
     return f"{module}.{getattr(function, '__qualname__', function)}"
 
 
-def _wrong(function: FeatureFunction, what: str, columns: Sequence[str], way_out: str) -> Exception:
+def wrong_frame(
+    function: FeatureFunction, what: str, columns: Sequence[str], way_out: str
+) -> TrainingError:
+    """The error of a function whose result cannot be used."""
     return TrainingError(
-        f"{_name(function)} {what}.",
+        f"{function_name(function)} {what}.",
         way_out=way_out,
-        culprits={"function": _name(function), "columns": list(columns)},
+        culprits={"function": function_name(function), "columns": list(columns)},
     )
 
 
 def _require_columns(made: Any, function: FeatureFunction) -> None:
     if not isinstance(made, pd.DataFrame):
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned a {type(made).__name__}, not a DataFrame",
             [],
@@ -190,10 +218,10 @@ def _require_columns(made: Any, function: FeatureFunction) -> None:
         )
     twice = [str(name) for name in made.columns[made.columns.duplicated()]]
     if twice:
-        raise _wrong(function, f"returned {', '.join(twice)} twice", twice, "Name each once.")
+        raise wrong_frame(function, f"returned {', '.join(twice)} twice", twice, "Name each once.")
     missing = [name for name in ("entity", "event_time", "label") if name not in made]
     if missing:
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned no column {', '.join(missing)}",
             missing,
@@ -201,10 +229,15 @@ def _require_columns(made: Any, function: FeatureFunction) -> None:
         )
 
 
-def _times(made: pd.DataFrame, column: str, function: FeatureFunction) -> pd.Series:
+def times_of(made: pd.DataFrame, column: str, function: FeatureFunction) -> pd.Series:
+    """A column of times in UTC, without a zone.
+
+    Raises:
+        TrainingError: another type, or a missing time.
+    """
     values = made[column]
     if not types.is_datetime64_any_dtype(values.dtype) or values.isna().any():
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned {column} of type {values.dtype} with {int(values.isna().sum())} missing",
             [column],
@@ -218,7 +251,7 @@ def _times(made: pd.DataFrame, column: str, function: FeatureFunction) -> pd.Ser
 def _labels(made: pd.DataFrame, function: FeatureFunction) -> pd.Series:
     values = made["label"]
     if not (types.is_numeric_dtype(values.dtype) or types.is_bool_dtype(values.dtype)):
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned label of type {values.dtype}",
             ["label"],
@@ -230,11 +263,11 @@ def _labels(made: pd.DataFrame, function: FeatureFunction) -> pd.Series:
 def _require_usable(frame: pd.DataFrame, function: FeatureFunction) -> None:
     names = feature_columns(frame)
     if not names:
-        raise _wrong(function, "returned no feature", [], "Add at least one column.")
-    odd = [name for name in names if not _is_feature(frame[name])]
+        raise wrong_frame(function, "returned no feature", [], "Add at least one column.")
+    odd = [name for name in names if not is_feature(frame[name])]
     if odd:
         types_ = ", ".join(f"{name} ({frame[name].dtype})" for name in odd)
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned features that are neither numbers nor booleans nor text: {types_}",
             odd,
@@ -244,7 +277,7 @@ def _require_usable(frame: pd.DataFrame, function: FeatureFunction) -> None:
     twice = frame[frame.duplicated(keys)]
     if len(twice):
         first = twice.iloc[0]
-        raise _wrong(
+        raise wrong_frame(
             function,
             f"returned {len(twice)} rows more than one per entity and event_time, such as "
             f"{first['entity']} at {first['event_time']}",
@@ -253,7 +286,8 @@ def _require_usable(frame: pd.DataFrame, function: FeatureFunction) -> None:
         )
 
 
-def _is_feature(values: pd.Series) -> bool:
+def is_feature(values: pd.Series) -> bool:
+    """Whether a column holds numbers, booleans or text."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         return types.is_string_dtype(values.cat.categories.dtype)
     if types.is_object_dtype(values.dtype):
@@ -262,7 +296,8 @@ def _is_feature(values: pd.Series) -> bool:
     return numeric or types.is_string_dtype(values.dtype)
 
 
-def _cutoffs(event_times: pd.Series, samples: int, seed: int) -> list[pd.Timestamp]:
+def sampled_cutoffs(event_times: pd.Series, samples: int, seed: int) -> list[pd.Timestamp]:
+    """Some of the later three quarters of the times, in order."""
     times = np.unique(event_times.to_numpy())
     late = times[len(times) // 4 :]
     picked = np.random.default_rng(seed).choice(late, min(samples, len(late)), replace=False)
@@ -287,9 +322,17 @@ def _label_times(
     return event.map(latest).fillna(event + target.maturity)
 
 
-def _as_known_at(
+def as_known_at(
     validated: pd.DataFrame, matures: pd.Series, cutoff: pd.Timestamp, source: SourceSpec
 ) -> pd.DataFrame:
+    """The records that were there at a cutoff, what matures later missing in them.
+
+    Args:
+        validated: one country's records.
+        matures: of each record, when what is known later is known.
+        cutoff: naive, UTC.
+        source: names event time, arrival time and what is known later.
+    """
     past = known_records(validated, source, cutoff)
     known, unknown_label = validated[past].copy(), matures[past] > cutoff
     for name in source.known_later:
@@ -298,23 +341,26 @@ def _as_known_at(
     return known.reset_index(drop=True)
 
 
-def _having_rows(expected: pd.DataFrame, then: pd.DataFrame) -> pd.DataFrame:
-    keys = ["entity", "event_time"]
-    there = pd.MultiIndex.from_frame(then[keys])
-    return expected[pd.MultiIndex.from_frame(expected[keys]).isin(there)]
+def having_rows(expected: pd.DataFrame, then: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """The expected rows whose keys the other frame has."""
+    there = pd.MultiIndex.from_frame(then[[*keys]])
+    return expected[pd.MultiIndex.from_frame(expected[[*keys]]).isin(there)]
 
 
-def _differences(expected: pd.DataFrame, then: pd.DataFrame) -> list[Difference]:
-    keys = ["entity", "event_time"]
+def differences(
+    expected: pd.DataFrame, then: pd.DataFrame, keys: Sequence[str]
+) -> list[Difference]:
+    """Every feature value that is another one, or not there, in the frame of then."""
     expected = expected.reset_index(drop=True)
-    if not expected[keys].equals(then[keys]):
-        then = expected[keys].merge(then, on=keys, how="left")
+    if not expected[[*keys]].equals(then[[*keys]]):
+        then = expected[[*keys]].merge(then, on=[*keys], how="left")
     found: list[Difference] = []
     for name in feature_columns(expected):
         full = expected[name]
         cut = then[name] if name in then else pd.Series(None, index=full.index, dtype="object")
         for place in np.flatnonzero(~same_values(full, cut)):
-            entity, time = expected["entity"].iloc[place], expected["event_time"].iloc[place]
+            entity = str(expected["entity"].iloc[place]) if "entity" in keys else ""
+            time = expected["event_time"].iloc[place]
             found.append(Difference(name, entity, time, full.iloc[place], cut.iloc[place]))
     return found
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,26 @@ import pandas as pd
 from mlops_assets.errors import ConfigurationError, TrainingError
 from mlops_assets.ml.features import feature_columns
 from mlops_assets.spec import CandidateSpec, Task
+
+LIGHTGBM = "lightgbm"
+"""The package, and the extra of this project that installs it."""
+_REPEATABLE: Mapping[str, Any] = {
+    "n_jobs": 1,
+    "deterministic": True,
+    "force_row_wise": True,  # the other way is chosen by time, and adds up in another order
+    "verbose": -1,
+}
+"""What LightGBM is told unless a candidate says otherwise."""
+_ABSOLUTE_LOSSES = frozenset(
+    {
+        *("absolute_error", "quantile", "huber", "epsilon_insensitive"),
+        *("l1", "mae", "mean_absolute_error", "regression_l1", "fair"),
+    }
+)
+"""Values of `loss`, `criterion` or `objective` under which an error counts by its size."""
+_ABSOLUTE_ESTIMATORS = frozenset({"QuantileRegressor", "SVR", "NuSVR", "LinearSVR"})
+
+Param = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
@@ -24,6 +45,8 @@ class FittedModel:
         features: the feature columns it was fitted on, in order.
         task: regression or classification.
         rows: training rows.
+        params: of the estimator as the YAML and the search gave them.
+        until: event time of the newest training row; None when that was not recorded.
     """
 
     name: str
@@ -31,6 +54,13 @@ class FittedModel:
     features: tuple[str, ...]
     task: Task
     rows: int
+    params: Mapping[str, Param] = field(default_factory=dict)
+    until: pd.Timestamp | None = None
+
+
+def with_params(candidate: CandidateSpec, params: Mapping[str, Param]) -> CandidateSpec:
+    """The candidate with these parameters on top of its own, and nothing left to search."""
+    return candidate.model_copy(update={"params": {**candidate.params, **params}, "space": {}})
 
 
 def fit(candidate: CandidateSpec, rows: pd.DataFrame, task: Task, seed: int) -> FittedModel:
@@ -55,7 +85,15 @@ def fit(candidate: CandidateSpec, rows: pd.DataFrame, task: Task, seed: int) -> 
             f"{type(error).__name__}: {error}.",
             culprits={"candidate": candidate.name},
         ) from error
-    return FittedModel(candidate.name, estimator, tuple(features), task, len(rows))
+    return FittedModel(
+        name=candidate.name,
+        estimator=estimator,
+        features=tuple(features),
+        task=task,
+        rows=len(rows),
+        params=dict(candidate.params),
+        until=rows["event_time"].max(),
+    )
 
 
 def predict(model: FittedModel, features: pd.DataFrame, task: Task) -> np.ndarray:
@@ -94,21 +132,39 @@ def build_estimator(candidate: CandidateSpec, task: Task, seed: int, text: list[
 
     from mlops_assets.ml.estimators import FrameEncoder, OffsetRegressor
 
-    core = _core(candidate, seed)
+    core = make_core(candidate, seed)
     if text and _native_categories(core):
         core.set_params(categorical_features=text)
-    steps: list[Any] = [FrameEncoder(one_hot=bool(text) and not _native_categories(core))]
+    one_hot = bool(text) and not _native_categories(core) and not _is_lightgbm(candidate)
+    steps: list[Any] = [FrameEncoder(one_hot=one_hot)]
     if not _takes_missing(core):
         steps += _complete_and_scaled()
     pipeline = make_pipeline(*steps, core)
-    if candidate.offset is None:
+    if candidate.offset is None and candidate.scale is None:
         return pipeline
     if task != "regression":
         raise ConfigurationError(
-            f"Candidate {candidate.name} has an offset, which only regression knows.",
-            way_out="Remove `offset`.",
+            f"Candidate {candidate.name} has an offset or a scale, which only regression knows.",
+            way_out="Remove `offset` and `scale`.",
         )
-    return OffsetRegressor(pipeline, candidate.offset)
+    return OffsetRegressor(pipeline, candidate.offset, candidate.scale, _power_of_scale(core))
+
+
+def make_core(candidate: CandidateSpec, seed: int) -> Any:
+    """The unfitted estimator itself, seeded, with the candidate's parameters.
+
+    Raises:
+        ConfigurationError: its class or a parameter does not exist, or its package is missing.
+    """
+    module, _, name = candidate.estimator.rpartition(".")
+    try:
+        core = getattr(importlib.import_module(module), name)(**candidate.params)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise _cannot_be_made(candidate, error) from error
+    fixed = {"random_state": seed} if "random_state" in core.get_params() else {}
+    if _is_lightgbm(candidate):
+        fixed |= _REPEATABLE
+    return core.set_params(**{key: fixed[key] for key in fixed if key not in candidate.params})
 
 
 def _require_learnable(candidate: CandidateSpec, label: np.ndarray) -> None:
@@ -128,20 +184,32 @@ def _require_learnable(candidate: CandidateSpec, label: np.ndarray) -> None:
     )
 
 
-def _core(candidate: CandidateSpec, seed: int) -> Any:
-    module, _, name = candidate.estimator.rpartition(".")
-    try:
-        core = getattr(importlib.import_module(module), name)(**candidate.params)
-    except (ImportError, AttributeError, TypeError) as error:
-        raise ConfigurationError(
-            f"Candidate {candidate.name}: {candidate.estimator} with {candidate.params} cannot be "
-            f"made: {error}.",
-            way_out="Name a scikit-learn estimator class and its constructor parameters.",
-            culprits={"candidate": candidate.name},
-        ) from error
-    if "random_state" in core.get_params() and "random_state" not in candidate.params:
-        core.set_params(random_state=seed)
-    return core
+def _cannot_be_made(candidate: CandidateSpec, error: Exception) -> ConfigurationError:
+    way_out = "Name a scikit-learn or LightGBM estimator class and its constructor parameters."
+    if _is_lightgbm(candidate) and isinstance(error, ImportError):
+        way_out = f'Install the extra: pip install "mlops_assets[{LIGHTGBM}]".'
+    return ConfigurationError(
+        f"Candidate {candidate.name}: {candidate.estimator} with {candidate.params} cannot be "
+        f"made: {error}.",
+        way_out=way_out,
+        culprits={"candidate": candidate.name},
+    )
+
+
+def _is_lightgbm(candidate: CandidateSpec) -> bool:
+    return candidate.estimator.split(".")[0] == LIGHTGBM
+
+
+def _power_of_scale(core: Any) -> int:
+    """How the weight of a row grows with its scale; see `OffsetRegressor`."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if not has_fit_parameter(core, "sample_weight"):
+        return 0
+    params = core.get_params()
+    named = {params.get(key) for key in ("loss", "criterion", "objective")}
+    absolute = type(core).__name__ in _ABSOLUTE_ESTIMATORS or not named.isdisjoint(_ABSOLUTE_LOSSES)
+    return 1 if absolute else 2
 
 
 def _native_categories(core: Any) -> bool:

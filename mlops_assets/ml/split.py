@@ -53,3 +53,46 @@ def split(features: pd.DataFrame, spec: SplitSpec) -> Split:
         holdout=rows(known & (event >= holdout_from)),
         open=rows(~known),
     )
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a rolling origin: positions of rows, and the time between the two sides.
+
+    Args:
+        learn: rows whose event is before `start` and whose label is known by then.
+        judge: rows whose event is at `start` or later, up to the next fold.
+        start: event time of the first judged row.
+    """
+
+    learn: np.ndarray
+    judge: np.ndarray
+    start: pd.Timestamp
+
+
+def rolling_folds(rows: pd.DataFrame, count: int) -> tuple[Fold, ...]:
+    """Time-ordered folds over the later half of the rows, each learned from all before it.
+
+    The first half of the rows (by event time) is only learned from; the rest is cut into `count`
+    parts of about equal size. Rows of one event time are never cut apart. As in `split`, a row
+    whose event is before a cut and whose label matures after it is on neither side of it.
+
+    Args:
+        rows: labelled rows of a features frame, in any order.
+        count: folds wanted; there are fewer where event times are too few.
+    """
+    if rows.empty:
+        return ()
+    event, matures = rows["event_time"], rows["label_time"]
+    ordered = event.sort_values(ignore_index=True)
+    places = [len(rows) * (count + part) // (2 * count) for part in range(count)]
+    starts = sorted({ordered[place] for place in places})
+    ends = [*starts[1:], None]
+    return tuple(
+        Fold(
+            learn=np.flatnonzero((event < start) & (matures <= start)),
+            judge=np.flatnonzero((event >= start) & ((event < end) if end else True)),
+            start=start,
+        )
+        for start, end in zip(starts, ends, strict=True)
+    )

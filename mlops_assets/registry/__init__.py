@@ -6,6 +6,7 @@ Importing it is free: MLflow itself is imported by the functions that need it.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 # Set before MLflow is first imported anywhere: no account, no server, no calls home.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -15,10 +16,13 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 # Artifacts are read by commands whose output is read by people and programs.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
-from mlops_assets.registry.models import LoadedModel, LoggedModel, ModelVersion, Registry
-from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun
+from mlops_assets.registry.models import Aliases, LoadedModel, LoggedModel, ModelVersion, Registry
+
+if TYPE_CHECKING:
+    from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun
 
 __all__ = [
+    "Aliases",
     "LoadedModel",
     "LoggedModel",
     "MlflowRegistry",
@@ -26,3 +30,12 @@ __all__ = [
     "Registry",
     "TrackedRun",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs Dagster, imported when first asked for: a fresh process needs the models alone."""
+    if name in {"MlflowRegistry", "TrackedRun"}:
+        from mlops_assets.registry import tracking
+
+        return getattr(tracking, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,14 @@
 """Registered models and their aliases: one registered model a country.
 
-`<product>.<COUNTRY>` holds the versions of a country, `<product>.pooled` those of the pooled model.
+`<product>.<COUNTRY>` holds the versions of a country, `<product>.pooled-<candidate>` those of the
+pooled model of a candidate, `<product>.pooled-<candidate>-<region>` those of a region's.
 Aliases: `champion` is in use, `previous` was before it, `challenger` is the newest candidate.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sqlite3
 import subprocess
@@ -35,7 +37,11 @@ The list inside the model's own MLmodel file is no boundary: whoever writes the 
 """
 TRUSTED_TYPES = frozenset(
     {
+        "collections.OrderedDict",
         "functools.partial",
+        "lightgbm.basic.Booster",
+        "lightgbm.sklearn.LGBMClassifier",
+        "lightgbm.sklearn.LGBMRegressor",
         "numpy.dtype",
         "numpy.mean",
         "scipy.interpolate._bsplines.BSpline",
@@ -55,12 +61,22 @@ REFUSED_PREFIXES: tuple[str, ...] = (
 
 DIGEST_TAG = "mlops_assets.sha256"
 _MODEL_FILE = "model.skops"
+_DESCRIPTION_FILE = "MLmodel"
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One registered version; `kind` is `local` or `pooled`, `run_id` the MLflow run it is from."""
+    """One registered version.
+
+    Attributes:
+        name: of the registered model.
+        version: its number.
+        uri: of its files.
+        run_id: the MLflow run it is from.
+        kind: local, region or pooled.
+        tags: all of them.
+    """
 
     name: str
     version: str
@@ -68,6 +84,22 @@ class ModelVersion:
     run_id: str
     kind: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """The versions that the aliases of a registered model name; "" where one names none."""
+
+    champion: str = ""
+    previous: str = ""
+    challenger: str = ""
+
+    def moved_to(self, version: str) -> Aliases:
+        """After `version` was put into use: `previous` is always what was in use just before.
+
+        So a rollback to `previous` that is done twice comes back to where it began.
+        """
+        return Aliases(version, self.champion, self.challenger)
 
 
 @dataclass(frozen=True)
@@ -160,13 +192,41 @@ class Registry:
 
         The champion alias moves last: a crash in between leaves the old champion in use.
         """
+        named = self.aliases(version.name)
+        if named.champion != version.version:
+            self.point(version.name, named.moved_to(version.version))
+
+    def aliases(self, name: str) -> Aliases:
+        """What the aliases of a registered model name; all empty when there is no such model.
+
+        Raises:
+            RegistryError: the backend does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            named = self._client().get_registered_model(name).aliases or {}
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return Aliases()
+            raise self._no_answer(error) from error
+        champion, previous, challenger = (
+            str(named.get(alias) or "") for alias in (CHAMPION, PREVIOUS, CHALLENGER)
+        )
+        return Aliases(champion, previous, challenger)
+
+    def point(self, name: str, wanted: Aliases) -> None:
+        """Let `champion` and `previous` name what they are to name; "" removes the alias.
+
+        The champion alias moves last: a crash in between leaves the old champion in use.
+        `challenger` is not touched: it is the newest candidate whatever becomes of it.
+        """
         client = self._client()
-        current = self.by_alias(version.name, CHAMPION)
-        if current is not None and current.version == version.version:
-            return
-        if current is not None:
-            client.set_registered_model_alias(version.name, PREVIOUS, current.version)
-        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+        for alias, number in ((PREVIOUS, wanted.previous), (CHAMPION, wanted.champion)):
+            if number:
+                client.set_registered_model_alias(name, alias, number)
+            else:
+                client.delete_registered_model_alias(name, alias)
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Write tags on a registered version."""
@@ -237,6 +297,11 @@ class Registry:
         except MlflowException as error:
             raise RegistryError(f"There is no version {number} of {name}: {error}.") from error
 
+    def version_numbers(self, name: str) -> list[str]:
+        """The numbers of a registered model's versions, oldest first; empty when there is none."""
+        found = _every_page(self._client().search_model_versions, f"name = '{name}'")
+        return [str(number) for number in sorted(int(made.version) for made in found)]
+
     def artifact(self, version: ModelVersion, name: str) -> str:
         """A text among the artifacts of the training run that a version is from.
 
@@ -279,21 +344,28 @@ class Registry:
         Raises:
             RegistryError: files are gone or were changed, or hold types that are not trusted.
         """
+        return read_model(version, self.fetch(version))
+
+    def fetch(self, version: ModelVersion, into: Path | None = None) -> Path:
+        """The folder with the files of a version, unchecked; see `read_model`.
+
+        Args:
+            version: whose files are wanted.
+            into: where to put a copy; None: where they are, if that is a local folder.
+
+        Raises:
+            RegistryError: they cannot be read.
+        """
         import mlflow
-        import skops.io
         from mlflow import artifacts
 
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
+        target = None if into is None else str(into)
         try:
-            folder = Path(artifacts.download_artifacts(version.uri))
+            return Path(artifacts.download_artifacts(version.uri, dst_path=target))
         except Exception as error:
             raise _unusable(version, f"its files cannot be read ({error})") from error
-        checked = _verify(version, folder)
-        # Read here and not by MLflow, which takes the file to read, the types to trust and a
-        # folder of code to import from the MLmodel file.
-        estimator = skops.io.load(folder / _MODEL_FILE, trusted=list(checked.types))
-        return LoadedModel(estimator, checked.features)
 
     def _client(self) -> MlflowClient:
         from mlflow.tracking import MlflowClient
@@ -410,7 +482,7 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
         name=name,
         serialization_format="skops",
         skops_trusted_types=types,
-        pip_requirements=_requirements(),
+        pip_requirements=_requirements(types),
         signature=infer_signature(example_input, example_output),
         pyfunc_predict_fn="predict_proba" if hasattr(model, "predict_proba") else "predict",
     )
@@ -428,10 +500,13 @@ def untrusted(types: Iterable[str]) -> list[str]:
     ]
 
 
-def _requirements() -> list[str]:
+def _requirements(types: Iterable[str]) -> list[str]:
+    """The distributions a model of these types is loaded with, at the versions of now."""
     from importlib.metadata import version
 
-    return [f"{name}=={version(name)}" for name in ("scikit-learn", "skops", "pandas", "numpy")]
+    lightgbm = ["lightgbm"] if any(name.startswith("lightgbm.") for name in types) else []
+    names = ("scikit-learn", "skops", "pandas", "numpy", *lightgbm)
+    return [f"{name}=={version(name)}" for name in names]
 
 
 @dataclass(frozen=True)
@@ -442,10 +517,33 @@ class _Checked:
     types: tuple[str, ...]
 
 
+def read_model(version: ModelVersion, folder: Path) -> LoadedModel:
+    """The fitted estimator in `folder`, after its digest and types were checked.
+
+    Needs no MLflow, which would take the file to read, the types to trust and a folder of code to
+    import from the MLmodel file.
+
+    Raises:
+        RegistryError: files are gone or were changed, or hold types that are not trusted.
+    """
+    import skops.io
+
+    checked = _verify(version, folder)
+    try:
+        estimator = skops.io.load(folder / _MODEL_FILE, trusted=list(checked.types))
+    except ImportError as error:
+        raise _unusable(version, f"it needs a package that is not installed ({error})") from error
+    return LoadedModel(estimator, checked.features)
+
+
+def file_bytes(folder: Path) -> int:
+    """Size of what is read of a model, in bytes."""
+    return sum((folder / name).stat().st_size for name in (_MODEL_FILE, _DESCRIPTION_FILE))
+
+
 def _verify(version: ModelVersion, folder: Path) -> _Checked:
     """Inputs and types of the model in `folder`, if it is the one that was registered."""
     import skops.io
-    from mlflow.models import Model
 
     try:
         digest = _digest(folder)
@@ -454,8 +552,8 @@ def _verify(version: ModelVersion, folder: Path) -> _Checked:
     if digest != version.tags.get(DIGEST_TAG):
         raise _unusable(version, "its file is not the one that was registered")
     try:
-        description = Model.load(str(folder))
-        flavor = description.flavors["sklearn"]
+        description = _description(folder)
+        flavor = description["flavors"]["sklearn"]
         types = tuple(skops.io.get_untrusted_types(file=folder / _MODEL_FILE))
     except Exception as error:
         raise _unusable(version, f"its files are damaged ({error})") from error
@@ -463,9 +561,21 @@ def _verify(version: ModelVersion, folder: Path) -> _Checked:
         raise _unusable(version, "it is not stored with skops")
     if strangers := untrusted(sorted({*types, *(flavor.get("skops_trusted_types") or [])})):
         raise _unusable(version, f"it holds types that are not trusted: {', '.join(strangers)}")
-    if description.signature is None:
+    if not description.get("signature"):
         raise _unusable(version, "it has no signature")
-    return _Checked(tuple(str(name) for name in description.signature.inputs.input_names()), types)
+    return _Checked(_input_names(description["signature"]), types)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """What the MLmodel file says, which is YAML."""
+    import yaml
+
+    return yaml.safe_load((folder / _DESCRIPTION_FILE).read_text(encoding="utf-8"))
+
+
+def _input_names(signature: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the input columns, in order: the signature holds them as JSON."""
+    return tuple(str(column["name"]) for column in json.loads(signature["inputs"]))
 
 
 def _unusable(version: ModelVersion, reason: str) -> RegistryError:
@@ -478,7 +588,7 @@ def _unusable(version: ModelVersion, reason: str) -> RegistryError:
 
 def _digest(folder: Path) -> str:
     """Over the model and over what says which inputs it takes."""
-    content = (folder / _MODEL_FILE).read_bytes() + (folder / "MLmodel").read_bytes()
+    content = (folder / _MODEL_FILE).read_bytes() + (folder / _DESCRIPTION_FILE).read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,8 @@ from pydantic import PrivateAttr
 from mlops_assets.registry.models import LoggedModel, Registry, log_model
 
 _MAX_PARAM = 500  # characters MLflow keeps of a parameter's value on every backend
+_BATCH = 100  # parameters MLflow takes at once; of metrics it would take more
+_REFUSED = re.compile(r"[^\w.:/ -]", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,23 @@ class TrackedRun:
     uri: str
 
     def log(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Write parameters and metrics in one batch; a metric that is not a number is left out."""
+        """Write parameters and metrics in as few batches as MLflow takes.
+
+        A metric that is not finite is left out; characters that MLflow refuses in a name become _.
+        """
         import time
 
         from mlflow.entities import Metric, Param
         from mlflow.tracking import MlflowClient
 
-        now = int(time.time() * 1000)
-        MlflowClient(tracking_uri=self.uri).log_batch(
-            self.run_id,
-            metrics=[Metric(k, v, now, 0) for k, v in metrics.items() if v == v],
-            params=[Param(k, str(v)[:_MAX_PARAM]) for k, v in params.items()],
-        )
+        now, client = int(time.time() * 1000), MlflowClient(tracking_uri=self.uri)
+        numbers = [
+            Metric(_name(k), float(v), now, 0) for k, v in metrics.items() if math.isfinite(v)
+        ]
+        settings = [Param(_name(k), str(v)[:_MAX_PARAM]) for k, v in params.items()]
+        for start in range(0, max(len(numbers), len(settings)), _BATCH):
+            part = slice(start, start + _BATCH)
+            client.log_batch(self.run_id, metrics=numbers[part], params=settings[part])
 
     def log_texts(self, texts: Mapping[str, str]) -> None:
         """Store texts (JSON, SVG, markdown) by file name among the run's artifacts, in one go."""
@@ -47,7 +56,9 @@ class TrackedRun:
 
         with tempfile.TemporaryDirectory() as folder:
             for name, text in texts.items():
-                Path(folder, name).write_text(text, encoding="utf-8")
+                file = Path(folder, name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
             MlflowClient(tracking_uri=self.uri).log_artifacts(self.run_id, folder)
 
     def log_model(
@@ -126,6 +137,10 @@ def _start(context: dg.InitResourceContext, config: Mapping[str, Any]) -> None:
         from dagster_mlflow.resources import MlFlow
 
         MlFlow(context.replace_config(dict(config)))
+
+
+def _name(text: str) -> str:
+    return _REFUSED.sub("_", text)
 
 
 def _end_stray_run() -> None:

@@ -69,6 +69,7 @@ def _products(settings: Settings) -> str:
     for product in products:
         product.contract()
         product.feature_function()
+        product.shared_function()
     return ", ".join(f"{p.name} ({len(p.spec.countries)} countries)" for p in products)
 
 

@@ -42,7 +42,7 @@ class RunOrder:
 
     Attributes:
         product: name of the product.
-        job: `all`, `train`, `predict` or `pooled`.
+        job: `all`, `train`, `predict`, `shared` or `pooled`.
         assets: names of the product's assets to make, a part of the job's.
         country: partition; None for an asset without countries.
         countries: first and last of a range of partitions, for one run over all of them.
@@ -61,7 +61,7 @@ class RunOrder:
     @property
     def label(self) -> str:
         """What a person calls it."""
-        return f"{self.product} {self.country or ('all countries' if self.countries else 'pooled')}"
+        return f"{self.product} {self.country or ('all countries' if self.countries else self.job)}"
 
 
 @dataclass(frozen=True)

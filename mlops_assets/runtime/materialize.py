@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mlops_assets.ml.selection import pooled_names
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.stages.ingestion import NEVER_DELIVERED
-from mlops_assets.stages.lineage import first_stale, pooled_is_stale
+from mlops_assets.stages.lineage import SHARED, first_stale, pooled_is_stale, shared_is_stale
 from mlops_assets.storage import SnapshotStore
 
 Job = Literal["all", "train", "predict"]
 Progress = Callable[[str, int, RunOutcome | None], None]
 """Called with the phase, its number of runs, and each outcome as it comes (None at its start)."""
 
-_FEATURES = ("validated", "quarantine", "features")
+_RECORDS = ("validated", "quarantine")
 _LAST: dict[Job, tuple[str, ...]] = {
     "all": ("model", "champion", "predictions"),
     "train": ("model", "champion"),
@@ -31,10 +32,11 @@ class Outcome:
 
     Attributes:
         product: its name.
-        failures: country (or `pooled`): why it did not get through.
+        failures: country (or `pooled`, `shared`): why it did not get through.
         fallback: countries whose training was stopped and who got predictions all the same.
         unchanged: countries for which nothing had to be made again.
-        warnings: checks of the ingestion that did not pass and block nothing.
+        warnings: checks of the ingestion that did not pass and block nothing; and why a country
+            that was not asked for is missing in the shared features.
         runs: number of Dagster runs.
     """
 
@@ -72,18 +74,20 @@ class Materializer:
     def run(self, countries: Sequence[str]) -> Outcome:
         """Take new files, then make what is stale, country by country.
 
-        New files are taken in one run over all countries. The pooled model is trained between the
-        countries' features and their models, because it needs the first and serves the second. A
-        country stopped by a gate still gets predictions from its champion or the baseline.
+        New files are taken in one run over all countries. What is made of all countries is made
+        between theirs: shared features after their records, the pooled model after their features.
+        A country stopped by a gate still gets predictions from its champion or the baseline.
         """
         going = self._ingest(countries)
-        rest = _LAST[self.job]
+        begin, rest = (*_RECORDS, "features"), _LAST[self.job]
+        if self.product.spec.shared_features:
+            going, begin = self._share(going), ("features",)
         if self.job != "predict" and self._pools():
-            going = self._each(going, _FEATURES, "features")
+            going = self._each(going, begin, "features")
             if going and pooled_is_stale(self.product, self.store):
                 self._run("pooled model", [self._order(("pooled_model",), job="pooled")])
         else:
-            rest = (*_FEATURES, *rest)
+            rest = (*begin, *rest)
         reached = self._each(going, rest, " and ".join(_LAST[self.job]))
         if self.job == "all":
             self._serve([country for country in going if country not in reached])
@@ -91,8 +95,25 @@ class Materializer:
         self.outcome.unchanged.update(each for each in countries if each not in touched)
         return self.outcome
 
+    def _share(self, countries: Sequence[str]) -> list[str]:
+        """Records, then the features shared by all; the countries that are through.
+
+        Countries that nobody asked for take part with the records they have; those whose records
+        were never judged are judged now, and stop nothing.
+        """
+        judged = self._having("validated") | self._having("quarantine") | set(countries)
+        others = sorted(self._having("raw") - judged)
+        orders = [self._order(_RECORDS, country=country) for country in others]
+        for result in self._execute("records of the other countries", orders):
+            if not result.success:
+                self.outcome.warnings[str(result.order.country)] = result.problems
+        going = self._each(countries, _RECORDS, "records")
+        if shared_is_stale(self.product, self.store):
+            self._run("shared features", [self._order((SHARED,), job="shared")])
+        return going
+
     def _pools(self) -> bool:
-        return any("pooled" in each.scopes for each in self.product.spec.candidates)
+        return bool(pooled_names(self.product.spec))
 
     def _order(
         self, assets: tuple[str, ...], *, country: str | None = None, job: str | None = None
@@ -152,7 +173,7 @@ class Materializer:
     def _run(self, phase: str, orders: Sequence[RunOrder]) -> list[RunOutcome]:
         results = self._execute(phase, orders)
         for result in (each for each in results if not each.success):
-            who = result.order.country or "pooled"
+            who = result.order.country or result.order.job
             before = self.outcome.failures.get(who, ())
             self.outcome.failures[who] = (*before, *result.problems)
         return results

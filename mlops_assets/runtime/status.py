@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
-from mlops_assets.stages.lineage import INPUTS
+from mlops_assets.stages.lineage import INPUTS, SHARED
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 _ASSETS = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")
@@ -24,7 +24,8 @@ class CountryStatus:
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
             last good data in use); `gate_failed` (newest candidate stopped, champion stays);
-            `behind` (an asset is older than what it is made from); `no_model`; `no_prediction`.
+            `behind` (an asset is older than what it is made from); `no_model`; `no_prediction`;
+            `awaits_approval` (a promotion waits for a person, the champion stays).
         why: the state, or the choice of the model, in a sentence.
         champion_kind: `local`, `pooled` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
@@ -56,6 +57,9 @@ def product_status(
     """Every listed country in the order of the YAML."""
     countries = list(product.spec.countries)
     held = {name: store.current_all((product.name, name), countries) for name in _ASSETS}
+    shared = store.current((product.name, SHARED), None) if product.spec.shared_features else None
+    if shared is not None:
+        held[SHARED] = dict.fromkeys(countries, shared)
     champions = registry.champions(product.name)
     latest = _latest_decisions(product, store)
     rows = {country: _champion_row(store, held["champion"].get(country)) for country in countries}
@@ -96,7 +100,7 @@ def _country(
     decision: Mapping[str, Any],
     store: SnapshotStore,
 ) -> CountryStatus:
-    state, why = _state(held, champion, decision)
+    state, why = _state(held, champion, decision, version or "baseline")
     predictions = held.get("predictions")
     kind, numbers = _in_use(product, country, champion, predictions, store)
     return CountryStatus(
@@ -135,7 +139,10 @@ def _in_use(
 
 
 def _state(
-    held: Mapping[str, Snapshot], champion: Mapping[str, Any], decision: Mapping[str, Any]
+    held: Mapping[str, Snapshot],
+    champion: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    in_use: str,
 ) -> tuple[str, str]:
     if "raw" not in held:
         return "no_data", "no row was ever delivered"
@@ -149,11 +156,19 @@ def _state(
         return "behind", f"{late} is older than what it is made from"
     if "predictions" not in held:
         return "no_prediction", "nothing was predicted yet"
+    if (predictor := _input(held["predictions"], "champion")) not in (None, in_use):
+        return "behind", f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
     if "model" not in held:
         return "no_model", "no candidate was trained yet; the baseline serves"
+    if decision.get("verdict") == "waiting":
+        return "awaits_approval", str(decision["reason"])
     if decision.get("verdict") == "kept" and str(decision["reason"]).startswith("gate "):
         return "gate_failed", str(decision["reason"])
     return "ok", str(champion.get("why_this_kind") or decision.get("reason") or "")
+
+
+def _called(version: str) -> str:
+    return f"version {version}" if version.isdigit() else f"the {version}"
 
 
 def _refused(held: Mapping[str, Snapshot]) -> bool:
@@ -169,6 +184,7 @@ def _behind(held: Mapping[str, Snapshot]) -> str | None:
     pairs = (
         ("validated", "raw"),
         ("features", "validated"),
+        ("features", SHARED),
         ("model", "features"),
         ("predictions", "features"),
     )

@@ -1,18 +1,62 @@
-"""The append-only record of every comparison between a candidate and a champion."""
+"""The append-only record of what became of candidates and champions, and of who or what decided.
+
+A row is written before anything moves and is never changed. The rows of verdicts that put a
+version into use (`MOVES`) say what the aliases named before and name after, so that one that was
+not carried out, because its process was killed, is found and finished.
+"""
 
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from mlops_assets.ml.decision import Decision
+from mlops_assets.ml.decision import Decision, Sides
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.product import Product
+from mlops_assets.registry import Aliases
 from mlops_assets.stages.base import path
 from mlops_assets.storage import SnapshotStore
+
+TRIGGER_TAG = "mlops_assets/trigger"
+"""Tag of a run: why it was started, in words."""
+MOVES = ("promoted", "forced", "rolled_back")
+"""Verdicts after which another version may be in use."""
+
+_TOLD_BY = {
+    "dagster/schedule_name": "schedule",
+    "dagster/sensor_name": "sensor",
+    "dagster/backfill": "backfill",
+}
+_ORIGIN = ("trigger", "dagster_run_id", "person", "unit", "undoes")
+_ORDERED = "mlops_assets/order"
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who or what asked for a decision.
+
+    Attributes:
+        trigger: why it was taken now, such as `schedule power_price_periodic` or `by hand`.
+        run_id: of the Dagster run it was taken in; "" outside one.
+        person: who took it; "" when evidence did.
+        unit: id that decisions share which a person took as one, for one country or many.
+        undoes: id of the decision of the country that this one takes back.
+    """
+
+    trigger: str
+    run_id: str = ""
+    person: str = ""
+    unit: str = ""
+    undoes: str = ""
+
+    @classmethod
+    def of_run(cls, run_id: str, tags: Mapping[str, str]) -> "Origin":
+        """A decision that evidence makes in a Dagster run with these tags."""
+        return cls(trigger_of(tags), run_id)
 
 
 @dataclass(frozen=True)
@@ -28,6 +72,10 @@ class Comparison:
         gates: every gate's outcome.
         config_hash: of the country's resolved config.
         features: content hash of the features both were scored on.
+        validated: content hash of the validated rows these were made from.
+        evidence: content hash of the evidence it was made from; "" when there was none.
+        settings: JSON of what the evidence was judged by; "" when there was no evidence.
+        sides: what was compared, beside its predictions; None when nothing was.
     """
 
     country: str
@@ -38,6 +86,10 @@ class Comparison:
     gates: Sequence[GateResult]
     config_hash: str
     features: str
+    validated: str = ""
+    evidence: str = ""
+    settings: str = ""
+    sides: Sides | None = None
 
     @property
     def decision_id(self) -> str:
@@ -46,18 +98,130 @@ class Comparison:
         return f"{sides}-{self.features[:12]}-{self.config_hash}"
 
 
-def find(product: Product, store: SnapshotStore, country: str, decision_id: str) -> bool:
-    """Whether this decision was recorded before."""
+@dataclass(frozen=True)
+class Entry:
+    """A decision as it is recorded; what older rows do not have is empty.
+
+    Attributes:
+        comparison: what was decided, about what.
+        decision_id: unique in the country.
+        decided_at: when, UTC.
+        origin: who or what asked.
+        before: what the aliases named when it was taken.
+        after: what they name once it is carried out.
+    """
+
+    comparison: Comparison
+    decision_id: str
+    decided_at: pd.Timestamp
+    origin: Origin
+    before: Aliases = field(default_factory=Aliases)
+    after: Aliases = field(default_factory=Aliases)
+
+    @property
+    def verdict(self) -> str:
+        """Of the decision."""
+        return self.comparison.decision.verdict
+
+    @property
+    def moves(self) -> bool:
+        """Whether another version is in use once it is carried out."""
+        return self.verdict in MOVES and self.before.champion != self.after.champion
+
+
+def trigger_of(tags: Mapping[str, str]) -> str:
+    """Why a run was started, in words.
+
+    Args:
+        tags: of the run. Its own word (`mlops_assets/trigger`) goes first; else what Dagster tells
+            of it.
+    """
+    if told := tags.get(TRIGGER_TAG):
+        return told
+    for tag, name in _TOLD_BY.items():
+        if tag in tags:
+            return f"{name} {tags[tag]}"
+    return "the command line" if _ORDERED in tags else "by hand"
+
+
+def entries(product: Product, store: SnapshotStore, country: str | None = None) -> list[Entry]:
+    """The recorded decisions, oldest first; of every country when none is given."""
     log = store.read_log(path(product, "decisions"), country)
-    return not log.empty and decision_id in set(log["decision_id"])
+    return [_entry(row) for row in log.to_dict("records")]
 
 
-def record(product: Product, store: SnapshotStore, comparison: Comparison, run_id: str) -> None:
-    """Append the decision unless it is there: once recorded it is never changed."""
-    if find(product, store, comparison.country, comparison.decision_id):
-        return
-    row = pd.DataFrame([_row(product, comparison, run_id)])
-    store.append(path(product, "decisions"), comparison.country, row)
+def newest_move(log: Sequence[Entry]) -> Entry | None:
+    """The last decision after which another version was to be in use; None if there is none."""
+    return next((entry for entry in reversed(log) if entry.moves), None)
+
+
+def barred(log: Sequence[Entry]) -> dict[str, Entry]:
+    """Versions that a person rolled back from, with that decision.
+
+    Evidence does not promote them again; a person who puts one into use lifts it, and a rollback
+    that was undone never was.
+    """
+    found: dict[str, Entry] = {}
+    for entry in _standing(log):
+        found.pop(entry.after.champion, None)
+        if entry.verdict == "rolled_back" and entry.before.champion:
+            found[entry.before.champion] = entry
+    return found
+
+
+def _standing(log: Sequence[Entry]) -> list[Entry]:
+    """What persons decided and did not undo, oldest first, without the undoing itself."""
+    undone: set[str] = set()
+    standing = []
+    for entry in reversed(log):
+        if entry.decision_id in undone or not (entry.moves and entry.origin.person):
+            continue
+        if entry.origin.undoes:
+            undone.add(entry.origin.undoes)
+        else:
+            standing.append(entry)
+    return standing[::-1]
+
+
+def record(
+    product: Product,
+    store: SnapshotStore,
+    comparison: Comparison,
+    origin: Origin,
+    aliases: Aliases | None = None,
+) -> Entry:
+    """Append what evidence decided unless it is there: once recorded it is never changed.
+
+    Args:
+        product: whose decision.
+        store: where the log is.
+        comparison: the decision with what it was about.
+        origin: who or what asked.
+        aliases: what the aliases name now; None: the champion compared with, and nothing else.
+
+    Returns:
+        The recorded one, which may be of an earlier run that was killed before it was carried out.
+    """
+    log = entries(product, store, comparison.country)
+    same = [entry for entry in log if _about_the_same(entry, comparison)]
+    if same and same[-1].verdict == comparison.decision.verdict:
+        return same[-1]
+    number = f"-{len(same) + 1}" if same else ""
+    before = aliases or Aliases(comparison.champion)
+    promoted = comparison.decision.verdict == "promoted"
+    moved = promoted and comparison.candidate != before.champion
+    after = before.moved_to(comparison.candidate) if moved else before
+    entry = Entry(
+        comparison, f"{comparison.decision_id}{number}", now(), origin, before=before, after=after
+    )
+    append(product, store, entry)
+    return entry
+
+
+def append(product: Product, store: SnapshotStore, entry: Entry) -> None:
+    """Write one more row of the log."""
+    row = pd.DataFrame([_row(product, entry)])
+    store.append(path(product, "decisions"), entry.comparison.country, row)
 
 
 def gates_to_json(gates: Sequence[GateResult]) -> str:
@@ -71,44 +235,173 @@ def gates_from_json(text: str) -> list[GateResult]:
         GateResult(
             name=held["name"],
             passed=held["passed"],
-            value=float("nan") if held["value"] is None else held["value"],
-            limit=float("nan") if held["limit"] is None else held["limit"],
+            value=_float(held["value"]),
+            limit=_float(held["limit"]),
             description=held["description"],
+            numbers={name: _float(value) for name, value in held.get("numbers", {}).items()},
         )
         for held in json.loads(text)
     ]
 
 
-def _row(product: Product, comparison: Comparison, run_id: str) -> Mapping[str, Any]:
-    decision = comparison.decision
+def sides_to_json(sides: Sides) -> str:
+    """What is compared, as JSON."""
+    return json.dumps(
+        {
+            "candidate": sides.candidate,
+            "champion": sides.champion,
+            "candidate_until": _iso(sides.candidate_until),
+            "champion_until": _iso(sides.champion_until),
+            "candidate_bytes": sides.candidate_bytes,
+            "champion_bytes": sides.champion_bytes,
+        }
+    )
+
+
+def sides_from_json(text: str) -> Sides:
+    """What `sides_to_json` wrote."""
+    held = json.loads(text)
+    until = {name: held[name] for name in ("candidate_until", "champion_until")}
+    times = {name: pd.Timestamp(time) if time else None for name, time in until.items()}
+    return Sides(**{**held, **times})
+
+
+def _about_the_same(entry: Entry, comparison: Comparison) -> bool:
+    wanted = comparison.decision_id
+    number = entry.decision_id.removeprefix(wanted)
+    return entry.decision_id.startswith(wanted) and (not number or number[1:].isdigit())
+
+
+def _row(product: Product, entry: Entry) -> Mapping[str, Any]:
+    comparison, origin = entry.comparison, entry.origin
     return {
-        "decision_id": comparison.decision_id,
-        "decided_at": dt.datetime.now(dt.UTC),
+        "decision_id": entry.decision_id,
+        "decided_at": entry.decided_at,
         "product": product.name,
         "country": comparison.country,
-        "verdict": decision.verdict,
-        "reason": decision.reason,
+        **_outcome(comparison.decision),
         "candidate_version": comparison.candidate,
         "candidate_kind": comparison.kind,
         "champion_version": comparison.champion,
+        "version": entry.after.champion,
+        "previous": entry.before.champion,
+        "gates": gates_to_json(comparison.gates),
+        "config_hash": comparison.config_hash,
+        "features_hash": comparison.features,
+        "snapshots": json.dumps(
+            {"features": comparison.features, "validated": comparison.validated}
+        ),
+        "evidence": comparison.evidence,
+        "settings": comparison.settings,
+        "sides": "" if comparison.sides is None else sides_to_json(comparison.sides),
+        "aliases": json.dumps({"before": vars(entry.before), "after": vars(entry.after)}),
+        "trigger": origin.trigger,
+        "person": origin.person,
+        "unit": origin.unit,
+        "undoes": origin.undoes,
+        "dagster_run_id": origin.run_id,
+    }
+
+
+def _outcome(decision: Decision) -> dict[str, Any]:
+    return {
+        "verdict": decision.verdict,
+        "reason": decision.reason,
         "rows": decision.rows,
         "candidate_value": decision.candidate_value,
         "champion_value": decision.champion_value,
         "gain": decision.gain,
         "gain_lower": decision.lower,
         "gain_upper": decision.upper,
-        "gates": gates_to_json(comparison.gates),
-        "config_hash": comparison.config_hash,
-        "features_hash": comparison.features,
-        "dagster_run_id": run_id,
+        "level": decision.level,
+        "draws": decision.draws,
+        "block_days": decision.block_days,
     }
+
+
+def _entry(row: Mapping[Any, Any]) -> Entry:
+    held = {str(name): value for name, value in row.items() if not _is_missing(value)}
+    origin = Origin(*(held.get(name, "") for name in _ORIGIN))
+    before = _aliases(held, "before", Aliases(held.get("champion_version", "")))
+    # Rows without aliases are of comparisons, which the platform carried out.
+    promoted = held.get("verdict") == "promoted" and held.get("candidate_version")
+    after = before.moved_to(held["candidate_version"]) if promoted else before
+    return Entry(
+        _comparison(held),
+        held["decision_id"],
+        pd.Timestamp(held.get("decided_at", 0)),
+        origin,
+        before,
+        _aliases(held, "after", after),
+    )
+
+
+def _aliases(held: Mapping[str, Any], when: str, default: Aliases) -> Aliases:
+    text = held.get("aliases")
+    return Aliases(**json.loads(text)[when]) if text else default
+
+
+def _comparison(held: Mapping[str, Any]) -> Comparison:
+    sides, snapshots = held.get("sides", ""), json.loads(held.get("snapshots") or "{}")
+    return Comparison(
+        country=held.get("country", ""),
+        candidate=held.get("candidate_version", ""),
+        kind=held.get("candidate_kind", ""),
+        champion=held.get("champion_version", ""),
+        decision=_decision(held),
+        gates=gates_from_json(held.get("gates") or "[]"),
+        config_hash=held.get("config_hash", ""),
+        features=held.get("features_hash", ""),
+        validated=snapshots.get("validated", ""),
+        evidence=held.get("evidence", ""),
+        settings=held.get("settings", ""),
+        sides=sides_from_json(sides) if sides else None,
+    )
+
+
+def _decision(held: Mapping[str, Any]) -> Decision:
+    numbers = {name: float(held.get(name, _NAN)) for name in ("candidate_value", "champion_value")}
+    return Decision(
+        verdict=held.get("verdict", "not_judged"),
+        reason=held.get("reason", ""),
+        rows=int(held.get("rows", 0)),
+        **numbers,
+        gain=float(held.get("gain", _NAN)),
+        lower=float(held.get("gain_lower", _NAN)),
+        upper=float(held.get("gain_upper", _NAN)),
+        level=float(held.get("level", _NAN)),
+        draws=int(held.get("draws", 0)),
+        block_days=int(held.get("block_days", 0)),
+    )
 
 
 def _gate(gate: GateResult) -> dict[str, Any]:
     return {
         "name": gate.name,
         "passed": gate.passed,
-        "value": None if gate.value != gate.value else gate.value,
-        "limit": None if gate.limit != gate.limit else gate.limit,
+        "value": _number(gate.value),
+        "limit": _number(gate.limit),
         "description": gate.description,
+        "numbers": {name: _number(value) for name, value in gate.numbers.items()},
     }
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else float(value)
+
+
+def _float(value: float | None) -> float:
+    return _NAN if value is None else value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def _iso(time: pd.Timestamp | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def now() -> pd.Timestamp:
+    """The moment a decision is taken, UTC."""
+    return pd.Timestamp(dt.datetime.now(dt.UTC))

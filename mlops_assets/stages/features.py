@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -27,8 +28,9 @@ from mlops_assets.stages.base import (
     passed,
     path,
 )
-from mlops_assets.stages.lineage import Lineage, named_input, of_features
+from mlops_assets.stages.lineage import Lineage, named_input, named_shared, of_features
 from mlops_assets.stages.pages import as_before, frame_schema, preview, table
+from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "point_in_time"
@@ -48,13 +50,22 @@ _KEY_DESCRIPTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What features are computed from; without shared features, `shared` is None."""
+
+    validated: pd.DataFrame
+    shared: pd.DataFrame | None
+
+
 def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
     """`features` of a product with its point-in-time check."""
     key = asset_key(product, "features")
+    above = ["validated", *(["shared_snapshot"] if product.spec.shared_features else [])]
 
     @dg.multi_asset(
         **country_step(product, "features"),
-        deps=[asset_key(product, "validated")],
+        deps=[asset_key(product, name) for name in above],
         outs={"features": output(product, "features", "features", {"parquet", "pandas"}, _GRAIN)},
         check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
     )
@@ -69,35 +80,51 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             return
-        source = named_input(product, country, store, lineage, "validated")
-        validated = store.read(source.asset, country, version=source.version)
-        yield from _compute(product, country, validated, lineage, storage.moment)
+        yield from _compute(
+            product, country, _read(product, country, store, lineage), lineage, storage.moment
+        )
 
     return [features]
+
+
+def _read(product: Product, country: str, store: SnapshotStore, lineage: Lineage) -> _Source:
+    """The snapshots that the lineage names."""
+    source = named_input(product, country, store, lineage, "validated")
+    shared = named_shared(product, store, lineage)
+    return _Source(
+        validated=store.read(source.asset, country, version=source.version),
+        shared=shared and store.read(shared.asset, None, version=shared.version),
+    )
 
 
 def _compute(
     product: Product,
     country: str,
-    validated: pd.DataFrame,
+    source: _Source,
     lineage: Lineage,
     moment: dt.datetime | None,
 ) -> Iterator[dg.Output | dg.AssetCheckResult]:
     spec, key = product.resolved(country), asset_key(product, "features")
     function = product.feature_function()
-    frame = features_from(validated, function, spec, moment)
+    frame = features_from(source.validated, function, spec, moment, source.shared)
     result = check_point_in_time(
-        validated, frame, function, spec.source, spec.target, seed=spec.seed
+        source.validated,
+        frame,
+        function,
+        spec.source,
+        spec.target,
+        shared=source.shared,
+        seed=spec.seed,
     )
     if not result.passed:
-        yield failed(key, _CHECK, _leak(result), _numbers(result))
+        yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
-            f"{product.name} {country}: {_leak(result)} Nothing was written; correct "
+            f"{product.name} {country}: {leak(result)} Nothing was written; correct "
             f"{spec.features} so that it uses only rows up to the event time."
         )
     yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
-    yield passed(key, _CHECK, same, _numbers(result))
+    yield passed(key, _CHECK, same, leak_numbers(result))
 
 
 def features_from(
@@ -105,11 +132,15 @@ def features_from(
     function: FeatureFunction,
     spec: ProductSpec,
     moment: dt.datetime | None,
+    shared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """The features of validated rows, as they are or as they could be known at a moment."""
+    """The features of validated rows, as they are or as they could be known at a moment.
+
+    For a product with shared features these are `shared`.
+    """
     if moment is None:
-        return build_features(validated, function, spec.target)
-    return features_as_of(validated, function, spec.source, spec.target, naive(moment))
+        return build_features(validated, function, spec.target, shared)
+    return features_as_of(validated, function, spec.source, spec.target, naive(moment), shared)
 
 
 def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
@@ -121,16 +152,19 @@ def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _leak(result: PointInTime) -> str:
+def leak(result: PointInTime) -> str:
+    """What a failed point-in-time check says: how many values, and the first of them."""
     first = result.differing[0]
+    of = f" of {first.entity}" if first.entity else ""
     return (
-        f"{result.differences:,} feature values know the future: {first.column} of {first.entity} "
+        f"{result.differences:,} feature values know the future: {first.column}{of} "
         f"at {first.event_time} is {first.full!r}, but {first.truncated!r} from what was known "
         "then."
     )
 
 
-def _numbers(result: PointInTime) -> dict[str, Any]:
+def leak_numbers(result: PointInTime) -> dict[str, Any]:
+    """A point-in-time check as metadata."""
     differing = pd.DataFrame(
         [
             [d.column, d.entity, str(d.event_time), str(d.full), str(d.truncated)]

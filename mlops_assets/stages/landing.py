@@ -7,7 +7,8 @@ loses work nor asks for it twice.
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,7 +18,7 @@ from mlops_assets.product import Product
 from mlops_assets.spec import duration
 from mlops_assets.stages.base import Storage, asset_key, path
 from mlops_assets.stages.inventory import unknown_files
-from mlops_assets.stages.lineage import INPUTS
+from mlops_assets.stages.lineage import INPUTS, SHARED, of_features
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 RANGE_START = "dagster/asset_partition_range_start"
@@ -28,7 +29,8 @@ TRIGGER = "mlops_assets/trigger"
 ATTEMPT = "mlops_assets/attempt"
 _INTERVAL_SECONDS = 30
 _ATTEMPTS = 3
-_AFTER_RAW = ("validated", "quarantine", "features", "predictions")
+_RECORDS = ("validated", "quarantine")
+_FEATURES = ("features", "predictions")
 _NAMES_SHOWN = 5
 
 
@@ -51,6 +53,37 @@ class _Ingestions:
     age: dt.timedelta
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a tick would ask for.
+
+    Attributes:
+        new: requests that have no run yet.
+        failed: countries whose run failed, or was ended.
+        going_on: number of runs that were asked for before and have not ended.
+    """
+
+    new: Sequence[dg.RunRequest]
+    failed: Sequence[str]
+    going_on: int
+
+    def and_also(self, other: "_Asked") -> "_Asked":
+        """Both together."""
+        return _Asked(
+            [*self.new, *other.new],
+            sorted({*self.failed, *other.failed}),
+            self.going_on + other.going_on,
+        )
+
+    def said(self) -> str:
+        """What became of the runs, as the end of a sentence."""
+        said = f"; {self.going_on} countries are on their way" if self.going_on else ""
+        if self.failed:
+            who = _some(sorted(self.failed))
+            said += f"; the runs of {who} failed, launch them again when repaired"
+        return said
+
+
 def ingest_job(product: Product) -> UnresolvedAssetJobDefinition:
     """Takes new files for every country that has rows in them, in one scan and one run."""
     return dg.define_asset_job(
@@ -68,7 +101,7 @@ def landing_sensor(
 
     Args:
         product: whose landing folder or source.
-        jobs: its `ingest` and `predict` jobs.
+        jobs: its `ingest` and `predict` jobs, and `shared` if it has one.
     """
 
     @dg.sensor(
@@ -77,8 +110,9 @@ def landing_sensor(
         minimum_interval_seconds=_INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="New or changed files: one ingestion for all countries, then datasets, "
-        "features and predictions of just the countries that have new rows. Start it with the "
-        "switch on this page.",
+        "features and predictions of just the countries that have new rows (with shared features "
+        "of all countries: these, and then the countries whose features change). Start it with "
+        "the switch on this page.",
     )
     def landing(
         context: dg.SensorEvaluationContext, storage: Storage
@@ -90,10 +124,12 @@ def landing_sensor(
         request, why = _ingestion(product, store, storage.landing(product), last)
         # Both: where files keep coming, countries would wait for ever if they came second.
         asked = [*([request] if request else []), *_countries(product, store)]
-        asked, before = _not_asked_before(asked, context.instance)
-        if not asked:
-            return dg.SkipReason(f"{why}{before}")
-        return dg.SensorResult(run_requests=asked)
+        before = _asked_before(asked, context.instance)
+        if product.spec.shared_features and not before.new and not before.going_on:
+            before = _after_records(product, store, context.instance, before)
+        if not before.new:
+            return dg.SkipReason(f"{why}{before.said()}")
+        return dg.SensorResult(run_requests=before.new)
 
     return landing
 
@@ -161,12 +197,13 @@ def _request(product: Product, key: str, attempt: int, why: str) -> dg.RunReques
 
 
 def _countries(product: Product, store: SnapshotStore) -> Iterator[dg.RunRequest]:
-    """A run of each country whose raw rows nobody has validated yet."""
+    """A run of each country whose raw rows nobody has validated yet.
+
+    Where features are shared it ends at the records: the shared ones are made of all of them.
+    """
+    assets = _RECORDS if product.spec.shared_features else (*_RECORDS, *_FEATURES)
     countries = list(product.spec.countries)
-    held = {
-        name: store.current_all(path(product, name), countries)
-        for name in ("raw", "validated", "quarantine")
-    }
+    held = {name: store.current_all(path(product, name), countries) for name in ("raw", *_RECORDS)}
     for country, raw in held["raw"].items():
         judged = (held[name].get(country) for name in ("validated", "quarantine"))
         if any(_is_of(made, raw) for made in judged):
@@ -175,25 +212,86 @@ def _countries(product: Product, store: SnapshotStore) -> Iterator[dg.RunRequest
             run_key=f"{product.name} {country}: {raw.version}",
             job_name=f"{product.name}_predict",
             partition_key=country,
-            asset_selection=[asset_key(product, name) for name in _AFTER_RAW],
+            asset_selection=[asset_key(product, name) for name in assets],
             tags={"product": product.name, TRIGGER: f"new rows in raw {raw.version}"},
         )
 
 
-def _not_asked_before(
-    requests: Sequence[dg.RunRequest], instance: dg.DagsterInstance
-) -> tuple[list[dg.RunRequest], str]:
-    """Requests without a run yet; and in words what became of the runs of the others."""
+def _after_records(
+    product: Product, store: SnapshotStore, instance: dg.DagsterInstance, records: _Asked
+) -> _Asked:
+    """The shared features when records changed; once they are made, the features they change.
+
+    Where they cannot be made, countries go on with those of last time.
+    """
+    validated = store.current_all(path(product, "validated"), list(product.spec.countries))
+    made, inputs = store.current(path(product, SHARED), None), _contents(validated)
+    asked = _Asked([], [], 0)
+    if validated and _made_from(made) != inputs:
+        asked = _asked_before([_shared_request(product, inputs)], instance)
+    if asked.new or asked.going_on or made is None:
+        return records.and_also(asked)
+    requests = _changed_features(product, store, validated)
+    return records.and_also(asked).and_also(_asked_before(requests, instance))
+
+
+def _shared_request(product: Product, inputs: Mapping[str, str]) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{product.name} shared: {_digest(inputs)}",
+        job_name=f"{product.name}_shared",
+        tags={"product": product.name, TRIGGER: "new records in some country"},
+    )
+
+
+def _changed_features(
+    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
+) -> list[dg.RunRequest]:
+    """A run of each country whose records, or whose shared features, are others than before."""
+    held = store.current_all(path(product, "features"), list(validated))
+    due = {
+        country: inputs
+        for country in validated
+        if (inputs := of_features(product, country, store).inputs) != _made_from(held.get(country))
+    }
+    return [
+        dg.RunRequest(
+            run_key=f"{product.name} {country}: features {_digest(inputs)}",
+            job_name=f"{product.name}_predict",
+            partition_key=country,
+            asset_selection=[asset_key(product, name) for name in _FEATURES],
+            tags={"product": product.name, TRIGGER: "new records or shared features"},
+        )
+        for country, inputs in due.items()
+    ]
+
+
+def _contents(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    return {name: each.content_hash for name, each in snapshots.items()}
+
+
+def _made_from(made: Snapshot | None) -> Mapping[str, str] | None:
+    return made.metadata.get(INPUTS) if made else None
+
+
+def _digest(inputs: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _asked_before(requests: Sequence[dg.RunRequest], instance: dg.DagsterInstance) -> _Asked:
+    """Requests without a run yet, and what became of the runs of the others."""
     keys = [each.run_key for each in requests if each.run_key]
     filters = dg.RunsFilter(tags={RUN_KEY: keys})
     runs = instance.get_runs(filters) if keys else []
     known = {run.tags[RUN_KEY]: run for run in runs}
-    failed = [run.tags.get(PARTITION, "") for run in known.values() if run.is_failure_or_canceled]
-    going_on = sum(not run.is_finished for run in known.values())
-    said = f"; {going_on} countries are on their way" if going_on else ""
-    if failed:
-        said += f"; the runs of {_some(sorted(failed))} failed, launch them again when repaired"
-    return [each for each in requests if each.run_key not in known], said
+    return _Asked(
+        new=[each for each in requests if each.run_key not in known],
+        failed=[
+            run.tags.get(PARTITION, "all countries")
+            for run in known.values()
+            if run.is_failure_or_canceled
+        ],
+        going_on=sum(not run.is_finished for run in known.values()),
+    )
 
 
 def _is_of(made: Snapshot | None, raw: Snapshot) -> bool:

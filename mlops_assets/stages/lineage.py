@@ -15,6 +15,7 @@ import dagster as dg
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.stages.base import path
+from mlops_assets.stages.desk import Desk, unsettled
 from mlops_assets.stages.recipes import RECIPES
 from mlops_assets.stages.serving import pooled_versions, who_serves
 from mlops_assets.storage import Snapshot, SnapshotStore
@@ -23,6 +24,8 @@ FINGERPRINT = "mlops_assets/fingerprint"
 CODE = "mlops_assets/code"
 CONFIG = "mlops_assets/config"
 INPUTS = "mlops_assets/inputs"
+SHARED = "shared_features"
+"""Name of the asset of shared features, and of that input of a country's features."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ def named_input(
     return found
 
 
+def named_shared(product: Product, store: SnapshotStore, lineage: Lineage) -> Snapshot | None:
+    """The very snapshot of shared features that a lineage names; None for a product without."""
+    if SHARED not in lineage.inputs:
+        return None
+    found = store.find(path(product, SHARED), None, lineage.inputs[SHARED])
+    if found is None:
+        raise dg.Failure(
+            f"{product.name} has no {SHARED} yet. Nothing was made; launch the job "
+            f"{product.name}_shared once `validated` of the countries is there, or use: "
+            f"mlops-assets materialize {product.name} --all"
+        )
+    return found
+
+
 def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineage:
     """Raw rows, the contract, and how columns are named."""
     return Lineage(
@@ -81,10 +98,23 @@ def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineag
     )
 
 
-def of_features(product: Product, country: str, store: SnapshotStore) -> Lineage:
-    """Validated rows and the feature function."""
+def of_shared_features(product: Product, validated: Mapping[str, Snapshot]) -> Lineage:
+    """The validated rows of every country that has some, and the function of all countries."""
     return Lineage(
-        inputs=_inputs(product, country, store, "validated"),
+        inputs={country: snapshot.content_hash for country, snapshot in validated.items()},
+        code=RECIPES[SHARED].code_hash(product),
+        config=RECIPES[SHARED].config_hash(product),
+    )
+
+
+def of_features(product: Product, country: str, store: SnapshotStore) -> Lineage:
+    """Validated rows, the feature function, and the shared features of a product that has them."""
+    shared = {}
+    if product.spec.shared_features:
+        made = store.current(path(product, SHARED), None)
+        shared[SHARED] = made.content_hash if made else ""
+    return Lineage(
+        inputs={**_inputs(product, country, store, "validated"), **shared},
         code=RECIPES["features"].code_hash(product),
         config=RECIPES["features"].config_hash(product, country),
     )
@@ -151,12 +181,16 @@ def first_stale(
     expected = {
         "validated": lambda: of_validated(product, country, store),
         "features": lambda: of_features(product, country, store),
-        "model": lambda: of_model(product, country, store, pooled_versions(product, registry)),
+        "model": lambda: of_model(
+            product, country, store, pooled_versions(product, registry, country)
+        ),
         "champion": lambda: of_champion(product, country, store),
         "predictions": lambda: of_predictions(product, country, store, registry),
     }
     for name in (name for name in expected if name in assets):
         if not expected[name]().already_made(store.current(path(product, name), country)):
+            return name
+        if name == "champion" and unsettled(Desk(product, country, store, registry)):
             return name
     return None
 
@@ -166,6 +200,18 @@ def pooled_is_stale(product: Product, store: SnapshotStore) -> bool:
     features = store.current_all(path(product, "features"), list(product.spec.countries))
     made = store.current(path(product, "pooled_model"), None)
     return not of_pooled_model(product, features).already_made(made)
+
+
+def shared_is_stale(product: Product, store: SnapshotStore) -> bool:
+    """Whether the validated rows of some country changed since the shared features were made.
+
+    False for a product without shared features, and while no country has validated rows.
+    """
+    if not product.spec.shared_features:
+        return False
+    validated = store.current_all(path(product, "validated"), list(product.spec.countries))
+    made = store.current(path(product, SHARED), None)
+    return bool(validated) and not of_shared_features(product, validated).already_made(made)
 
 
 def _inputs(product: Product, country: str, store: SnapshotStore, *names: str) -> dict[str, str]:

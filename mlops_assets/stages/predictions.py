@@ -7,12 +7,18 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evaluation import baseline_predictions, interval_offsets
+from mlops_assets.ml.baselines import baseline_predictions
+from mlops_assets.ml.intervals import (
+    HISTORY_COLUMNS,
+    Intervals,
+    intervals_around,
+    residual_history,
+)
 from mlops_assets.ml.models import predict
 from mlops_assets.ml.plots import forecast_against_actual
 from mlops_assets.ml.split import split
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, Registry
+from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
     Storage,
@@ -24,9 +30,10 @@ from mlops_assets.stages.base import (
     passed,
     path,
 )
+from mlops_assets.stages.intervals import SCALE_TAG, stored_errors
 from mlops_assets.stages.lineage import named_input, of_predictions
 from mlops_assets.stages.pages import as_before, predictions_schema, preview, svg
-from mlops_assets.stages.serving import Interval, Served, fitted, interval_of, who_serves
+from mlops_assets.stages.serving import Served, fitted, who_serves
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "schema_and_range"
@@ -99,14 +106,14 @@ def _predict(
     features_version: str,
 ) -> pd.DataFrame:
     rows = _unseen(spec, features)
-    values, interval = _values(spec, features, rows, served, registry)
+    values, around = _values(spec, features, rows, served, registry)
     return pd.DataFrame(
         {
             "entity": rows["entity"],
             "event_time": rows["event_time"],
             "prediction": values,
-            "lower": values + interval.low,
-            "upper": values + interval.high,
+            "lower": around.low,
+            "upper": around.high,
             "model_kind": served.kind,
             "model_version": served.version.version if served.version else "",
             "reason": served.reason,
@@ -129,19 +136,28 @@ def _values(
     rows: pd.DataFrame,
     served: Served,
     registry: Registry,
-) -> tuple[np.ndarray, Interval]:
+) -> tuple[np.ndarray, Intervals]:
+    """Predictions of the rows with their intervals, exactly as the candidate was judged."""
     if served.version is not None:
         model = fitted(served.version.name, served.version, spec, registry)
-        return predict(model, rows, spec.task), interval_of(served.version)
+        values = predict(model, rows, spec.task)
+        errors = _errors(served.version, spec, registry)
+        scale = served.version.tags.get(SCALE_TAG) or None
+        return values, intervals_around(errors, rows, values, scale, spec)
     parts = split(features, spec.split)
     baseline = spec.baselines[0]
-    history = parts.final if len(parts.final) else features[features["label"].notna()]
-    values = baseline_predictions(baseline, history, rows)
-    if spec.task != "regression":
-        return values, Interval(float("nan"), float("nan"))
+    known = parts.final if len(parts.final) else features[features["label"].notna()]
+    values = baseline_predictions(baseline, known, rows)
     naive = baseline_predictions(baseline, parts.train, parts.validation)
-    labels = parts.validation["label"].to_numpy()
-    return values, Interval(*interval_offsets(labels, naive, spec.predictions.interval))
+    errors = residual_history(parts.validation, naive)
+    return values, intervals_around(errors, rows, values, None, spec)
+
+
+def _errors(version: ModelVersion, spec: ProductSpec, registry: Registry) -> pd.DataFrame:
+    """Of the model before the holdout; probabilities have no intervals, so that none are read."""
+    if spec.task != "regression":
+        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    return stored_errors(version, registry)
 
 
 def _problem(frame: pd.DataFrame, spec: ProductSpec) -> str | None:

@@ -1,6 +1,7 @@
 """All stages of one product, and the jobs that run them."""
 
 import warnings
+from collections.abc import Sequence
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -11,9 +12,12 @@ from mlops_assets.stages.champions import build_champions
 from mlops_assets.stages.datasets import build_datasets
 from mlops_assets.stages.features import build_features_stage
 from mlops_assets.stages.landing import ingest_job, landing_sensor
+from mlops_assets.stages.lineage import SHARED
 from mlops_assets.stages.models import build_models
 from mlops_assets.stages.predictions import build_predictions
+from mlops_assets.stages.promotion_jobs import build_promotion_jobs
 from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
+from mlops_assets.stages.shared import build_shared_stage
 
 # Intended: `raw` alone is taken for many countries in one run, and a job that has it with gated
 # assets runs a country at a time, which is what Dagster then chooses.
@@ -29,26 +33,48 @@ JOBS: dict[str, tuple[str, ...]] = {
 }
 """Job: the assets of one country that a run of it makes, in pipeline order."""
 
+_SHARED_JOB = "Makes the shared features of the validated rows every country has now."
+_POOLED_JOB = "Trains the pooled model on the features every country has now."
+_PERIODIC = {
+    "shared": "Makes the shared features again; countries use them from their next features on.",
+    "pooled": "Trains the pooled model again; countries use it from their next training on.",
+}
+"""Job of one thing of all countries: what its schedule is for."""
+
 
 def build_product(product: Product) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of a product."""
-    models = build_models(product)
+    models, shared = build_models(product), build_shared_stage(product)
     by_name = {name: _job(product, name, assets) for name, assets in JOBS.items()}
     by_name["ingest"] = ingest_job(product)
-    pooled = len(models) > 1
-    if pooled:
-        by_name["pooled"] = _pooled_job(product)
+    if shared:
+        by_name["shared"] = _whole_job(product, "shared", SHARED, _SHARED_JOB)
+    if len(models) > 1:
+        by_name["pooled"] = _whole_job(product, "pooled", "pooled_model", _POOLED_JOB)
     return dg.Definitions(
         assets=[
             *build_datasets(product),
+            *shared,
             *build_features_stage(product),
             *models,
             *build_champions(product),
             *build_predictions(product),
         ],
-        jobs=[*by_name.values(), build_reproduction(product)],
-        schedules=[*_schedules(product, pooled), reproduction_schedule(product)],
-        sensors=[landing_sensor(product, [by_name["ingest"], by_name["predict"]])],
+        jobs=[
+            *by_name.values(),
+            build_reproduction(product),
+            *build_promotion_jobs(product),
+        ],
+        schedules=[
+            *_schedules(product, [name for name in _PERIODIC if name in by_name]),
+            reproduction_schedule(product),
+        ],
+        sensors=[
+            landing_sensor(
+                product,
+                [by_name[name] for name in ("ingest", "predict", "shared") if name in by_name],
+            )
+        ],
     )
 
 
@@ -61,17 +87,20 @@ def _job(product: Product, name: str, assets: tuple[str, ...]) -> UnresolvedAsse
     )
 
 
-def _pooled_job(product: Product) -> UnresolvedAssetJobDefinition:
+def _whole_job(
+    product: Product, name: str, asset: str, description: str
+) -> UnresolvedAssetJobDefinition:
+    """A job of an asset that is one thing of all countries."""
     return dg.define_asset_job(
-        f"{product.name}_pooled",
-        selection=dg.AssetSelection.assets(asset_key(product, "pooled_model")),
-        description="Trains the pooled model on the features every country has now.",
+        f"{product.name}_{name}",
+        selection=dg.AssetSelection.assets(asset_key(product, asset)),
+        description=description,
         tags={"product": product.name},
     )
 
 
-def _schedules(product: Product, pooled: bool) -> list[dg.ScheduleDefinition]:
-    """Periodic retraining of every country, and of the pooled model; stopped until started."""
+def _schedules(product: Product, jobs: Sequence[str]) -> list[dg.ScheduleDefinition]:
+    """Periodic retraining of every country, and of what is one thing of all of them."""
     cron = product.spec.retrain_cron
     if cron is None:
         return []
@@ -90,14 +119,15 @@ def _schedules(product: Product, pooled: bool) -> list[dg.ScheduleDefinition]:
             for country in product.spec.countries
         ]
 
-    return [periodic, *([_pooled_schedule(product, cron)] if pooled else [])]
+    whole = [name for name in _PERIODIC if name in jobs]
+    return [periodic, *(_whole_schedule(product, name, cron) for name in whole)]
 
 
-def _pooled_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
+def _whole_schedule(product: Product, name: str, cron: str) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        name=f"{product.name}_pooled_periodic",
-        job_name=f"{product.name}_pooled",
+        name=f"{product.name}_{name}_periodic",
+        job_name=f"{product.name}_{name}",
         cron_schedule=cron,
         default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Trains the pooled model again; countries use it from their next training on.",
+        description=_PERIODIC[name],
     )

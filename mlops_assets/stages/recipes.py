@@ -24,17 +24,24 @@ RECORDS = (
 TRAINING_SECTIONS = (
     *RECORDS,
     "features",
+    "shared_features",
     "task",
     "target",
     "metric",
     "split",
     "baselines",
     "candidates",
+    "regions",
+    "tuning",
+    "evaluation",
     "gates",
     "predictions",
     "seed",
 )
-"""Sections of the spec that a trained and judged model depends on."""
+"""Sections of the spec that a trained and judged model depends on.
+
+Not `decision`: what it takes to replace a champion changes no model.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,13 @@ class Recipe:
     Attributes:
         code: parts of the product whose code is used; none for what the platform does alone.
         sections: of the YAML that are used.
+        overridden: sections that are used as each country has them, by what makes one thing of
+            all countries.
     """
 
     code: tuple[Part, ...]
     sections: tuple[str, ...]
+    overridden: tuple[str, ...] = ()
 
     def code_hash(self, product: Product) -> str:
         """Over the code; "" without any."""
@@ -56,7 +66,14 @@ class Recipe:
     def config_hash(self, product: Product, country: str | None = None) -> str:
         """Over the sections, as they are in a country (None: as the product has them)."""
         spec = product.spec if country is None else product.resolved(country)
-        return spec.config_hash(*self.sections)
+        if not self.overridden:
+            return spec.config_hash(*self.sections)
+        own = {
+            where: {each: changes[each] for each in self.overridden if each in changes}
+            for where, changes in spec.overrides.items()
+            if not changes.keys().isdisjoint(self.overridden)
+        }
+        return spec.model_copy(update={"overrides": own}).config_hash(*self.sections, "overrides")
 
     def code_version(self, product: Product) -> str:
         """Both, as Dagster shows them."""
@@ -66,15 +83,18 @@ class Recipe:
 
 
 _VALIDATED = Recipe(("contract",), (*RECORDS, "contract", "aliases"))
-_TRAINED = Recipe(("features",), TRAINING_SECTIONS)
+_MADE = (*RECORDS, "features", "shared_features", "target", "seed")
 RECIPES: Mapping[str, Recipe] = {
     "raw": Recipe((), ("source.columns", "source.country", "countries", "aliases")),
     "quarantine": _VALIDATED,
     "validated": _VALIDATED,
-    "features": Recipe(("features",), (*RECORDS, "features", "target", "seed")),
-    "pooled_model": Recipe(("features",), (*TRAINING_SECTIONS, "overrides")),
-    "model": _TRAINED,
-    "champion": _TRAINED,
+    "shared_features": Recipe(
+        ("shared_features",), (*RECORDS, "countries", "shared_features", "target", "seed")
+    ),
+    "features": Recipe(("features",), _MADE),
+    "pooled_model": Recipe(("features",), TRAINING_SECTIONS, overridden=("split",)),
+    "model": Recipe(("features",), TRAINING_SECTIONS),
+    "champion": Recipe(("features",), (*TRAINING_SECTIONS, "decision")),
     "predictions": Recipe(
         ("features",), ("split", "baselines", "predictions", "task", "target", "seed")
     ),

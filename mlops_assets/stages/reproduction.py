@@ -8,18 +8,19 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, StorageError, TrainingError
-from mlops_assets.ml.evaluation import score
+from mlops_assets.ml.metrics import score
 from mlops_assets.ml.models import FittedModel, fit, predict
 from mlops_assets.ml.reproduction import changes, features_gap, prediction_gap
-from mlops_assets.ml.selection import pooled_rows
+from mlops_assets.ml.selection import members, pooled_name, pooled_rows
 from mlops_assets.ml.split import split
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.registry.models import registered_name
-from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
 from mlops_assets.stages.features import features_from
+from mlops_assets.stages.lineage import SHARED
 from mlops_assets.stages.recipes import TRAINING_SECTIONS
 from mlops_assets.stages.reproduction_record import (
     FeaturesAgain,
@@ -28,7 +29,12 @@ from mlops_assets.stages.reproduction_record import (
     judged,
 )
 from mlops_assets.stages.serving import fitted, pooled_key, report_from_json
-from mlops_assets.stages.training_record import FeaturesInput, TrainingRecord, recorded
+from mlops_assets.stages.training_record import (
+    FeaturesInput,
+    TrainingRecord,
+    chosen_candidate,
+    recorded,
+)
 from mlops_assets.storage import SnapshotStore
 
 LOG = "reproductions"
@@ -122,26 +128,29 @@ def _original(
 
 def _rebuilt(original: _Original, store: SnapshotStore, registry: Registry) -> _Rebuilt:
     """Fitted exactly as training did: on the country's rows, or on those of all its countries."""
-    product, version, record = original.product, original.version, original.record
-    candidate = _candidate(record.spec, version)
-    if version.kind != "pooled":
-        rows = split(original.frame, record.spec.split).final
-        model = fit(candidate, rows, record.spec.task, record.spec.seed)
-        return _Rebuilt(model, record.provenance)
-    name = registered_name(product.name, pooled_key(candidate))
-    pooled = recorded(registry.version(name, version.tags["pooled_version"]), registry)
+    version, record = original.version, original.record
+    if "pooled_version" in version.tags:
+        return _rebuilt_of_many(original, store, registry)
+    rows = split(original.frame, record.spec.split).final
+    candidate = chosen_candidate(record.spec, version)
+    return _Rebuilt(fit(candidate, rows, record.spec.task, record.spec.seed), record.provenance)
+
+
+def _rebuilt_of_many(original: _Original, store: SnapshotStore, registry: Registry) -> _Rebuilt:
+    """The pooled model that the country took, of all countries or of those of its region."""
+    product, tags = original.product, original.version.tags
+    region = tags.get("region", "")
+    name = registered_name(product.name, pooled_key(pooled_name(tags["candidate"], region)))
+    version = registry.version(name, tags["pooled_version"])
+    record = recorded(version, registry)
+    spec = record.spec
     frames = {
         country: _rows(product, "features", country, each.content_hash, store)
-        for country, each in pooled.features.items()
+        for country, each in members(spec, record.features, region).items()
     }
-    rows = pooled_rows(pooled.spec, frames).final
-    model = fit(_candidate(pooled.spec, version), rows, pooled.spec.task, pooled.spec.seed)
-    return _Rebuilt(model, pooled.provenance)
-
-
-def _candidate(spec: ProductSpec, version: ModelVersion) -> CandidateSpec:
-    name = version.tags["candidate"]
-    return next(candidate for candidate in spec.candidates if candidate.name == name)
+    rows = pooled_rows(spec, frames).final
+    model = fit(chosen_candidate(spec, version), rows, spec.task, spec.seed)
+    return _Rebuilt(model, record.provenance)
 
 
 def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
@@ -150,15 +159,21 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
     if store.find(path(product, "validated"), record.country, wanted) is None:
         return FeaturesAgain(None, "the validated rows they were made from are no longer stored")
     validated = _rows(product, "validated", record.country, wanted, store)
+    shared = None
+    if (used := original.features.shared) and store.find(path(product, SHARED), None, used) is None:
+        return FeaturesAgain(None, "the shared features they were made with are no longer stored")
+    if used:
+        shared = _rows(product, SHARED, None, used, store)
+    function = product.feature_function()
     try:
-        made = features_from(validated, product.feature_function(), record.spec, record.as_of)
+        made = features_from(validated, function, record.spec, record.as_of, shared)
     except TrainingError as error:  # the answer to the question, not a failure to ask it
         return FeaturesAgain(None, error.problem, broken=True)
     return FeaturesAgain(features_gap(original.frame, made))
 
 
 def _rows(
-    product: Product, asset: str, country: str, content_hash: str, store: SnapshotStore
+    product: Product, asset: str, country: str | None, content_hash: str, store: SnapshotStore
 ) -> pd.DataFrame:
     """The recorded rows, found by their content and checked against it."""
     from mlops_assets.storage.frames import to_frame
@@ -181,7 +196,7 @@ def _rows(
 
 
 def _lost(
-    product: Product, asset: str, country: str, content_hash: str, store: SnapshotStore
+    product: Product, asset: str, country: str | None, content_hash: str, store: SnapshotStore
 ) -> StorageError:
     removed = store.read_log(path(product, "removals"), country)
     why = "and no log says why"

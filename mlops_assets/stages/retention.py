@@ -319,7 +319,10 @@ def _claims(product: Product, store: SnapshotStore, registry: Registry) -> _Clai
     named: dict[str, str] = {}
     unknown: dict[str, str] = {}
     for row in decisions.to_dict("records"):
-        named.setdefault(row["features_hash"], f"decision {row['decision_id']} names it")
+        for name in _named_by(row):
+            named.setdefault(name, f"decision {row['decision_id']} names it")
+    for country, name in _evidence_of_candidates(product, store):
+        named.setdefault(name, f"the candidate of {country} was judged on it")
     if not trained and _ever_registered(product, store, decisions):
         raise _other_registry(product, registry)
     for each in trained:
@@ -332,6 +335,23 @@ def _claims(product: Product, store: SnapshotStore, registry: Registry) -> _Clai
         for name in names:
             named.setdefault(name, f"{title} was made from it")
     return _Claims(named, unknown)
+
+
+def _named_by(decision: Mapping[Any, Any]) -> list[str]:
+    """Content hashes that a decision names: its features, and the evidence it is replayed from.
+
+    Rows from before evidence was kept have none.
+    """
+    named = (decision.get(column) for column in ("features_hash", "evidence"))
+    return [name for name in named if isinstance(name, str) and name]
+
+
+def _evidence_of_candidates(product: Product, store: SnapshotStore) -> Iterator[tuple[str, str]]:
+    """Country and content hash of evidence about a candidate that may not be decided on yet."""
+    for country, row in store.read_all(path(product, "model")).items():
+        name = row["evidence"].iloc[0] if "evidence" in row else ""
+        if isinstance(name, str) and name:
+            yield country, name
 
 
 def _made_from(trained: TrainedVersion, registry: Registry) -> set[str]:

@@ -2,25 +2,31 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evaluation import Report
-from mlops_assets.ml.models import FittedModel, predict
-from mlops_assets.ml.selection import PooledModel
+from mlops_assets.errors import RegistryError
+from mlops_assets.ml.evaluation import Footprint, Report
+from mlops_assets.ml.metrics import UNKNOWN, Estimate
+from mlops_assets.ml.models import FittedModel, Param, predict
+from mlops_assets.ml.selection import PooledModel, pooled_names, region_of
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry
-from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, registered_name
-from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, registered_name
+from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
 from mlops_assets.storage import SnapshotStore
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
+PARAMS = "params"
+"""Tag of a registered version: its estimator's parameters as JSON, the chosen ones included."""
 _EXAMPLE_ROWS = 50
+_ESTIMATES = ("gain", "champion", "champion_gain", "calibration", "coverage")
+"""Fields of a report that are a value with an interval."""
 
 
 @dataclass(frozen=True)
@@ -40,19 +46,30 @@ class Served:
     reason: str
 
 
-def pooled_key(candidate: CandidateSpec) -> str:
-    """What stands for the country in the registered name of a pooled candidate."""
-    return f"pooled-{candidate.name}"
+def pooled_key(name: str) -> str:
+    """What stands for the country in the registered name of a pooled model."""
+    return f"{POOLED}-{name}"
 
 
-def pooled_versions(product: Product, registry: Registry) -> dict[str, ModelVersion]:
-    """The pooled champions of a product by candidate name; those not trained yet are absent."""
+def pooled_versions(
+    product: Product, registry: Registry, country: str | None = None
+) -> dict[str, ModelVersion]:
+    """The pooled champions by pooled name; those not trained yet are absent.
+
+    Args:
+        product: whose.
+        registry: names them.
+        country: only those it can choose: of all countries, and of its region; None: every one.
+    """
+    own = ("", region_of(product.spec, country) if country else "")
+    names = [
+        name
+        for name, (_, region) in pooled_names(product.spec).items()
+        if country is None or region in own
+    ]
     found = {
-        candidate.name: registry.by_alias(
-            registered_name(product.name, pooled_key(candidate)), CHAMPION
-        )
-        for candidate in product.spec.candidates
-        if "pooled" in candidate.scopes
+        name: registry.by_alias(registered_name(product.name, pooled_key(name)), CHAMPION)
+        for name in names
     }
     return {name: version for name, version in found.items() if version is not None}
 
@@ -63,10 +80,11 @@ def load_pooled(
     """The pooled champions ready to be compared with a country's own candidates."""
     return {
         name: PooledModel(
-            candidate=name,
+            candidate=version.tags["candidate"],
             for_validation=fitted(name, _validation_twin(version), spec, registry),
             final=fitted(name, version, spec, registry),
             report=report_from_json(version.tags["report"]),
+            region=version.tags.get("region", ""),
         )
         for name, version in versions.items()
     }
@@ -74,9 +92,45 @@ def load_pooled(
 
 def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> FittedModel:
     """A registered version as the pure functions take it."""
-    loaded = registry.load(version)
-    rows = int(version.tags.get("train_rows", 0))
-    return FittedModel(name, loaded.estimator, loaded.features, spec.task, rows)
+    loaded, tags = registry.load(version), version.tags
+    return FittedModel(
+        name=name,
+        estimator=loaded.estimator,
+        features=loaded.features,
+        task=spec.task,
+        rows=int(tags.get("train_rows", 0)),
+        params=params_of(version),
+        until=pd.Timestamp(tags["until"]) if "until" in tags else None,
+    )
+
+
+def model_tags(model: FittedModel, candidate: str, region: str = "") -> dict[str, str]:
+    """What a registered version says of the model itself; `fitted` reads it."""
+    until = {"until": model.until.isoformat()} if model.until is not None else {}
+    return {
+        "candidate": candidate,
+        "region": region,
+        "train_rows": str(model.rows),
+        PARAMS: json.dumps(dict(model.params)),
+        **until,
+    }
+
+
+def params_of(version: ModelVersion) -> dict[str, Param]:
+    """The parameters a registered model was made with; empty for one from before they were kept.
+
+    Raises:
+        RegistryError: the tag is not what was written.
+    """
+    try:
+        return dict(json.loads(version.tags.get(PARAMS, "{}")))
+    except (TypeError, ValueError) as error:
+        raise RegistryError(
+            f"The tag {PARAMS} of {version.name} version {version.version} is damaged: {error}.",
+            stored="Nothing was written; the model itself is untouched.",
+            way_out=f"Put it back from the parameters of MLflow run {version.run_id}.",
+            culprits={"model": version.name, "version": version.version},
+        ) from error
 
 
 def who_serves(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Served:
@@ -118,29 +172,36 @@ def interval_of(version: ModelVersion) -> Interval:
 
 
 def report_to_json(report: Report) -> str:
-    """The numbers of a report without its tables."""
-    return json.dumps(
-        {
-            "rows": report.rows,
-            "first": str(report.first),
-            "last": str(report.last),
-            "metric": report.metric,
-            "value": _number(report.value),
-            "metrics": {name: _number(value) for name, value in report.metrics.items()},
-            "baselines": {name: _number(value) for name, value in report.baselines.items()},
-            "best_baseline": report.best_baseline,
-        }
-    )
+    """The numbers of a report without its tables; a few kilobytes, which a tag can hold."""
+    held = {
+        "rows": report.rows,
+        "first": str(report.first),
+        "last": str(report.last),
+        "metric": report.metric,
+        "value": _number(report.value),
+        "metrics": {name: _number(value) for name, value in report.metrics.items()},
+        "baselines": {name: _number(value) for name, value in report.baselines.items()},
+        "best_baseline": report.best_baseline,
+        "estimates": {name: _ends(each) for name, each in report.estimates.items()},
+        "calibration_error": _number(report.calibration_error),
+        "footprint": None if report.footprint is None else asdict(report.footprint),
+        "interval_problem": report.interval_problem,
+    }
+    return json.dumps(held | {name: _ends(getattr(report, name)) for name in _ESTIMATES})
 
 
 def report_from_json(text: str) -> Report:
-    """The report `report_to_json` wrote, its tables empty."""
+    """The report `report_to_json` wrote, its tables empty.
+
+    One written before there were intervals has none: they are unknown, the rest is as it was.
+    """
     held = json.loads(text)
-    times = {name: _time(held[name]) for name in ("first", "last")}
+    told: dict[str, Any] = {name: _estimate(held.get(name)) for name in _ESTIMATES}
+    footprint = held.get("footprint")
     return Report(
         rows=held["rows"],
-        first=times["first"],
-        last=times["last"],
+        first=_time(held["first"]),
+        last=_time(held["last"]),
         metric=held["metric"],
         value=_float(held["value"]),
         metrics={name: _float(value) for name, value in held["metrics"].items()},
@@ -148,14 +209,37 @@ def report_from_json(text: str) -> Report:
         best_baseline=held["best_baseline"],
         by_month=pd.DataFrame(),
         reliability=None,
+        estimates={name: _estimate(each) for name, each in held.get("estimates", {}).items()},
+        calibration_error=_float(held.get("calibration_error")),
+        footprint=None if footprint is None else Footprint(**footprint),
+        interval_problem=held.get("interval_problem", ""),
+        **told,
     )
+
+
+def report_numbers(report: Report) -> dict[str, Any]:
+    """What the tables show of a report."""
+    return {
+        "holdout_rows": report.rows,
+        "metric": report.metric,
+        "value": report.value,
+        "baseline": report.best_baseline,
+        "baseline_value": report.baseline_value,
+        "improvement": report.improvement,
+    }
 
 
 def _validation_twin(version: ModelVersion) -> ModelVersion:
     tags = {**version.tags, DIGEST_TAG: version.tags[VALIDATION_DIGEST]}
-    return ModelVersion(
-        version.name, version.version, version.tags[VALIDATION_URI], version.run_id, "pooled", tags
-    )
+    return replace(version, uri=version.tags[VALIDATION_URI], tags=tags)
+
+
+def _ends(estimate: Estimate) -> list[float | None]:
+    return [_number(each) for each in (estimate.value, estimate.lower, estimate.upper)]
+
+
+def _estimate(ends: list[float | None] | None) -> Estimate:
+    return UNKNOWN if ends is None else Estimate(*(_float(each) for each in ends))
 
 
 def _number(value: float) -> float | None:

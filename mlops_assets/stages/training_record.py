@@ -10,20 +10,26 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.ml.models import with_params
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
-from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.lineage import CODE, INPUTS
+from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets.stages.lineage import CODE, INPUTS, SHARED, Lineage
+from mlops_assets.stages.serving import PARAMS, params_of
 from mlops_assets.storage import Snapshot
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CONFIG_FILE = "config.json"
 LINEAGE_FILE = "lineage.json"
+TRIALS_FILE = "trials.csv"
 RECORD_TAG = "mlops_assets.record"
 """On a registered version: the format of the record its training left."""
 _FORMAT = "1"
@@ -40,6 +46,7 @@ class FeaturesInput:
         rows: how many there were.
         validated: content hash of the validated rows they were made from.
         code: hash of the feature function that made them.
+        shared: content hash of the shared features they were made with; "" without any.
     """
 
     version: str
@@ -47,6 +54,7 @@ class FeaturesInput:
     rows: int
     validated: str
     code: str
+    shared: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class TrainingRecord:
         country: for which it was trained; "" for the pooled models.
         spec: the config as it held there and then.
         features: by country.
-        pooled: version of the pooled champions it was compared with, by candidate.
+        pooled: version of the pooled champions it was compared with, by pooled name.
         as_of: the moment whose knowledge it was made from (UTC); None: all there was.
         provenance: code, Python, libraries and machine.
         config_hash: of `spec` as it was then; a later spec may have more keys.
@@ -116,7 +124,7 @@ def record_now(
         product: what is trained.
         country: for which; "" for the pooled models.
         features: the snapshots it is trained on, by country.
-        pooled: the pooled champions it is compared with, by candidate.
+        pooled: the pooled champions it is compared with, by pooled name.
         as_of: the moment whose knowledge it is made from.
     """
     spec = product.resolved(country) if country else product.spec
@@ -132,6 +140,49 @@ def record_now(
     )
 
 
+def run_tags(record: TrainingRecord, lineage: Lineage) -> dict[str, str]:
+    """What leads from the MLflow run back to the code, config and snapshots it used."""
+    return {
+        **record.tags(),
+        "product": record.product,
+        "country": record.country or "pooled",
+        "fingerprint": lineage.fingerprint,
+        **{f"snapshot.{name}": value for name, value in lineage.inputs.items()},
+    }
+
+
+def trials_file(trials: "pd.DataFrame") -> dict[str, str]:
+    """The table of a search as an artifact by file name; nothing where nothing was searched."""
+    return {TRIALS_FILE: trials.to_csv(index=False)} if len(trials) else {}
+
+
+def chosen_candidate(spec: ProductSpec, version: ModelVersion) -> CandidateSpec:
+    """The candidate a version was made of, with the parameters a search had chosen for it.
+
+    Args:
+        spec: as it was recorded; says which parameters were searched.
+        version: its tags name the candidate and what was chosen.
+
+    Raises:
+        RegistryError: the spec has no such candidate, or what was chosen is lost.
+    """
+    name = version.tags["candidate"]
+    candidate = next((each for each in spec.candidates if each.name == name), None)
+    if candidate is None:
+        raise _unusable(version, CONFIG_FILE, f"has no candidate {name}")
+    params = params_of(version)
+    if candidate.space and not params and PARAMS not in version.tags:
+        raise RegistryError(
+            f"{version.name} version {version.version} was searched for its parameters, and its "
+            f"tag {PARAMS} that says which were chosen is lost.",
+            stored="Nothing was written; the model itself is untouched.",
+            way_out=f"Put it back from the parameters of MLflow run {version.run_id}.",
+            culprits={"model": version.name, "version": version.version},
+        )
+    searched = {key: params[key] for key in candidate.space if key in params}
+    return with_params(candidate, searched)
+
+
 def _input(snapshot: Snapshot) -> FeaturesInput:
     made_from = snapshot.metadata.get(INPUTS) or {}
     return FeaturesInput(
@@ -140,6 +191,7 @@ def _input(snapshot: Snapshot) -> FeaturesInput:
         rows=snapshot.rows,
         validated=str(made_from.get("validated", "")),
         code=str(snapshot.metadata.get(CODE, "")),
+        shared=str(made_from.get(SHARED, "")),
     )
 
 

@@ -17,13 +17,13 @@ RIGHT: dict[str, tuple[str, str]] = {
     "attributes.baselines.feature": ("the feature's name", "feature: price_lag_0"),
     "attributes.baselines.name": ("unique among baselines", "name: same_as_today"),
     "attributes.candidates.estimator": (
-        "import path of a scikit-learn estimator class",
+        "import path of an estimator class",
         "estimator: sklearn.ensemble.HistGradientBoostingRegressor",
     ),
     "attributes.candidates.name": ("short name, unique in the product", "name: gbm"),
     "attributes.candidates.offset": ("regression only: a feature", "offset: price_lag_0"),
     "attributes.candidates.params.*": ("a number or text", "params: {max_iter: 200}"),
-    "attributes.candidates.scopes": ("one of local, pooled", "scopes: [local, pooled]"),
+    "attributes.candidates.scopes": ("one of local, region, pooled", "scopes: [local, pooled]"),
     "attributes.contract.max_rejected_share": (
         "a number at least 0.0 and at most 1.0",
         "max_rejected_share: 0.05",
@@ -42,6 +42,16 @@ RIGHT: dict[str, tuple[str, str]] = {
         "a number at least 0.0 and below 1.0",
         "min_improvement: 0.02",
     ),
+    "attributes.regions.*": ("named groups of countries", "regions: {nordic: [DNK"),
+    "attributes.candidates.space": ("parameters to search", "space: {max_leaf_nodes: {"),
+    "attributes.candidates.space.*.low": ("smallest value", "low: 7"),
+    "attributes.evaluation.slices.edges": ("where one part ends", "edges: [7, 30, 90]"),
+    "attributes.gates.fairness.max_difference": ("a number above 0.0", "max_difference: 0.1"),
+    "attributes.gates.switched_off": ("gates that are switched off", "switched_off: {stability:"),
+    "attributes.gates.behaviour.expect": ("one of higher, lower", "expect: lower"),
+    "attributes.gates.behaviour.change.*.set": ("its new value", "set: 0"),
+    "attributes.gates.behaviour": ("behavioural tests", "behaviour: [{change:"),
+    "attributes.decision.level": ("above 0.0 and below 0.5", "level: 0.05"),
     "attributes.metric": ("one of mae, rmse, auc, log_loss, brier", "metric: mae"),
     "attributes.overrides.*": ("values that differ in one country", "overrides: {MNE: {split:"),
     "attributes.overrides.*.contract": (
@@ -683,7 +693,7 @@ RULES = [
         "task: regression\n",
         "task: classification\n",
         f"{A}.candidates[0].offset",
-        "an offset is for regression only",
+        "offset is for regression only",
         "  offset:",
     ),
     Wrong(
@@ -976,7 +986,123 @@ REFERENCES = [
     ),
 ]
 
-EVERY = [*VALUES, *KEYS, *MEANINGS, *RULES, *SOURCES, *REFERENCES]
+EVIDENCE = [
+    Wrong(
+        "region_of_an_unlisted_country",
+        "  task: regression\n",
+        "  regions: {north: [MNE]}\n  task: regression\n",
+        f"{A}.regions.north[0]",
+        "'MNE' is not a listed country",
+        "regions: {north: [MNE]}",
+        right=f"{A}.regions.*",
+    ),
+    Wrong(
+        "country_in_two_regions",
+        "  task: regression\n",
+        "  regions: {north: [DEU], south: [FRA, DEU]}\n  task: regression\n",
+        f"{A}.regions.south[1]",
+        "'DEU' is in region 'north' already",
+        "regions: {north: [DEU], south: [FRA, DEU]}",
+        right=f"{A}.regions.*",
+    ),
+    Wrong(
+        "regional_without_regions",
+        "scopes: [local, pooled]",
+        "scopes: [local, region]",
+        f"{A}.candidates[0].scopes",
+        "needs `regions`",
+        expected="a list with at least 1 item",
+    ),
+    Wrong(
+        "search_without_a_budget",
+        "  offset: price_lag_0",
+        "  offset: price_lag_0\n      space: {max_iter: {low: 50, high: 400}}",
+        f"{A}.candidates[0].space",
+        "needs a budget",
+        "space: {max_iter: {low: 50, high: 400}}",
+    ),
+    Wrong(
+        "empty_search_range",
+        "  offset: price_lag_0",
+        "  offset: price_lag_0\n      space: {max_iter: {low: 50, high: 50}}",
+        f"{A}.candidates[0].space.max_iter.low",
+        "low 50 is not below high",
+        "space: {max_iter: {low: 50, high: 50}}",
+        right=f"{A}.candidates.space.*.low",
+    ),
+    Wrong(
+        "logarithm_of_zero",
+        "  offset: price_lag_0",
+        "  offset: price_lag_0\n      space: {max_iter: {low: 0, high: 50, log: true}}",
+        f"{A}.candidates[0].space.max_iter.low",
+        "log needs a low above 0",
+        "space: {max_iter: {low: 0, high: 50, log: true}}",
+        right=f"{A}.candidates.space.*.low",
+    ),
+    Wrong(
+        "edges_not_ascending",
+        "  task: regression\n",
+        "  evaluation: {slices: [{feature: price_lag_0, edges: [50, 10]}]}\n  task: regression\n",
+        f"{A}.evaluation.slices[0].edges",
+        "are not ascending",
+        "evaluation:",
+    ),
+    Wrong(
+        "fairness_without_a_limit",
+        "    floor: 30\n",
+        "    floor: 30\n    fairness: [{feature: price_lag_0}]\n",
+        f"{A}.gates.fairness[0].max_difference",
+        "one of `max_difference` and `min_ratio` is needed",
+        "fairness:",
+    ),
+    Wrong(
+        "unknown_gate_switched_off",
+        "    floor: 30\n",
+        "    floor: 30\n    switched_off: {slice: too few rows}\n",
+        f"{A}.gates.switched_off",
+        "there is no gate 'slice'; there are beats_baseline",
+        "switched_off:",
+    ),
+    Wrong(
+        "direction_without_expectation",
+        "    floor: 30\n",
+        "    floor: 30\n    behaviour: "
+        "[{name: up, test: direction, change: {price_lag_0: {add: 1}}}]\n",
+        f"{A}.gates.behaviour[0].expect",
+        "goes with test: direction",
+        "behaviour:",
+    ),
+    Wrong(
+        "two_changes_of_one_feature",
+        "    floor: 30\n",
+        "    floor: 30\n    behaviour: "
+        "[{name: up, test: invariance, change: {price_lag_0: {add: 1, set: 2}}}]\n",
+        f"{A}.gates.behaviour[0].change.price_lag_0.set",
+        "exactly one of",
+        "behaviour:",
+        right=f"{A}.gates.behaviour.change.*.set",
+    ),
+    Wrong(
+        "behavioural_test_named_twice",
+        "    floor: 30\n",
+        "    floor: 30\n    behaviour: "
+        "[{name: up, test: invariance, change: {price_lag_0: {add: 1}}},"
+        " {name: up, test: invariance, change: {price_lag_0: {add: 2}}}]\n",
+        f"{A}.gates.behaviour",
+        "'up' is given to more than one",
+        "behaviour:",
+    ),
+    Wrong(
+        "level_of_a_coin",
+        "  task: regression\n",
+        "  decision: {level: 0.5}\n  task: regression\n",
+        f"{A}.decision.level",
+        "found 0.5",
+        "decision:",
+    ),
+]
+
+EVERY = [*VALUES, *KEYS, *MEANINGS, *RULES, *EVIDENCE, *SOURCES, *REFERENCES]
 
 
 @pytest.mark.parametrize("wrong", EVERY, ids=lambda wrong: wrong.name)

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from mlops_assets.ml.bootstrap import draw_days, gain_estimate
 from mlops_assets.ml.features import check_point_in_time, feature_columns
+from mlops_assets.ml.models import fit, predict
 from mlops_assets_tests.defs.world import (
     Trained,
     World,
@@ -30,8 +32,20 @@ NEVER_FEATURES = {
     "required_car_parking_spaces",
     "days_in_waiting_list",
     "deposit_type",
-    "country",
 }
+
+
+def auc_by_country(rows: pd.DataFrame, column: str) -> pd.Series:
+    """AUC of each country whose holdout has both classes."""
+    both = rows.groupby("country").filter(lambda each: each["label"].nunique() == 2)
+    auc = {c: roc_auc_score(each["label"], each[column]) for c, each in both.groupby("country")}
+    return pd.Series(auc)
+
+
+def surely_better(rows: pd.DataFrame, one: np.ndarray, other: np.ndarray, days: int) -> bool:
+    """Whether the AUC of one is above the other's at the 2.5 % bound of a paired bootstrap."""
+    draws = draw_days(rows["event_time"], block_days=days, draws=500, seed=0)
+    return gain_estimate("auc", rows["label"].to_numpy(), one, other, draws, 0.025).lower > 0
 
 
 @pytest.fixture(scope="module")
@@ -174,25 +188,45 @@ class TestRealBookings:
             assert (parts.final["label_time"] <= pd.Timestamp("2016-10-01")).all()
             assert (parts.holdout["event_time"] >= pd.Timestamp("2016-10-01")).all()
 
-    def test_served_models_reach_an_auc_of_815_over_all_bookings(self, trained: Trained) -> None:
+    def test_served_models_reach_an_auc_of_825_over_all_bookings(self, trained: Trained) -> None:
         rows = trained.judged
         served = roc_auc_score(rows["label"], rows["served"])
         pooled = roc_auc_score(rows["label"], rows["pooled"])
         local = [c for c, s in trained.selections.items() if s.kind == "local"]
         print(f"booking_cancellation AUC: served {served:.4f}, pooled {pooled:.4f}, own {local}")
         assert len(rows) > 40_000
-        assert served >= 0.815
-        assert pooled >= 0.80
+        assert served >= 0.85
+        assert pooled >= 0.85
         assert trained.pooled["gbm"].report.value == pytest.approx(pooled)
 
+    def test_within_the_countries_the_models_are_as_good_as_over_all(
+        self, trained: Trained
+    ) -> None:
+        """The country leaks, so a figure over all of them flatters; this one does not."""
+        by_country = auc_by_country(trained.judged, "served")
+        rows = trained.judged.groupby("country").size()[by_country.index]
+        within = float(np.average(by_country, weights=rows))
+        print(f"booking_cancellation AUC within countries, by rows: {within:.4f}")
+        assert within >= 0.84
+
     def test_a_country_is_better_off_than_with_its_prior(self, trained: Trained) -> None:
-        by_country = {
-            country: roc_auc_score(rows["label"], rows["served"])
-            for country, rows in trained.judged.groupby("country")
-            if len(rows) >= 100
-        }
+        rows = trained.judged.groupby("country").filter(lambda each: len(each) >= 100)
+        by_country = auc_by_country(rows, "served")
         assert len(by_country) >= 25
-        assert min(by_country.values()) > 0.7
+        assert by_country.min() > 0.65
+
+    def test_no_country_with_300_training_rows_would_do_better_with_the_other_kind_of_model(
+        self, world: World, trained: Trained
+    ) -> None:
+        judged, spec = dict(list(trained.judged.groupby("country"))), world.spec
+        large = [country for country, each in trained.parts.items() if len(each.final) >= 300]
+        for country in large:
+            rows, parts = judged[country], trained.parts[country]
+            own = fit(spec.candidates[0], parts.final, spec.task, spec.seed)
+            served = rows["served"].to_numpy()
+            for other in (rows["pooled"].to_numpy(), predict(own, parts.holdout, spec.task)):
+                assert not surely_better(rows, other, served, spec.evaluation.block_days), country
+        assert len(large) >= 16
 
     def test_training_every_country_is_cheap(self, trained: Trained) -> None:
         assert trained.seconds < 40

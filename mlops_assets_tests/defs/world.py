@@ -26,6 +26,7 @@ from mlops_assets.ml.selection import (
     train_candidates,
     train_pooled,
 )
+from mlops_assets.ml.shared import build_shared
 from mlops_assets.ml.split import Split, split
 from mlops_assets.ml.validation import Validation, validate
 from mlops_assets.spec import ProductSpec
@@ -49,6 +50,7 @@ class World:
     spec: ProductSpec
     raw: pd.DataFrame
     validations: Mapping[str, Validation]
+    shared: pd.DataFrame | None
     frames: Mapping[str, pd.DataFrame]
 
 
@@ -87,7 +89,6 @@ def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None
     """Validate and build features of some countries; default: all that are listed."""
     spec = spec_of(product)
     schema = getattr(module(product, "contract"), spec.contract.schema_class.split(".")[1])
-    function = module(product, "features").build
     raw = published.assign(
         _source_file=f"{product}.parquet",
         _source_hash="00",
@@ -99,15 +100,28 @@ def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None
         c: validate(raw[country == c], schema, spec.source, spec.aliases)
         for c in countries or spec.countries
     }
-    frames = {c: build_features(v.accepted, function, spec.target) for c, v in validations.items()}
-    return World(spec, raw, validations, frames)
+    records = {c: v.accepted for c, v in validations.items()}
+    return World(spec, raw, validations, *_features(product, spec, records))
+
+
+def _features(
+    product: str, spec: ProductSpec, records: Mapping[str, pd.DataFrame]
+) -> tuple[pd.DataFrame | None, Mapping[str, pd.DataFrame]]:
+    """Shared features, for a product that has them, and those of each country."""
+    made = module(product, "features")
+    shared = build_shared(records, made.shared) if spec.shared_features else None
+    frames = {c: build_features(r, made.build, spec.target, shared) for c, r in records.items()}
+    return shared, frames
 
 
 def train(world: World) -> Trained:
     spec, start = world.spec, time.process_time()
-    pooled = train_pooled(spec, world.frames)
+    pooled = train_pooled(spec, world.frames, clock=time.monotonic)
     parts = {c: split(f, spec.for_country(c).split) for c, f in world.frames.items()}
-    selections = {c: train_candidates(spec.for_country(c), parts[c], pooled) for c in parts}
+    selections = {
+        c: train_candidates(spec.for_country(c), parts[c], pooled, country=c, clock=time.monotonic)
+        for c in parts
+    }
     seconds = time.process_time() - start
     judged = [
         part.holdout.assign(

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from mlops_assets.errors import ConfigurationError, TrainingError
 from mlops_assets.ml.features import feature_columns
-from mlops_assets.ml.models import fit, predict
+from mlops_assets.ml.models import build_estimator, fit, make_core, predict, with_params
 from mlops_assets.registry.models import untrusted
 from mlops_assets.spec import CandidateSpec, Task
 from mlops_assets_tests.ml.scenarios import (
@@ -26,10 +28,18 @@ FOREST = CandidateSpec(
 )
 LOGIT = CandidateSpec(name="logit", estimator="sklearn.linear_model.LogisticRegression")
 OFFSET = GBM.model_copy(update={"name": "offset", "offset": "level"})
+SCALED = OFFSET.model_copy(update={"name": "scaled", "scale": "spread"})
+LIGHT = CandidateSpec(name="light", estimator="lightgbm.LGBMRegressor", params={"n_estimators": 40})
+LIGHT_CLASSIFIER = CandidateSpec(
+    name="light", estimator="lightgbm.LGBMClassifier", params={"n_estimators": 40}
+)
 ALL: list[tuple[CandidateSpec, Task]] = [
     (GBM, "regression"),
     (RIDGE, "regression"),
     (OFFSET, "regression"),
+    (SCALED, "regression"),
+    (LIGHT, "regression"),
+    (LIGHT_CLASSIFIER, "classification"),
     (CLASSIFIER, "classification"),
     (FOREST, "classification"),
     (LOGIT, "classification"),
@@ -39,7 +49,12 @@ CASES = pytest.mark.parametrize(("candidate", "task"), ALL, ids=[c.name + t for 
 
 def rows_of(task: Task, rows: int = 400, seed: int = 0) -> pd.DataFrame:
     make = regression_rows if task == "regression" else classification_rows
-    return make(rows, seed)
+    return with_spread(make(rows, seed))
+
+
+def with_spread(rows: pd.DataFrame) -> pd.DataFrame:
+    """With a feature by which errors could be scaled; it says nothing of the label."""
+    return rows.assign(spread=np.linspace(0.5, 2.0, len(rows)))
 
 
 @CASES
@@ -208,3 +223,100 @@ def test_an_offset_is_for_regression_only() -> None:
     wrong = CLASSIFIER.model_copy(update={"offset": "x"})
     with pytest.raises(ConfigurationError, match="only regression"):
         fit(wrong, classification_rows(), "classification", seed=1)
+
+
+def test_a_scale_carries_a_model_beyond_the_sizes_it_saw() -> None:
+    rows = regression_rows().assign(spread=1.0)
+    wilder = rows.assign(spread=100.0, label=rows["level"] + 100 * (rows["label"] - rows["level"]))
+    errors = [
+        np.abs(
+            predict(fit(one, rows, "regression", seed=1), wilder, "regression") - wilder["label"]
+        )
+        for one in (SCALED, OFFSET)
+    ]
+    assert errors[0].mean() < errors[1].mean() / 3
+
+
+@pytest.mark.parametrize(
+    ("loss", "power"), [("absolute_error", 1), ("squared_error", 2), ("quantile", 1)]
+)
+def test_rows_weigh_what_their_scale_says_under_the_loss_of_the_estimator(
+    loss: str, power: int
+) -> None:
+    params = {"loss": loss, "max_iter": 20, **({"quantile": 0.5} if loss == "quantile" else {})}
+    candidate = SCALED.model_copy(update={"params": params})
+    rows = rows_of("regression").drop(columns="kind")
+    model = fit(candidate, rows, "regression", seed=1)
+    inputs = rows[list(model.features)].to_numpy("float64")
+    scale, offset = rows["spread"].to_numpy(), rows["level"].to_numpy()
+    by_hand = HistGradientBoostingRegressor(random_state=1, **params)
+    weights = scale**power
+    by_hand.fit(inputs, (rows["label"] - offset) / scale, weights / weights.mean())
+    np.testing.assert_allclose(
+        predict(model, rows, "regression"), offset + scale * by_hand.predict(inputs)
+    )
+
+
+@pytest.mark.parametrize(
+    ("estimator", "params", "power"),
+    [
+        ("lightgbm.LGBMRegressor", {"objective": "mae"}, 1),
+        ("lightgbm.LGBMRegressor", {}, 2),
+        ("sklearn.linear_model.QuantileRegressor", {}, 1),
+        ("sklearn.linear_model.Ridge", {}, 2),
+        ("sklearn.ensemble.RandomForestRegressor", {"criterion": "absolute_error"}, 1),
+        ("sklearn.neighbors.KNeighborsRegressor", {}, 0),
+    ],
+)
+def test_the_weight_of_a_scale_goes_by_what_the_estimator_minimises(
+    estimator: str, params: dict[str, Any], power: int
+) -> None:
+    candidate = CandidateSpec(name="any", estimator=estimator, params=params, scale="spread")
+    built = build_estimator(candidate, "regression", 0, [])
+    assert built.power == power
+    rows = rows_of("regression", 60)
+    assert np.isfinite(predict(fit(candidate, rows, "regression", 0), rows, "regression")).all()
+
+
+@pytest.mark.parametrize("scale", [np.nan, 0.0, -3.0])
+def test_where_the_scale_is_missing_or_not_positive_the_usual_one_stands_in(scale: float) -> None:
+    rows = rows_of("regression").assign(spread=2.0)
+    model = fit(SCALED.model_copy(update={"params": {"max_iter": 5}}), rows, "regression", seed=1)
+    odd = rows.assign(spread=scale)
+    inner = model.estimator.regressor_.predict(odd[list(model.features)])
+    np.testing.assert_allclose(predict(model, odd, "regression"), odd["level"] + 2.0 * inner)
+    all_odd = fit(SCALED, odd, "regression", seed=1)
+    assert np.isfinite(predict(all_odd, rows, "regression")).all()
+
+
+def test_a_scale_that_is_no_feature_is_named() -> None:
+    wrong = SCALED.model_copy(update={"scale": "nowhere"})
+    with pytest.raises(TrainingError, match="scale nowhere is not among the features"):
+        fit(wrong, rows_of("regression"), "regression", seed=1)
+
+
+def test_a_fitted_model_tells_its_parameters_and_how_far_it_has_learned() -> None:
+    rows = rows_of("regression")
+    chosen = with_params(GBM, {"max_iter": 7, "learning_rate": 0.2})
+    model = fit(chosen, rows, "regression", seed=1)
+    assert model.params == {"max_iter": 7, "learning_rate": 0.2}
+    assert model.until == rows["event_time"].max()
+    core = model.estimator[-1]
+    assert (core.max_iter, core.learning_rate, core.n_iter_) == (7, 0.2, 7)
+    assert GBM.params == {"max_iter": 40}
+
+
+def test_lightgbm_is_seeded_and_repeatable_unless_the_candidate_says_otherwise() -> None:
+    told = make_core(LIGHT, 5).get_params()
+    assert (told["random_state"], told["deterministic"], told["n_jobs"]) == (5, True, 1)
+    assert told["verbose"] == -1
+    other = make_core(LIGHT.model_copy(update={"params": {"n_jobs": 2, "random_state": 1}}), 5)
+    assert (other.get_params()["n_jobs"], other.get_params()["random_state"]) == (2, 1)
+
+
+def test_lightgbm_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "mlops_assets\[lightgbm\]"'):
+        fit(LIGHT, regression_rows(), "regression", seed=1)

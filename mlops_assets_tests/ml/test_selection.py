@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,23 +10,37 @@ import pytest
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml import selection as module
-from mlops_assets.ml.models import fit, predict
-from mlops_assets.ml.selection import selected_predictions, train_candidates, train_pooled
+from mlops_assets.ml.models import fit, predict, with_params
+from mlops_assets.ml.selection import PooledModel, Selection, selected_predictions
 from mlops_assets.ml.split import Split, split
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.scenarios import (
+    CLASSIFIER,
     GBM,
     classification_rows,
     classifier,
     product,
     regression_rows,
 )
+from mlops_assets_tests.ml.slow import CLOCK
 
 FRAMES = {
     "DEU": regression_rows(420, seed=1),
     "FRA": regression_rows(420, seed=2).assign(entity="FRA"),
     "LUX": regression_rows(50, seed=3, start="2023-11-10").assign(entity="LUX"),
 }
+
+
+def train_pooled(
+    spec: ProductSpec, frames: Mapping[str, pd.DataFrame]
+) -> Mapping[str, PooledModel]:
+    return module.train_pooled(spec, frames, clock=time.monotonic)
+
+
+def train_candidates(
+    spec: ProductSpec, parts: Split, pooled: Mapping[str, PooledModel], country: str = "DEU"
+) -> Selection:
+    return module.train_candidates(spec, parts, pooled, country=country, clock=time.monotonic)
 
 
 def parts_of(spec: ProductSpec, country: str = "DEU") -> Split:
@@ -154,3 +170,197 @@ def test_a_selected_model_predicts_every_row() -> None:
     chosen = train_candidates(spec, parts, train_pooled(spec, FRAMES))
     predicted = selected_predictions(chosen, spec, parts.holdout, parts.final)
     assert np.abs(predicted - parts.holdout["label"]).mean() < 1
+
+
+SPACE = {"learning_rate": {"low": 0.01, "high": 0.5, "log": True}}
+REGIONS = {"west": ["FRA", "LUX"]}
+
+
+def tuned_gbm(*scopes: str) -> dict[str, Any]:
+    """A candidate that learns next to nothing unless its learning rate is searched."""
+    params = {"max_iter": 40, "learning_rate": 0.01}
+    return {**GBM.model_dump(), "scopes": list(scopes), "params": params, "space": SPACE}
+
+
+def regional(**changes: Any) -> ProductSpec:
+    candidate = {**GBM.model_dump(), "scopes": ["region", "pooled"]}
+    return product(**{"candidates": [candidate], "regions": REGIONS, **changes})
+
+
+def test_a_region_has_a_model_of_its_countries_alone() -> None:
+    spec = regional()
+    pooled = train_pooled(spec, FRAMES)
+    assert list(pooled) == ["gbm", "gbm-west"]
+    west = pooled["gbm-west"]
+    assert (west.name, west.candidate, west.region) == ("gbm-west", "gbm", "west")
+    own = [parts_of(spec, country) for country in ("FRA", "LUX")]
+    stacked = pd.concat([part.final for part in own if len(part.final)], ignore_index=True)
+    by_hand = fit(GBM, stacked, "regression", spec.seed)
+    rows = FRAMES["FRA"]
+    np.testing.assert_array_equal(
+        predict(west.final, rows, "regression"), predict(by_hand, rows, "regression")
+    )
+    assert west.report.rows == sum(len(part.holdout) for part in own)
+
+
+def test_a_country_chooses_among_all_countries_and_its_region() -> None:
+    spec = regional()
+    # What `x` means in the region is the opposite of elsewhere: its own model must do better.
+    sign = {"DEU": -1.0, "FRA": 1.0, "LUX": 1.0}
+    frames = {
+        country: rows.assign(label=sign[country] * rows["x"]) for country, rows in FRAMES.items()
+    }
+    pooled = train_pooled(spec, frames)
+    parts = split(frames["FRA"], spec.split)
+    chosen = train_candidates(spec, parts, pooled, "FRA")
+    assert (chosen.kind, chosen.name, chosen.region) == ("region", "gbm", "west")
+    assert chosen.pooled_name == "gbm-west"
+    assert chosen.model is pooled["gbm-west"].final
+    expected = predict(pooled["gbm-west"].for_validation, parts.validation, "regression")
+    np.testing.assert_array_equal(chosen.validated, expected)
+
+
+def test_a_country_in_no_region_has_no_regional_candidate_and_the_reason() -> None:
+    spec = regional()
+    chosen = train_candidates(spec, parts_of(spec), train_pooled(spec, FRAMES), "DEU")
+    assert by_scope(chosen)["gbm", "region"].reason == "the country is in no region"
+    assert (chosen.kind, chosen.region, chosen.pooled_name) == ("pooled", "", "gbm")
+
+
+def test_a_region_with_too_few_rows_has_no_model_and_its_countries_say_so() -> None:
+    spec = regional(regions={"small": ["LUX"]})
+    pooled = train_pooled(spec, FRAMES)
+    assert list(pooled) == ["gbm"]
+    chosen = train_candidates(spec, parts_of(spec, "LUX"), pooled, "LUX")
+    reason = by_scope(chosen)["gbm", "region"].reason
+    assert reason == "no pooled model of region small is there"
+
+
+def test_when_validation_cannot_tell_a_region_goes_before_a_local_model() -> None:
+    candidate = {**CLASSIFIER.model_dump(), "scopes": ["local", "region"]}
+    spec = classifier(candidates=[candidate], regions={"west": ["DEU", "FRA"]})
+    frames = {"DEU": classification_rows(420), "FRA": classification_rows(420, seed=5)}
+    parts = split(frames["DEU"], spec.split)
+    blind = Split(parts.train, parts.validation.iloc[:0], parts.final, parts.holdout, parts.open)
+    assert train_candidates(spec, blind, train_pooled(spec, frames)).kind == "region"
+
+
+def test_a_tuned_local_model_is_better_and_tells_what_was_chosen() -> None:
+    spec = product(candidates=[tuned_gbm("local")], tuning={"trials": 5})
+    untuned = product(candidates=[{**tuned_gbm("local"), "space": {}}])
+    parts = parts_of(spec)
+    chosen = train_candidates(spec, parts, {})
+    assert chosen.value < train_candidates(untuned, parts, {}).value / 2
+    assert by_scope(chosen)["gbm", "local"].trials == len(chosen.trials) == 5
+    assert set(chosen.trials["candidate"]) == {"gbm"}
+    best = chosen.trials.loc[chosen.trials["value"].idxmin()]
+    assert chosen.params == {"max_iter": 40, "learning_rate": best["learning_rate"]}
+
+
+def test_what_serves_is_fitted_with_the_chosen_parameters() -> None:
+    spec = product(candidates=[tuned_gbm("local")], tuning={"trials": 4})
+    parts = parts_of(spec)
+    chosen = train_candidates(spec, parts, {})
+    by_hand = fit(with_params(GBM, chosen.params), parts.final, "regression", spec.seed)
+    assert chosen.model is not None
+    np.testing.assert_array_equal(
+        predict(chosen.model, parts.holdout, "regression"),
+        predict(by_hand, parts.holdout, "regression"),
+    )
+
+
+def test_neither_validation_nor_holdout_rows_change_what_a_search_finds() -> None:
+    spec = product(candidates=[tuned_gbm("local")], tuning={"trials": 4})
+    parts = parts_of(spec)
+    validation, holdout = (rows.assign(label=-9.0) for rows in (parts.validation, parts.holdout))
+    other = Split(parts.train, validation, parts.final, holdout, parts.open)
+    first, second = (train_candidates(spec, each, {}) for each in (parts, other))
+    pd.testing.assert_frame_equal(
+        first.trials.drop(columns="seconds"), second.trials.drop(columns="seconds")
+    )
+    assert first.params == second.params
+    assert first.value != second.value
+
+
+def test_a_local_search_starts_at_what_was_found_for_all_countries() -> None:
+    spec = product(
+        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 2, "pooled_trials": 6}
+    )
+    pooled = train_pooled(spec, FRAMES)
+    assert len(pooled["gbm"].trials) == 6
+    rate = pooled["gbm"].params["learning_rate"]
+    assert rate != 0.01
+    chosen = train_candidates(spec, parts_of(spec), pooled)
+    assert chosen.trials["learning_rate"].tolist() == [rate, 0.01]
+
+
+def test_a_regions_search_starts_at_what_was_found_for_all_countries() -> None:
+    spec = product(
+        candidates=[tuned_gbm("region", "pooled")], regions=REGIONS, tuning={"pooled_trials": 4}
+    )
+    pooled = train_pooled(spec, FRAMES)
+    first = pooled["gbm-west"].trials["learning_rate"].iloc[0]
+    assert first == pooled["gbm"].params["learning_rate"]
+
+
+def test_training_twice_gives_the_same_models() -> None:
+    spec = product(
+        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 3, "pooled_trials": 3}
+    )
+    first, second = (
+        train_candidates(spec, parts_of(spec), train_pooled(spec, FRAMES)) for _ in range(2)
+    )
+    assert first.params == second.params
+    assert first.reason == second.reason
+    rows = parts_of(spec).holdout
+    np.testing.assert_array_equal(
+        selected_predictions(first, spec, rows, rows),
+        selected_predictions(second, spec, rows, rows),
+    )
+
+
+def slow(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "estimator": "mlops_assets_tests.ml.slow.SlowRegressor",
+        "scopes": ["local", "pooled"],
+        "space": {"level": {"low": 0.0, "high": 1.0}},
+    }
+
+
+def test_the_seconds_of_a_country_are_shared_by_its_searches_and_kept() -> None:
+    names = ["one", "two", "three"]
+    spec = product(candidates=[slow(name) for name in names], tuning={"seconds": 60})
+    before = CLOCK.now
+    chosen = module.train_candidates(spec, parts_of(spec), {}, country="DEU", clock=CLOCK)
+    assert 50 < CLOCK.now - before <= 60 + 1
+    trials = chosen.trials.groupby("candidate").size()
+    assert set(trials.index) == set(names)
+    assert trials.max() - trials.min() <= 1
+
+
+def test_the_seconds_of_the_pooled_models_are_shared_by_their_searches_and_kept() -> None:
+    names = ["one", "two"]
+    spec = product(candidates=[slow(name) for name in names], tuning={"pooled_seconds": 60})
+    before = CLOCK.now
+    pooled = module.train_pooled(spec, FRAMES, clock=CLOCK)
+    assert 50 < CLOCK.now - before <= 60 + 1
+    assert abs(len(pooled["one"].trials) - len(pooled["two"].trials)) <= 1
+
+
+def test_a_new_country_without_a_known_label_is_predicted_on_its_first_day() -> None:
+    spec = regional()
+    first_day = FRAMES["LUX"].tail(1).assign(label=np.nan)
+    parts = split(first_day, spec.split)
+    assert len(parts.open) == 1
+    assert not len(parts.final)
+    pooled = train_pooled(spec, {country: FRAMES[country] for country in ("DEU", "FRA")})
+    chosen = train_candidates(spec, parts, pooled, "LUX")
+    assert (chosen.kind, chosen.name) == ("pooled", "gbm")
+    predicted = selected_predictions(chosen, spec, parts.open, parts.final)
+    np.testing.assert_array_equal(predicted, predict(pooled["gbm"].final, parts.open, "regression"))
+    assert np.isfinite(predicted).all()
+    alone = train_candidates(spec, parts, {}, "LUX")
+    assert alone.kind == "baseline"
+    predicted = selected_predictions(alone, spec, parts.open, parts.final)
+    np.testing.assert_array_equal(predicted, parts.open["level"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import skops.io
 import yaml
+from lightgbm import LGBMRegressor
 from mlflow.artifacts import download_artifacts
 from sklearn.cluster import Birch
 from sklearn.compose import TransformedTargetRegressor
@@ -86,6 +89,7 @@ def test_ordinary_estimators_are_stored_and_loaded_with_the_same_predictions(
 ) -> None:
     models = [
         HistGradientBoostingRegressor(max_iter=3, min_samples_leaf=2),
+        LGBMRegressor(n_estimators=3, min_child_samples=2, verbose=-1, n_jobs=1),
         RandomForestRegressor(2, random_state=0),
         make_pipeline(
             KBinsDiscretizer(3, quantile_method="averaged_inverted_cdf"), KNeighborsRegressor(2)
@@ -98,6 +102,25 @@ def test_ordinary_estimators_are_stored_and_loaded_with_the_same_predictions(
         fitted = model.fit(ROWS, ROWS["price"])
         loaded = registry.load(version_of(registry, stored(fitted))).estimator
         np.testing.assert_array_equal(loaded.predict(ROWS), fitted.predict(ROWS))
+
+
+def test_a_lightgbm_model_names_its_package_among_what_it_needs(
+    registry: Registry, stored: Store
+) -> None:
+    fitted = LGBMRegressor(n_estimators=2, min_child_samples=2, verbose=-1, n_jobs=1)
+    needs = (files(stored(fitted.fit(ROWS, ROWS["price"]))) / "requirements.txt").read_text()
+    assert f"lightgbm=={version('lightgbm')}" in needs
+    assert "lightgbm" not in (files(stored()) / "requirements.txt").read_text()
+
+
+def test_a_model_of_a_package_that_is_not_installed_is_refused_by_name(
+    registry: Registry, stored: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = LGBMRegressor(n_estimators=2, min_child_samples=2, verbose=-1, n_jobs=1)
+    made = version_of(registry, stored(fitted.fit(ROWS, ROWS["price"])))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lightgbm"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "needs a package that is not installed" in refusal(registry, made)
 
 
 def test_parts_of_scikit_learn_that_reach_files_or_processes_are_not_trusted() -> None:

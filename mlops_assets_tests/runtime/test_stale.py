@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pandas as pd
 
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
-from mlops_assets_tests.platform import Platform, failures
+from mlops_assets_tests.platform import Platform, failures, generated
 from mlops_assets_tests.runtime.serving import BIN, environment
 
 COUNTRIES = ["DEU", "FRA", "NOR"]
+TO_FEATURES = ["raw", "validated", "quarantine", "features"]
 STALE = """
 query ($keys: [AssetKeyInput!]!) {
   assetNodes(assetKeys: $keys) { assetKey { path } staleStatusByPartition }
@@ -35,6 +37,23 @@ def test_a_rerun_over_unchanged_data_leaves_nothing_stale(
     assert _stale(platform, tmp_path) == {"model": COUNTRIES, "champion": COUNTRIES}
 
 
+def test_a_rerun_of_shared_features_over_unchanged_data_leaves_nothing_stale(
+    sharing: Platform, tmp_path: Path
+) -> None:
+    sharing.deliver(generated(sharing))
+    _make_shared(sharing)
+    _make_shared(sharing)
+    assert _stale(sharing, tmp_path, TO_FEATURES) == {}
+
+
+def _make_shared(platform: Platform) -> None:
+    results = [platform.run_range(COUNTRIES[0], COUNTRIES[-1])]
+    results += [platform.run(each, assets=["validated", "quarantine"]) for each in COUNTRIES]
+    results += [platform.run(None, "shared")]
+    results += [platform.run(each, assets=["features"]) for each in COUNTRIES]
+    assert all(each.success for each in results), [failures(each) for each in results]
+
+
 def _make(platform: Platform, job: str) -> None:
     """As `materialize` does: files once for all countries, then a run of each."""
     results = [platform.run_range(COUNTRIES[0], COUNTRIES[-1])]
@@ -44,11 +63,11 @@ def _make(platform: Platform, job: str) -> None:
     assert all(each.success for each in results), [failures(each) for each in results]
 
 
-def _stale(platform: Platform, folder: Path) -> dict[str, list[str]]:
+def _stale(platform: Platform, folder: Path, assets: Sequence[str] = CHAIN) -> dict[str, list[str]]:
     """Asset: the countries in which it is not shown as fresh."""
-    nodes = _asked(platform, folder)["assetNodes"]
+    nodes = _asked(platform, folder, assets)["assetNodes"]
     shown = {node["assetKey"]["path"][-1]: node["staleStatusByPartition"] for node in nodes}
-    assert set(shown) == set(CHAIN)
+    assert set(shown) == set(assets)
     stale = {
         name: [c for c, status in zip(COUNTRIES, statuses, strict=True) if status != "FRESH"]
         for name, statuses in shown.items()
@@ -56,8 +75,10 @@ def _stale(platform: Platform, folder: Path) -> dict[str, list[str]]:
     return {name: found for name, found in stale.items() if found}
 
 
-def _asked(platform: Platform, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    keys = [{"path": [platform.product.name, name]} for name in CHAIN]
+def _asked(
+    platform: Platform, folder: Path, assets: Sequence[str]
+) -> dict[str, list[dict[str, Any]]]:
+    keys = [{"path": [platform.product.name, name]} for name in assets]
     answer = folder / "answer.json"
     settings = {
         "MLOPS_ASSETS_DEFS": str(platform.product.folder.parent),

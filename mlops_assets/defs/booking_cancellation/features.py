@@ -19,6 +19,7 @@ NUMBERS = (
     "special_requests",
 )
 CATEGORIES = (
+    "country",
     "hotel",
     "meal",
     "market_segment",
@@ -37,6 +38,12 @@ def build(validated: pd.DataFrame) -> pd.DataFrame:
     only a value entered with the cancellation explains), whatever changes until arrival (the room
     assigned, changes, days on the waiting list, parking spaces), and the month of arrival (with
     about a year of history it stands for what happened that month, not for a season).
+
+    The country is in, and it leaks: at some hotels Portugal stands for every guest until check-in
+    corrects it, so cancelled bookings of others are counted as Portuguese (56.6 % cancelled against
+    about 20 % elsewhere). A product that is split by country cannot hide that. With it the pooled
+    model can at least tell those bookings from the others, which helps the other countries too; but
+    a figure over all countries together flatters, so look at those within a country.
 
     Args:
         validated: one country's bookings by the contract.

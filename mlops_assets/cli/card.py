@@ -1,0 +1,42 @@
+"""The command `card`: what a person should know of a model, as it was stored with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlops_assets.cli.base import app, product_named, registry_of, say, store_of
+from mlops_assets.settings import load_settings
+
+
+@app.command(
+    help="The model card of a version: what it predicts and for whom, from which data, how good "
+    "it is and where not, its gates and the decision. On a terminal the pictures are left out.\n\n"
+    "Example: mlops-assets card power_price FRA --out card.md"
+)
+def card(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    country: Annotated[str, typer.Argument(help="One of its countries.")],
+    version: Annotated[
+        str | None, typer.Option(help="Registered version; default: the champion.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write it to; default: print it.")
+    ] = None,
+) -> None:
+    """Print or write the card."""
+    from mlops_assets.ml.card import without_figures
+    from mlops_assets.stages.evaluation_page import stored_card
+
+    settings = load_settings()
+    registry = registry_of(settings)
+    registry.initialise()
+    text = stored_card(product_named(product), country, store_of(settings), registry, version)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+        say(f"{out} ({len(text.encode()) / 1000:.0f} kB)")
+    else:
+        say((without_figures(text) if sys.stdout.isatty() else text).rstrip("\n"))

@@ -1,0 +1,80 @@
+"""The typed, strict description of one product: what `defs.yaml` says, checked.
+
+The bottom layer: it knows neither Dagster nor MLflow nor files. A `ProductSpec` is complete and
+consistent once it exists; `for_country` resolves the overrides of one country. All broken rules are
+reported together.
+"""
+
+from mlops_assets.spec.evidence import (
+    GATES,
+    BehaviourSpec,
+    ChangeSpec,
+    DecisionSpec,
+    EvaluationSpec,
+    FairnessSpec,
+    GateName,
+    GatesSpec,
+    PredictionsSpec,
+    RetentionSpec,
+    SliceSpec,
+)
+from mlops_assets.spec.fields import (
+    DATABASES,
+    FEATURE_KEYS,
+    GREATER_IS_BETTER,
+    METRICS_OF_TASK,
+    NAME,
+    REFERENCE,
+    Metric,
+    Scope,
+    Task,
+    duration,
+)
+from mlops_assets.spec.product import ProductSpec
+from mlops_assets.spec.rules import OVERRIDABLE
+from mlops_assets.spec.source import ContractSpec, HttpSpec, SourceSpec, SqlSpec, landing_name
+from mlops_assets.spec.training import (
+    BaselineSpec,
+    CandidateSpec,
+    SpaceSpec,
+    SplitSpec,
+    TargetSpec,
+    TuningSpec,
+)
+
+__all__ = [
+    "DATABASES",
+    "FEATURE_KEYS",
+    "GATES",
+    "GREATER_IS_BETTER",
+    "METRICS_OF_TASK",
+    "NAME",
+    "OVERRIDABLE",
+    "REFERENCE",
+    "BaselineSpec",
+    "BehaviourSpec",
+    "CandidateSpec",
+    "ChangeSpec",
+    "ContractSpec",
+    "DecisionSpec",
+    "EvaluationSpec",
+    "FairnessSpec",
+    "GateName",
+    "GatesSpec",
+    "HttpSpec",
+    "Metric",
+    "PredictionsSpec",
+    "ProductSpec",
+    "RetentionSpec",
+    "Scope",
+    "SliceSpec",
+    "SourceSpec",
+    "SpaceSpec",
+    "SplitSpec",
+    "SqlSpec",
+    "TargetSpec",
+    "Task",
+    "TuningSpec",
+    "duration",
+    "landing_name",
+]

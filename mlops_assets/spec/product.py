@@ -1,0 +1,231 @@
+"""The whole description of a product."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from mlops_assets.spec.evidence import (
+    DecisionSpec,
+    EvaluationSpec,
+    GatesSpec,
+    PredictionsSpec,
+    RetentionSpec,
+)
+from mlops_assets.spec.fields import (
+    Country,
+    Cron,
+    Metric,
+    Name,
+    Owner,
+    Reference,
+    Strict,
+    Task,
+    Text,
+    refuse,
+)
+from mlops_assets.spec.rules import OVERRIDABLE, again, broken_overrides, broken_rules
+from mlops_assets.spec.source import ContractSpec, SourceSpec
+from mlops_assets.spec.training import (
+    BaselineSpec,
+    CandidateSpec,
+    SplitSpec,
+    TargetSpec,
+    TuningSpec,
+)
+
+
+class ProductSpec(Strict):
+    """One prediction problem in many countries."""
+
+    description: Text = Field(
+        description="what is predicted, for whom, when",
+        examples=["Next-day electricity price for the trading desk, every morning"],
+    )
+    owners: list[Owner] = Field(
+        min_length=1,
+        description="e-mail addresses, or teams as team:name",
+        examples=[["team:energy"]],
+    )
+    countries: list[Country] = Field(
+        min_length=1,
+        description="partition keys, normally ISO 3166-1 alpha-3 codes",
+        examples=[["DEU", "FRA"]],
+    )
+    aliases: dict[Country, Country] = Field(
+        default={},
+        description="value found in the data: listed country it stands for",
+        examples=[{"CN": "CHN"}],
+    )
+    source: SourceSpec = Field(
+        description="what is published and what its columns mean",
+        examples=[
+            {
+                "columns": {"country": "ISO3 Code", "date": "Date", "price": "Price (EUR/MWhe)"},
+                "country": "country",
+                "key": ["country", "date"],
+                "event_time": "date",
+            }
+        ],
+    )
+    contract: ContractSpec = Field(
+        description="the table's contract and how much may break it",
+        examples=[{"schema_class": "contract.PowerPrice", "max_rejected_share": 0.05}],
+    )
+    features: Reference = Field(
+        description="pure feature function in the product's folder, as module.function",
+        examples=["features.build"],
+    )
+    shared_features: Reference | None = Field(
+        default=None,
+        description="pure function of the validated records of all countries, as module.function; "
+        "what it gives by event time is the second argument of the feature function in every "
+        "country; default: none",
+        examples=["features.shared"],
+    )
+    regions: dict[Name, list[Country]] = Field(
+        default={},
+        description="named groups of countries for candidates of scope region; a country is in "
+        "one at most",
+        examples=[{"nordic": ["DNK", "FIN", "NOR", "SWE"]}],
+    )
+    task: Task = Field(
+        description="regression: a number; classification: the probability of a yes",
+        examples=["regression"],
+    )
+    target: TargetSpec = Field(
+        description="what is predicted and when the truth is known",
+        examples=[{"description": "price of tomorrow", "unit": "EUR/MWh", "matures_after": "1d"}],
+    )
+    metric: Metric = Field(
+        description="what candidates are compared by: mae or rmse for regression; auc, log_loss "
+        "or brier for classification (lower is better, but for auc)",
+        examples=["mae"],
+    )
+    split: SplitSpec = Field(
+        description="time-ordered split into training, validation and holdout",
+        examples=[{"holdout_from": "2025-01-01", "validation_days": 90}],
+    )
+    baselines: list[BaselineSpec] = Field(
+        min_length=1,
+        description="naive rules; the first one serves when no model can",
+        examples=[[{"name": "same_as_today", "rule": "feature", "feature": "price_lag_0"}]],
+    )
+    candidates: list[CandidateSpec] = Field(
+        min_length=1,
+        description="estimators of which the best by validation becomes the candidate",
+        examples=[[{"name": "ridge", "estimator": "sklearn.linear_model.Ridge"}]],
+    )
+    tuning: TuningSpec = Field(
+        default=TuningSpec(),
+        description="budget of the search for parameters",
+        examples=[{"trials": 10, "pooled_trials": 20}],
+    )
+    evaluation: EvaluationSpec = Field(
+        default=EvaluationSpec(),
+        description="how a candidate is judged on the holdout",
+        examples=[{"slices": [{"feature": "hotel"}]}],
+    )
+    gates: GatesSpec = Field(
+        default=GatesSpec(),
+        description="limits a candidate must keep to become champion",
+        examples=[{"min_improvement": 0.02}],
+    )
+    decision: DecisionSpec = Field(
+        default=DecisionSpec(),
+        description="when a candidate that passed its gates replaces the champion",
+        examples=[{"margin": 0.01}],
+    )
+    predictions: PredictionsSpec = Field(
+        description="what a valid prediction is", examples=[{"minimum": -500, "maximum": 4000}]
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, description="seed of everything random", examples=[0]
+    )
+    retrain_cron: Cron | None = Field(
+        default=None,
+        description="cron of the periodic retraining schedule (UTC); default: none",
+        examples=["0 4 * * 1"],
+    )
+    retention: RetentionSpec = Field(
+        default=RetentionSpec(),
+        description="how long snapshots are kept that no model, decision or newer snapshot needs; "
+        "they go only when a person runs the command",
+        examples=[{"as_of_days": 90}],
+    )
+    sample: Reference | None = Field(
+        default=None,
+        description="seeded generator of demonstration data, as module.function; default: none",
+        examples=["sample.generate"],
+    )
+    overrides: dict[Country, dict[str, Any]] = Field(
+        default={},
+        description="values that differ in one country: " + ", ".join(sorted(OVERRIDABLE)),
+        examples=[{"MNE": {"split": {"min_train_rows": 200}}}],
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _complete(cls, data: Any, handler: ModelWrapValidatorHandler[ProductSpec]) -> ProductSpec:
+        """Report what is wrong in single fields and between them in one go."""
+        try:
+            spec, found = handler(data), []
+        except ValidationError as error:
+            found = [again(details) for details in error.errors()]
+            spec = cls._sound_part(data, {str(p["loc"][0]) for p in error.errors() if p["loc"]})
+        found += broken_rules(spec)
+        refuse(cls.__name__, [*found, *broken_overrides(spec, found)])
+        return spec
+
+    @classmethod
+    def _sound_part(cls, data: Any, refused: set[str]) -> ProductSpec:
+        """The sections that are valid by themselves, to judge rules between those."""
+        given = data if isinstance(data, Mapping) else {}
+        sound = {
+            name: TypeAdapter(field.rebuild_annotation()).validate_python(given[name])
+            for name, field in cls.model_fields.items()
+            if name in given and name not in refused
+        }
+        return cls.model_construct(**sound)
+
+    def for_country(self, country: str) -> ProductSpec:
+        """The spec with this country's overrides merged in (sections merged key by key)."""
+        if country not in self.overrides:
+            return self
+        merged = self.model_dump(exclude={"overrides"})
+        for section, change in self.overrides[country].items():
+            merged[section] = _merged(merged.get(section), change)
+        return ProductSpec.model_validate(merged)
+
+    def config_hash(self, *sections: str) -> str:
+        """12 hex digits over the named sections (default: all) as canonical JSON.
+
+        Args:
+            sections: such as `split`, or one key of a section such as `source.columns`.
+        """
+        content: Any = self.model_dump(mode="json")
+        if sections:
+            content = {name: _at(content, name.split(".")) for name in sections}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _at(content: Any, keys: Iterable[str]) -> Any:
+    for key in keys:
+        content = content[key]
+    return content
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """A table changed key by key; anything else is replaced."""
+    tables = isinstance(base, dict) and isinstance(change, dict)
+    return {**base, **change} if tables else change

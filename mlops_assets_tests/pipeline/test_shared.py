@@ -1,0 +1,449 @@
+"""Features that all countries share: made once of all records, read by each country as stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+import mlops_assets
+from mlops_assets.runtime import headless
+from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.runtime.materialize import Job, Materializer, Outcome
+from mlops_assets.stages.lineage import INPUTS, first_stale, shared_is_stale
+from mlops_assets.stages.reproduction import reproduce
+from mlops_assets_tests.pipeline.test_landing import asked, launch, reason
+from mlops_assets_tests.pipeline.test_outcomes import VALUE, later, only
+from mlops_assets_tests.platform import (
+    SHARED_CODE,
+    Platform,
+    as_of,
+    checks,
+    edit,
+    failures,
+    generated,
+    made,
+    rebuilt,
+)
+
+COUNTRIES = ["DEU", "FRA", "NOR"]
+RECORDS = ["validated", "quarantine"]
+TO_FEATURES = ("validated", "features")
+
+
+@pytest.fixture
+def sample(sharing: Platform) -> pd.DataFrame:
+    return generated(sharing)
+
+
+def ran(platform: Platform, asset: str, countries: Sequence[str] = COUNTRIES) -> None:
+    """One asset of some countries, or of all of them together."""
+    if asset == "raw":
+        results = [platform.run_range(COUNTRIES[0], COUNTRIES[-1])]
+    elif asset == "shared":
+        results = [platform.run(None, "shared")]
+    else:
+        assets = RECORDS if asset == "validated" else [asset]
+        results = [platform.run(country, assets=assets) for country in countries]
+    assert all(each.success for each in results), [failures(each) for each in results]
+
+
+def ran_to_features(platform: Platform) -> None:
+    for asset in ("raw", "validated", "shared", "features"):
+        ran(platform, asset)
+
+
+def inputs(platform: Platform, asset: str, country: str | None) -> dict[str, str]:
+    held = platform.store.current(("parcels", asset), country)
+    assert held is not None
+    return dict(held.metadata[INPUTS])
+
+
+def content(platform: Platform, asset: str, country: str | None) -> str:
+    held = platform.store.current(("parcels", asset), country)
+    assert held is not None
+    return held.content_hash
+
+
+def mean_of_all(platform: Platform) -> pd.Series:
+    """Mean demand by day, from the validated records of all countries."""
+    frames = [platform.frame("validated", country) for country in COUNTRIES]
+    return pd.concat(frames).groupby("date")["demand"].mean()
+
+
+def test_features_of_a_country_hold_what_the_others_have_on_the_same_day(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    expected = mean_of_all(sharing)
+    for country in COUNTRIES:
+        features = sharing.frame("features", country).set_index("event_time")["mean_of_all"]
+        assert len(features) > 700
+        pd.testing.assert_series_equal(
+            features, expected.loc[features.index], check_names=False, rtol=1e-12
+        )
+
+
+def test_the_snapshots_name_what_they_were_made_from(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    validated = {country: content(sharing, "validated", country) for country in COUNTRIES}
+    assert inputs(sharing, "shared_features", None) == validated
+    shared = content(sharing, "shared_features", None)
+    for country in COUNTRIES:
+        expected = {"validated": validated[country], "shared_features": shared}
+        assert inputs(sharing, "features", country) == expected
+
+
+def test_a_rerun_over_unchanged_records_writes_nothing(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    before = sharing.version("shared_features", None)
+    result = sharing.run(None, "shared")
+    assert result.success
+    assert sharing.version("shared_features", None) == before
+    assert checks(result)["shared_features.point_in_time"].description.startswith("no new rows")
+    assert not shared_is_stale(sharing.product, sharing.store)
+    for country in COUNTRIES:
+        held = (sharing.product, country, TO_FEATURES, sharing.store, sharing.registry)
+        assert first_stale(*held) is None
+
+
+def test_new_rows_of_one_country_make_the_features_of_all_due(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    sharing.deliver(only(later(sample), "DEU"), "second.parquet")
+    ran(sharing, "raw")
+    ran(sharing, "validated", ["DEU"])
+    assert shared_is_stale(sharing.product, sharing.store)
+    ran(sharing, "shared")
+    for country in COUNTRIES:
+        held = (sharing.product, country, TO_FEATURES, sharing.store, sharing.registry)
+        assert first_stale(*held) == "features"
+
+
+def test_the_same_content_made_by_other_code_makes_nothing_due(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    before = sharing.version("shared_features", None)
+    (sharing.product.folder / "everywhere.py").write_text(
+        "import pandas as pd\n" + SHARED_CODE.partition("def build")[0]
+    )
+    edit(sharing.product.folder / "defs.yaml", ("features.shared", "everywhere.shared"))
+    changed = rebuilt(sharing)
+    assert shared_is_stale(changed.product, changed.store)
+    ran(changed, "shared")
+    assert changed.version("shared_features", None) == before
+    assert not shared_is_stale(changed.product, changed.store)
+
+
+def test_a_country_with_broken_data_takes_part_with_its_last_good_rows_and_stops_no_other(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    good = sharing.frame("validated", "DEU")
+    more = later(sample, 60)
+    more.loc[more["Country"] == "DEU", VALUE] = -1.0
+    sharing.deliver(more, "second.parquet")
+    ran(sharing, "raw")
+    assert not sharing.run("DEU", assets=RECORDS).success
+    ran(sharing, "validated", ["FRA", "NOR"])
+    ran(sharing, "shared")
+    ran(sharing, "features", ["FRA", "NOR"])
+    shared = sharing.frame("shared_features", None).set_index("event_time")
+    assert shared["DEU"].last_valid_index() == good["date"].max()
+    newest = sharing.frame("validated", "FRA")["date"].max()
+    assert shared["FRA"].last_valid_index() == newest > good["date"].max()
+    features = sharing.frame("features", "FRA").set_index("event_time")
+    both = shared.loc[newest, ["FRA", "NOR"]].mean()
+    assert features.loc[newest, "mean_of_all"] == pytest.approx(both)
+
+
+def test_a_country_that_was_never_delivered_is_missing_in_it(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample[sample["Country"] != "NO"])
+    assert not sharing.run_range(COUNTRIES[0], COUNTRIES[-1]).success
+    ran(sharing, "validated", ["DEU", "FRA"])
+    ran(sharing, "shared")
+    ran(sharing, "features", ["DEU", "FRA"])
+    shared = sharing.frame("shared_features", None)
+    assert shared["NOR"].isna().all()
+    assert shared[["DEU", "FRA"]].notna().all(axis=None)
+
+
+def test_without_shared_features_yet_a_country_says_which_job_makes_them(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    result = sharing.run("FRA", assets=["raw", *RECORDS, "features"])
+    assert not result.success
+    assert "parcels_shared" in failures(result)
+    assert made(result) == ["raw", "quarantine", "validated"]
+    assert sharing.version("features", "FRA") is None
+
+
+def test_shared_features_without_any_record_are_refused(sharing: Platform) -> None:
+    result = sharing.run(None, "shared")
+    assert not result.success
+    assert "no country has validated rows yet" in failures(result)
+
+
+def test_shared_features_that_know_the_future_are_not_stored_and_the_countries_go_on(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    before = sharing.version("shared_features", None)
+    leak = ('    return made.rename_axis("event_time")', '    made = made.assign(next=made["DEU"]')
+    leaking = f"{leak[1]}.shift(-1))\n{leak[0]}"
+    edit(sharing.product.folder / "features.py", (leak[0], leaking))
+    changed = rebuilt(sharing)
+    result = changed.run(None, "shared")
+    assert not result.success
+    check = checks(result)["shared_features.point_in_time"]
+    assert (check.passed, check.severity.value) == (False, "ERROR")
+    assert "next at" in check.description
+    assert changed.version("shared_features", None) == before
+    ran(changed, "features")
+
+
+def test_as_of_a_moment_the_shared_features_are_those_of_then(
+    sharing: Platform, sample: pd.DataFrame, mlflow_template: Path
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    moment = pd.Timestamp("2024-02-29T11:30", tz="UTC").to_pydatetime()
+    then = as_of(sharing, moment, mlflow_template)
+    with then.instance:
+        ran_to_features(then)
+    cutoff = pd.Timestamp("2024-02-29")
+    whole, known = (each.frame("shared_features", None) for each in (sharing, then))
+    expected = whole[whole["event_time"] <= cutoff].reset_index(drop=True)
+    pd.testing.assert_frame_equal(known, expected)
+    names = ["entity", "event_time", "mean_of_all"]
+    features = sharing.frame("features", "FRA")
+    expected = features[features["event_time"] <= cutoff][names].reset_index(drop=True)
+    pd.testing.assert_frame_equal(then.frame("features", "FRA")[names], expected)
+
+
+def test_a_model_is_made_again_with_the_shared_features_of_then(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    ran_to_features(sharing)
+    ran(sharing, "model", ["FRA"])
+    sharing.deliver(only(later(sample), "DEU"), "second.parquet")
+    for asset in ("raw", "validated", "shared"):
+        ran(sharing, asset)
+    found = reproduce(sharing.product, "FRA", sharing.store, sharing.registry, "1")
+    assert (found.verdict, found.reason) == ("identical", "")
+    assert found.features.gap is not None
+    assert not found.features.differ
+
+
+def test_load_gives_the_shared_features(
+    sharing: Platform, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharing.deliver(sample)
+    for asset in ("raw", "validated", "shared"):
+        ran(sharing, asset)
+    monkeypatch.setenv("MLOPS_ASSETS_HOME", str(sharing.home))
+    frame = mlops_assets.load("parcels", "shared_features")
+    assert frame.columns.tolist() == ["event_time", *COUNTRIES]
+    newest = mlops_assets.load("parcels", "shared_features", columns=["event_time"])
+    assert newest["event_time"].equals(frame["event_time"])
+
+
+def test_a_product_without_shared_features_has_no_trace_of_them(platform: Platform) -> None:
+    nodes = platform.defs.resolve_asset_graph().get_all_asset_keys()
+    assert not {"shared_features", "shared_snapshot"} & {key.path[-1] for key in nodes}
+    assert not [job.name for job in platform.defs.jobs or () if "shared" in job.name]
+    assert not [each.name for each in platform.defs.schedules or () if "shared" in each.name]
+    assert platform.product.shared_function() is None
+
+
+def test_the_graph_does_not_make_a_country_wait_for_the_others(sharing: Platform) -> None:
+    graph = sharing.defs.resolve_asset_graph()
+    above = {
+        name: {key.path[-1] for key in graph.get(dg.AssetKey(["parcels", name])).parent_keys}
+        for name in ("shared_features", "shared_snapshot", "features")
+    }
+    assert above == {
+        "shared_features": {"validated"},
+        "shared_snapshot": {"shared_features"},
+        "features": {"validated", "shared_snapshot"},
+    }
+    assert not graph.get(dg.AssetKey(["parcels", "shared_snapshot"])).is_materializable
+
+
+class Here:
+    """Executes orders as a worker does, in this process, and remembers them."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[str, str | None]] = []
+
+    def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
+        self.orders += [("+".join(each.assets), each.country) for each in orders]
+        yield from map(headless._execute, orders)
+
+
+Materialize = Callable[..., tuple[Outcome, list[tuple[str, str | None]]]]
+
+
+@pytest.fixture
+def materialize(sharing: Platform, monkeypatch: pytest.MonkeyPatch) -> Materialize:
+    """Runs a job as the command does; gives its outcome and the runs it launched."""
+    monkeypatch.setitem(headless._loaded, "defs", sharing.defs)
+    monkeypatch.setitem(headless._loaded, "instance", sharing.instance)
+
+    def run(
+        countries: Sequence[str] = COUNTRIES, job: Job = "predict"
+    ) -> tuple[Outcome, list[tuple[str, str | None]]]:
+        workers, outcome = Here(), Outcome("parcels")
+        silent: Any = lambda *_: None  # noqa: E731
+        Materializer(
+            sharing.product,
+            job,
+            sharing.store,
+            sharing.registry,
+            cast("WarmWorkers", workers),
+            silent,
+            outcome,
+        ).run(list(countries))
+        return outcome, workers.orders
+
+    return run
+
+
+def test_a_command_makes_shared_features_between_records_and_features(
+    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+) -> None:
+    sharing.deliver(sample)
+    outcome, orders = materialize()
+    assert not outcome.failures
+    assert orders == [
+        ("raw", None),
+        *(("validated+quarantine", country) for country in COUNTRIES),
+        ("shared_features", None),
+        *(("features+predictions", country) for country in COUNTRIES),
+    ]
+    assert len(sharing.frame("predictions", "NOR")) > 0
+
+
+def test_a_command_over_unchanged_files_launches_the_ingestion_and_nothing_else(
+    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+) -> None:
+    sharing.deliver(sample)
+    materialize()
+    outcome, orders = materialize()
+    assert orders == [("raw", None)]
+    assert outcome.unchanged == set(COUNTRIES)
+
+
+def test_a_command_for_one_country_uses_the_records_of_all(
+    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+) -> None:
+    sharing.deliver(sample)
+    outcome, orders = materialize(["FRA"])
+    assert not outcome.failures
+    assert orders == [
+        ("raw", None),
+        ("validated+quarantine", "DEU"),
+        ("validated+quarantine", "NOR"),
+        ("validated+quarantine", "FRA"),
+        ("shared_features", None),
+        ("features+predictions", "FRA"),
+    ]
+    assert sharing.frame("shared_features", None)[COUNTRIES].notna().all(axis=None)
+
+
+def test_a_country_nobody_asked_for_stops_nothing_by_bad_data(
+    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+) -> None:
+    good = sample[VALUE].where(sample["Country"] == "FRA", -1.0)
+    sharing.deliver(sample.assign(**{VALUE: good}))
+    outcome, _ = materialize(["FRA"])
+    assert not outcome.failures
+    assert set(outcome.warnings) >= {"DEU", "NOR"}
+    assert len(sharing.frame("predictions", "FRA")) > 0
+
+
+def test_a_country_behind_the_shared_features_is_shown_as_behind(
+    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+) -> None:
+    sharing.deliver(sample)
+    materialize()
+    assert {each.state for each in sharing.status().values()} == {"no_model"}
+    sharing.deliver(only(later(sample), "FRA"), "second.parquet")
+    materialize(["FRA"])
+    states = {country: each.state for country, each in sharing.status().items()}
+    assert states == {"DEU": "behind", "FRA": "no_model", "NOR": "behind"}
+    assert "features is older" in sharing.status()["DEU"].why
+
+
+def answered(platform: Platform) -> list[str]:
+    """One tick of the landing sensor and the runs it asks for, as the daemon launches them."""
+    requests = asked(platform)
+    for each in requests:
+        launch(platform, each._replace(tags={**each.tags, "dagster/run_key": str(each.run_key)}))
+    return [_name(each) for each in requests]
+
+
+def _name(request: dg.RunRequest) -> str:
+    assets = "+".join(key.path[-1] for key in request.asset_selection or ())
+    where = f" {request.partition_key}" if request.partition_key else ""
+    return f"{str(request.job_name).removeprefix('parcels_')}{where} {assets}".strip()
+
+
+def test_the_landing_sensor_makes_shared_features_before_those_of_the_countries(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    assert answered(sharing) == ["ingest"]
+    assert answered(sharing) == [f"predict {each} validated+quarantine" for each in COUNTRIES]
+    assert answered(sharing) == ["shared"]
+    assert answered(sharing) == [f"predict {each} features+predictions" for each in COUNTRIES]
+    assert "no new file" in reason(sharing)
+    sharing.deliver(only(later(sample), "FRA"), "second.parquet")
+    assert answered(sharing) == ["ingest"]
+    assert answered(sharing) == ["predict FRA validated+quarantine"]
+    assert answered(sharing) == ["shared"]
+    assert answered(sharing) == [f"predict {each} features+predictions" for each in COUNTRIES]
+    assert "no new file" in reason(sharing)
+
+
+def test_where_shared_features_fail_the_sensor_goes_on_with_those_of_last_time(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    while asked(sharing):
+        answered(sharing)
+    edit(
+        sharing.product.folder / "features.py",
+        ('    """The demand of every country by day."""\n', "    1 / 0\n"),
+    )
+    changed = rebuilt(sharing)
+    assert "no new file" in reason(changed), "other code alone asks for nothing"
+    changed.deliver(only(later(sample), "FRA"), "second.parquet")
+    assert answered(changed) == ["ingest"]
+    assert answered(changed) == ["predict FRA validated+quarantine"]
+    assert answered(changed) == ["shared"]
+    assert answered(changed) == ["predict FRA features+predictions"]
+    assert "the runs of all countries failed" in reason(changed)
+    newest = changed.frame("validated", "FRA")["date"].max()
+    assert changed.frame("predictions", "FRA")["event_time"].max() == newest

@@ -1,0 +1,179 @@
+"""A trained platform, and candidates whose evidence a test writes itself.
+
+The countries have a first champion made by the pipeline. Every further candidate is a registered
+version with the same files; what it predicts on the holdout is in its evidence, at a chosen share
+of the first champion's error.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from mlops_assets.components.loading import load_product
+from mlops_assets.components.scaffold import new_product
+from mlops_assets.ml.decision import Sides
+from mlops_assets.ml.evidence import evidence_frame
+from mlops_assets.ml.gates import GateResult
+from mlops_assets.ml.models import predict
+from mlops_assets.ml.split import split
+from mlops_assets.registry import Aliases, ModelVersion
+from mlops_assets.registry.models import registered_name
+from mlops_assets.stages.decisions import gates_to_json, sides_to_json
+from mlops_assets.stages.promotion import Asked, Office
+from mlops_assets.stages.serving import fitted, logged
+from mlops_assets_tests.platform import (
+    Platform,
+    build_platform,
+    failures,
+    generated,
+    platform_of,
+)
+
+PRODUCT = "parcels"
+COUNTRIES = ("DEU", "FRA", "NOR")
+ASKED = Asked("ana", "prices went wrong")
+ONE_CANDIDATE = """  candidates:
+    - name: gbm
+      estimator: sklearn.ensemble.HistGradientBoostingRegressor
+      params: {max_iter: 100, learning_rate: 0.1}
+      scopes: [local]
+"""
+
+
+def build_trained(folder: Path, mlflow_template: Path) -> Platform:
+    """Three countries, each with version 1 as champion and predictions made by it."""
+    product = new_product(PRODUCT, folder / "defs")
+    yaml = product / "defs.yaml"
+    before, _, rest = yaml.read_text().partition("  candidates:\n")
+    yaml.write_text(before + ONE_CANDIDATE + rest[rest.index("\n  # Limits") :])
+    with dg.DagsterInstance.ephemeral() as instance:
+        platform = build_platform(product, folder / "home", instance, mlflow_template)
+        platform.deliver(generated(platform))
+        for country in COUNTRIES:
+            result = platform.run(country)
+            assert result.success, failures(result)
+            assert in_use(platform, country) == "1"
+    return platform
+
+
+def copied(trained: Platform, into: Path, instance: dg.DagsterInstance) -> Platform:
+    """The same of its own: snapshots, aliases and runs; model files are shared."""
+    home = into / "home"
+    shutil.copytree(trained.home / "store", home / "store")
+    shutil.copytree(trained.home / "landing", home / "landing")
+    (home / "mlflow").mkdir()
+    source, target = (
+        sqlite3.connect(each / "mlflow" / "mlflow.db") for each in (trained.home, home)
+    )
+    source.backup(target)  # a plain copy would leave out what is in its write-ahead log
+    source.close()
+    target.close()
+    folder = into / "defs" / PRODUCT
+    shutil.copytree(trained.product.folder, folder)
+    return platform_of(load_product(folder), home, instance)
+
+
+def office(platform: Platform) -> Office:
+    return Office(platform.product, platform.store, platform.registry)
+
+
+def aliases(platform: Platform, country: str) -> Aliases:
+    return platform.registry.aliases(registered_name(PRODUCT, country))
+
+
+def in_use(platform: Platform, country: str) -> str:
+    return aliases(platform, country).champion
+
+
+def shows(platform: Platform, country: str) -> str:
+    """The version that the asset `champion` names."""
+    return str(platform.frame("champion", country)["version"].iloc[0])
+
+
+def registered(platform: Platform, country: str) -> ModelVersion:
+    """One more version with the files and tags of the first."""
+    first = platform.registry.version(registered_name(PRODUCT, country), "1")
+    tags = {name: text for name, text in first.tags.items() if not name.startswith("mlops_assets.")}
+    return platform.registry.register(
+        PRODUCT, country, logged(first), run_id=first.run_id, kind="local", tags=tags
+    )
+
+
+def propose(
+    platform: Platform,
+    country: str,
+    *,
+    error: float = 0.5,
+    champion_error: float = 1.0,
+    gates: Sequence[GateResult] | None = None,
+    old_row: bool = False,
+) -> str:
+    """A new candidate with its `model` row and evidence, as the step `model` leaves them.
+
+    Args:
+        platform: where.
+        country: of the candidate.
+        error: its error as a share of that of version 1, row by row.
+        champion_error: the same of the champion it was compared with.
+        gates: their outcomes; None: all passed.
+        old_row: a row from before evidence was kept.
+
+    Returns:
+        Its registered version.
+    """
+    version, champion = registered(platform, country), in_use(platform, country)
+    evidence = evidence_of(platform, country, error, champion_error)
+    written = platform.store.write((PRODUCT, "evidence"), country, evidence)
+    row = platform.frame("model", country)
+    row["version"] = version.version
+    row["gates"] = gates_to_json(gates or passed())
+    row["evidence"] = "" if old_row else written.snapshot.content_hash
+    row["champion_version"] = "" if old_row else champion
+    row["sides"] = "" if old_row else sides_to_json(Sides(version.version, champion))
+    write_model(platform, country, row)
+    return version.version
+
+
+def write_model(platform: Platform, country: str, row: pd.DataFrame) -> None:
+    """Another `model` snapshot, made from the same as the one before."""
+    made = platform.store.current((PRODUCT, "model"), country)
+    assert made is not None
+    platform.store.write((PRODUCT, "model"), country, row, metadata=made.metadata)
+
+
+def evidence_of(
+    platform: Platform, country: str, error: float, champion_error: float = 1.0
+) -> pd.DataFrame:
+    """Evidence of a candidate and a champion whose errors are shares of that of version 1."""
+    spec = platform.product.resolved(country)
+    parts = split(platform.frame("features", country), spec.split)
+    first = platform.registry.version(registered_name(PRODUCT, country), "1")
+    model = fitted(first.name, first, spec, platform.registry)
+    predicted = predict(model, parts.holdout, spec.task)
+    label = parts.holdout["label"].to_numpy(dtype="float64")
+    ours = label + error * (predicted - label)
+    theirs = label + champion_error * (predicted - label)
+    wide = np.full(len(label), 50.0)
+    return evidence_frame(
+        spec, parts.holdout, ours, parts.final, low=ours - wide, high=ours + wide, champion=theirs
+    )
+
+
+def passed() -> list[GateResult]:
+    """Gates that stand for those that need the model itself."""
+    names = ("loads_and_predicts", "latency_and_size")
+    return [GateResult(n, True, 0.1, 1.0, "in time", {"milliseconds": 0.1 + 0.2}) for n in names]
+
+
+def decide(platform: Platform, country: str) -> dg.ExecuteInProcessResult:
+    """A run of `champion` alone."""
+    result = platform.run(country, job="train", assets=["champion"])
+    assert result.success, failures(result)
+    return result
