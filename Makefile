@@ -11,7 +11,7 @@ export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo ui test check bench lock clean
+.PHONY: setup demo ui test check gates bench lock clean
 
 setup: .venv/.installed
 
@@ -42,6 +42,9 @@ check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/lint-imports
 	$(BIN)/dg check yaml
 	$(BIN)/dg check defs
+
+gates: setup  ## Known-bad and known-equal candidates against the gates, on the published files
+	$(BIN)/python -m benchmarks.gates $(if $(DATA),--data "$(DATA)")
 
 bench: setup  ## Measurements: ratios within one run
 	$(BIN)/python -m benchmarks

@@ -38,7 +38,6 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.ml.decision import Sides, decide
 from mlops_assets.ml.features import build_features, check_point_in_time
 from mlops_assets.ml.gates import GateResult
-from mlops_assets.ml.intervals import intervals_around
 from mlops_assets.ml.judgement import judge
 from mlops_assets.ml.models import predict
 from mlops_assets.ml.selection import pooled_rows, region_of
@@ -48,7 +47,7 @@ from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
-from mlops_assets.stages.intervals import SCALE_TAG, stored_errors
+from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.serving import fitted, params_of
 from mlops_assets.storage import SnapshotStore
 
@@ -232,9 +231,7 @@ def _width(
     if spec.task != "regression":
         none = np.full(len(predicted), np.nan)
         return none, none
-    errors = stored_errors(version, registry)
-    scale = version.tags.get(SCALE_TAG) or None
-    around = intervals_around(errors, holdout, predicted, scale, spec)
+    around = intervals_of(version, holdout, predicted, spec, registry)
     return around.low - predicted, around.high - predicted
 
 

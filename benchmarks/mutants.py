@@ -36,7 +36,7 @@ class Ground:
         spec: the product as it is there.
         parts: the country's rows.
         rows: what the champion learned from: the country's rows, or those of all countries.
-        other: rows of the country that is least like it, as many as `rows` at most.
+        other: training rows of the country that is least like it.
         recipe: estimator and parameters of the champion.
         champion: the model in use.
         predicted: by it, on the holdout.

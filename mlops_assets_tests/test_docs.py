@@ -39,6 +39,9 @@ PAGES = (
     "docs/guide/adding-a-product.md",
     "docs/guide/operating.md",
     "docs/guide/data-and-leaks.md",
+    "docs/guide/champions.md",
+    "docs/guide/sources.md",
+    "docs/guide/trust.md",
 )
 _CODE = re.compile(r"```[a-z]*\n(.*?)```|`([^`\n]+)`", re.DOTALL)
 

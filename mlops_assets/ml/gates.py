@@ -35,7 +35,8 @@ class GateResult:
 
     Args:
         name: of the gate.
-        passed: None when it could not be judged, which keeps the champion like a failure does.
+        passed: None when it could not be judged, which keeps the champion where the gate is one of
+            `decision.REQUIRED`, and is told where it is not.
         value: what was measured; NaN when it could not be.
         limit: what it was held against; NaN without a limit.
         description: the outcome in a sentence.

@@ -12,7 +12,6 @@ import pandas as pd
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.baselines import baseline_predictions
 from mlops_assets.ml.evaluation import Report, evaluate
-from mlops_assets.ml.intervals import interval_offsets
 from mlops_assets.ml.metrics import is_better, score
 from mlops_assets.ml.models import FittedModel, Param, fit, predict, with_params
 from mlops_assets.ml.split import Split, split
@@ -97,8 +96,6 @@ class Selection:
         reason: the choice in a sentence.
         tried: every candidate, in the order of the YAML.
         value: metric of the choice on the validation rows; NaN when not judged.
-        interval: what to add to a prediction for its lower and upper end; NaN for classification
-            and where there is no validation row.
         region: of the country if the choice is its model; else "".
         validated: what was predicted for `Split.validation` by the choice as it was before it
             saw those rows, shape (rows,).
@@ -111,7 +108,6 @@ class Selection:
     reason: str
     tried: tuple[Tried, ...]
     value: float
-    interval: tuple[float, float]
     region: str = ""
     validated: np.ndarray = field(default_factory=lambda: np.empty(0))
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -289,7 +285,6 @@ def train_candidates(
         reason=_reason(best.tried, tried, spec.metric),
         tried=tried,
         value=best.tried.value,
-        interval=_interval(spec, parts.validation, best.predicted),
         region=world.region if best.tried.scope == "region" else "",
         validated=predicted,
         trials=trials,
@@ -464,15 +459,6 @@ def _baseline(
         reason=f"baseline {baseline.name}, because no model could be had ({'; '.join(reasons)})",
         tried=tried,
         value=score(spec.metric, label, predicted),
-        interval=_interval(spec, parts.validation, predicted),
         validated=predicted,
         trials=trials,
     )
-
-
-def _interval(
-    spec: ProductSpec, validation: pd.DataFrame, predicted: np.ndarray | None
-) -> tuple[float, float]:
-    if spec.task != "regression" or predicted is None:
-        return NAN, NAN
-    return interval_offsets(validation["label"].to_numpy(), predicted, spec.predictions.interval)

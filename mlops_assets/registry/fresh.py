@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import RegistryError
-from mlops_assets.registry.models import TRUSTED_PREFIXES, ModelVersion, Registry
+from mlops_assets.registry.models import TRUSTED_PREFIXES, TRUSTED_TYPES, ModelVersion, Registry
 from mlops_assets.registry.wire import Closed, Reply, Request, receive, send
 from mlops_assets.spec import Task
 
@@ -183,7 +183,7 @@ def _libraries() -> tuple[str, ...]:
 
     The server imports them before it forks: else every check would, and call it loading.
     """
-    roots = {prefix.partition(".")[0] for prefix in TRUSTED_PREFIXES}
+    roots = {name.partition(".")[0] for name in (*TRUSTED_PREFIXES, *TRUSTED_TYPES)}
     parts = [name.split(".")[:2] for name in list(sys.modules) if name.partition(".")[0] in roots]
     named = {".".join(part) for part in parts if not part[-1].startswith("_")}
     return tuple(sorted(name for name in named if not name.startswith("mlops_assets")))

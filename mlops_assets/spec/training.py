@@ -71,8 +71,8 @@ class SplitSpec(Strict):
     min_holdout_rows: int = Field(
         default=30,
         ge=1,
-        description="fewest holdout rows to judge a country on its own; below it the pooled "
-        "model's holdout is used and the report says so",
+        description="fewest holdout rows to judge a country on its own; with fewer a pooled "
+        "candidate is judged on the holdout of all its countries, and a local one is not judged",
         examples=[30],
     )
 

@@ -29,8 +29,9 @@ from mlops_assets.stages.decisions import (
     sides_from_json,
 )
 from mlops_assets.stages.desk import Desk
+from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.serving import fitted, interval_of
+from mlops_assets.stages.serving import fitted
 from mlops_assets.stages.verdicts import Circumstances, Settings, conclude
 from mlops_assets.storage import Snapshot
 
@@ -227,14 +228,14 @@ def _built(
     train: pd.DataFrame,
     theirs: _Side,
 ) -> pd.DataFrame:
-    around = interval_of(version)
+    around = intervals_of(version, holdout, predicted, desk.spec, desk.registry)
     return evidence_frame(
         desk.spec,
         holdout,
         predicted,
         train,
-        low=predicted + around.low,
-        high=predicted + around.high,
+        low=around.low,
+        high=around.high,
         champion=theirs.predicted,
     )
 

@@ -2,9 +2,16 @@
 
 import io
 
+import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.intervals import HISTORY_COLUMNS, residual_history, scale_of
+from mlops_assets.ml.intervals import (
+    HISTORY_COLUMNS,
+    Intervals,
+    intervals_around,
+    residual_history,
+    scale_of,
+)
 from mlops_assets.ml.selection import Selection
 from mlops_assets.ml.split import Split
 from mlops_assets.registry import ModelVersion, Registry
@@ -42,3 +49,30 @@ def stored_errors(version: ModelVersion, registry: Registry) -> pd.DataFrame:
     text = registry.artifact(version, _FILE)
     errors = pd.read_csv(io.StringIO(text), parse_dates=["event_time", "label_time"])
     return errors.astype({"residual": "float64", "scale": "float64"})
+
+
+def intervals_of(
+    version: ModelVersion,
+    rows: pd.DataFrame,
+    predicted: np.ndarray,
+    spec: ProductSpec,
+    registry: Registry,
+) -> Intervals:
+    """Intervals of a registered model's predictions, exactly as it was judged with them.
+
+    Args:
+        version: as registered; one from before its errors were kept has ends of fixed distance.
+        rows: of a features frame, since the start of the holdout.
+        predicted: by the version, shape (rows,).
+        spec: the product as it is for the country.
+        registry: where the errors are.
+
+    Raises:
+        RegistryError: the errors are lost.
+    """
+    if spec.task == "regression" and SCALE_TAG not in version.tags:
+        low, high = (float(version.tags.get(f"interval_{end}", "nan")) for end in ("low", "high"))
+        return Intervals(predicted + low, predicted + high)
+    none = pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    errors = stored_errors(version, registry) if spec.task == "regression" else none
+    return intervals_around(errors, rows, predicted, version.tags.get(SCALE_TAG) or None, spec)

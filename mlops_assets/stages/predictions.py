@@ -9,7 +9,6 @@ import pandas as pd
 
 from mlops_assets.ml.baselines import baseline_predictions
 from mlops_assets.ml.intervals import (
-    HISTORY_COLUMNS,
     Intervals,
     intervals_around,
     residual_history,
@@ -18,7 +17,7 @@ from mlops_assets.ml.models import predict
 from mlops_assets.ml.plots import forecast_against_actual
 from mlops_assets.ml.split import split
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
+from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
     Storage,
@@ -30,7 +29,7 @@ from mlops_assets.stages.base import (
     passed,
     path,
 )
-from mlops_assets.stages.intervals import SCALE_TAG, stored_errors
+from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.lineage import named_input, of_predictions
 from mlops_assets.stages.pages import as_before, predictions_schema, preview, svg
 from mlops_assets.stages.serving import Served, fitted, who_serves
@@ -141,9 +140,7 @@ def _values(
     if served.version is not None:
         model = fitted(served.version.name, served.version, spec, registry)
         values = predict(model, rows, spec.task)
-        errors = _errors(served.version, spec, registry)
-        scale = served.version.tags.get(SCALE_TAG) or None
-        return values, intervals_around(errors, rows, values, scale, spec)
+        return values, intervals_of(served.version, rows, values, spec, registry)
     parts = split(features, spec.split)
     baseline = spec.baselines[0]
     known = parts.final if len(parts.final) else features[features["label"].notna()]
@@ -151,13 +148,6 @@ def _values(
     naive = baseline_predictions(baseline, parts.train, parts.validation)
     errors = residual_history(parts.validation, naive)
     return values, intervals_around(errors, rows, values, None, spec)
-
-
-def _errors(version: ModelVersion, spec: ProductSpec, registry: Registry) -> pd.DataFrame:
-    """Of the model before the holdout; probabilities have no intervals, so that none are read."""
-    if spec.task != "regression":
-        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    return stored_errors(version, registry)
 
 
 def _problem(frame: pd.DataFrame, spec: ProductSpec) -> str | None:

@@ -30,14 +30,6 @@ _ESTIMATES = ("gain", "champion", "champion_gain", "calibration", "coverage")
 
 
 @dataclass(frozen=True)
-class Interval:
-    """What to add to a prediction for the ends of its interval, in the label's unit; NaN: none."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Served:
     """Who predicts in a country, and why."""
 
@@ -161,14 +153,6 @@ def example(model: FittedModel, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nd
 def logged(version: ModelVersion) -> LoggedModel:
     """The stored files of a version, to register them for a country without a copy."""
     return LoggedModel(uri=version.uri, digest=version.tags[DIGEST_TAG])
-
-
-def interval_of(version: ModelVersion) -> Interval:
-    """The prediction interval a version was registered with."""
-    return Interval(
-        float(version.tags.get("interval_low", "nan")),
-        float(version.tags.get("interval_high", "nan")),
-    )
 
 
 def report_to_json(report: Report) -> str:

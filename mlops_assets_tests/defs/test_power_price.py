@@ -8,7 +8,9 @@ import pytest
 
 from mlops_assets.ml.bootstrap import draw_days, gain_estimate
 from mlops_assets.ml.features import build_features, check_point_in_time
+from mlops_assets.ml.intervals import intervals_around
 from mlops_assets.ml.shared import build_shared, check_shared_point_in_time
+from mlops_assets.stages.intervals import errors_before, scale_feature
 from mlops_assets_tests.defs.world import (
     Trained,
     World,
@@ -252,14 +254,21 @@ class TestRealPrices:
         print(f"power_price: surely better than today in {len(sure)}")
         assert len(sure) >= 22
 
-    def test_intervals_cover_about_as_much_as_they_say(self, trained: Trained) -> None:
-        rows = trained.judged
-        low, high = (
-            rows["country"].map({c: s.interval[side] for c, s in trained.selections.items()})
-            for side in (0, 1)
-        )
-        inside = (rows["label"] - rows["served"]).between(low, high).mean()
-        assert 0.7 < inside < 0.95
+    def test_intervals_cover_what_they_promise_in_every_country_with_200_rows(
+        self, world: World, trained: Trained
+    ) -> None:
+        covered = {}
+        for country, rows in trained.judged.groupby("country"):
+            selection, parts = trained.selections[str(country)], trained.parts[str(country)]
+            errors = errors_before(selection, parts, world.spec)
+            scale = scale_feature(selection, world.spec)
+            served = rows["served"].to_numpy()
+            ends = intervals_around(errors, rows, served, scale, world.spec)
+            if len(rows) >= 200:
+                covered[country] = float(rows["label"].between(ends.low, ends.high).mean())
+        print(f"power_price: covered {min(covered.values()):.3f} to {max(covered.values()):.3f}")
+        assert len(covered) == 31
+        assert all(0.75 <= share <= 0.85 for share in covered.values()), covered
 
     def test_training_every_country_is_cheap(self, trained: Trained) -> None:
         assert trained.seconds < 40

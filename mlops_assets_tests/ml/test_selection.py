@@ -128,7 +128,7 @@ def test_without_any_model_the_first_baseline_serves_and_says_how_many_rows_are_
     assert "no pooled model is there" in chosen.reason
     predicted = selected_predictions(chosen, spec, parts.holdout, parts.final)
     np.testing.assert_array_equal(predicted, parts.holdout["level"])
-    assert chosen.interval[0] < chosen.interval[1]
+    assert len(chosen.validated) == len(parts.validation)
 
 
 def test_labels_of_one_value_are_a_reason_and_no_crash() -> None:
@@ -155,7 +155,7 @@ def test_when_validation_cannot_tell_the_pooled_model_goes_first() -> None:
     chosen = train_candidates(spec, blind, train_pooled(spec, frames))
     assert chosen.kind == "pooled"
     assert "auc cannot be told on 0 rows" in chosen.reason
-    assert np.isnan(chosen.interval).all()
+    assert len(chosen.validated) == 0
 
 
 def test_without_pooled_candidates_or_countries_there_is_no_pooled_model() -> None:

@@ -179,14 +179,14 @@ def test_a_model_as_of_a_moment_touches_no_store_registry_or_instance_in_use(
     assert platform.run(COUNTRY).success
     before, runs = everything_in(platform.home), platform.instance.get_runs_count()
     champion = platform.registry.champion("parcels", COUNTRY)
-    made = then(platform, "2024-12-15", assets=CHAIN)
+    made = then(platform, "2024-12-27", assets=CHAIN)
     assert everything_in(platform.home) == before
     assert platform.instance.get_runs_count() == runs
     assert platform.registry.champion("parcels", COUNTRY) == champion
     of_then = made.registry.champion("parcels", COUNTRY)
     assert of_then is not None
     predictions = made.frame("predictions", COUNTRY)
-    assert predictions["event_time"].max() == pd.Timestamp("2024-12-15")
+    assert predictions["event_time"].max() == pd.Timestamp("2024-12-27")
     assert set(predictions["model_version"]) == {of_then.version}
     assert not (made.landing.exists() and any(made.landing.iterdir()))
 
