@@ -22,6 +22,7 @@ from mlops_assets.stages.champion_page import champion_frame, shown
 from mlops_assets.stages.comparing import compare
 from mlops_assets.stages.decisions import Entry, Origin, record
 from mlops_assets.stages.desk import Desk, carry_out, unfinished
+from mlops_assets.stages.evaluation_page import CARD_TAG, tell_decision
 from mlops_assets.stages.lineage import Lineage, named_input, of_champion
 from mlops_assets.stages.pages import as_before
 from mlops_assets.storage import Snapshot
@@ -122,4 +123,13 @@ def decide_on(desk: Desk, model: Snapshot, origin: Origin) -> Entry:
     comparison = compare(desk, model, in_use, desk.log(), origin.run_id)
     entry = record(desk.product, desk.store, comparison, origin, desk.aliases())
     carry_out(desk, entry)
+    _tell(desk, entry)
     return entry
+
+
+def _tell(desk: Desk, entry: Entry) -> None:
+    """The decision in the candidate's model card, which was written before it."""
+    candidate = entry.comparison.candidate
+    version = desk.version(candidate) if candidate else None
+    if version is not None and CARD_TAG in version.tags:
+        tell_decision(desk.registry, version, entry.comparison.decision, desk.spec)

@@ -38,6 +38,8 @@ from mlops_assets.stages.serving import report_to_json
 from mlops_assets.storage import SnapshotStore
 
 CARD_FILE = "model_card.md"
+CARD_TAG = "mlops_assets.card"
+"""On a registered version: the file of its card among the artifacts of its training run."""
 REPORT_FILE = "report.json"
 _PAGE_ROWS = 15
 """Slices, features and worst cases on the page; the rest is in the model card and the tables."""

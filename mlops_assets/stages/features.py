@@ -30,6 +30,7 @@ from mlops_assets.stages.base import (
 )
 from mlops_assets.stages.lineage import Lineage, named_input, named_shared, of_features
 from mlops_assets.stages.pages import as_before, frame_schema, preview, table
+from mlops_assets.stages.sharing import include
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -74,6 +75,8 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country = context.partition_key
         store = storage.store()
+        if product.spec.shared_features:
+            include(product, country, store, storage.moment, context.run.run_id)
         lineage = of_features(product, country, store)
         made = store.current(path(product, "features"), country)
         if made is not None and lineage.already_made(made):

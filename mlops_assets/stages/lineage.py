@@ -48,14 +48,18 @@ class Lineage:
         content = json.dumps([dict(self.inputs), self.code, self.config], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def metadata(self) -> dict[str, Any]:
-        """As the IO manager stores it with the snapshot."""
+    def plain(self) -> dict[str, Any]:
+        """As it is stored with a snapshot."""
         return {
             FINGERPRINT: self.fingerprint,
-            INPUTS: dg.MetadataValue.json(dict(self.inputs)),
+            INPUTS: dict(self.inputs),
             CODE: self.code,
             CONFIG: self.config,
         }
+
+    def metadata(self) -> dict[str, Any]:
+        """As Dagster shows it, and the IO manager stores it."""
+        return {**self.plain(), INPUTS: dg.MetadataValue.json(dict(self.inputs))}
 
     def already_made(self, snapshot: Snapshot | None) -> bool:
         """True when `snapshot` was made from exactly this."""

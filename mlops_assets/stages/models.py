@@ -10,6 +10,7 @@ from mlops_assets.ml.gates import GateResult, declared_gates
 from mlops_assets.ml.selection import pooled_names
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
+from mlops_assets.registry.fresh import prepare
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import GateName
 from mlops_assets.stages.base import (
@@ -122,6 +123,7 @@ def _trained(
 ) -> tuple[Candidate, TrackedRun]:
     product, country, store, registry = desk.product, desk.country, desk.store, desk.registry
     versions = pooled_versions(product, registry, country)
+    prepare()  # its imports go on while this process trains
     source = named_input(product, country, store, lineage, "features")
     record = record_now(product, country, {country: source}, versions, storage.moment)
     features = store.read(source.asset, country, version=source.version)

@@ -1,28 +1,24 @@
 """Shared features: one frame made from the records of all countries, and read by each of them."""
 
-import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
-from mlops_assets.ml.shared import build_shared, build_shared_as_of, check_shared_point_in_time
 from mlops_assets.product import Product
 from mlops_assets.stages.base import (
     Storage,
     about,
     asset_key,
     failed,
-    naive,
     output,
     passed,
     path,
 )
 from mlops_assets.stages.features import leak, leak_numbers
-from mlops_assets.stages.lineage import SHARED, Lineage, of_shared_features
+from mlops_assets.stages.lineage import SHARED, of_shared_features
 from mlops_assets.stages.pages import as_before, frame_schema, preview
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.sharing import Shared, computed, validated_of
 from mlops_assets.storage.io_manager import Unchanged
 
 IN_USE = "shared_snapshot"
@@ -72,7 +68,7 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
     )
     def shared_features(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
         store = storage.store()
-        validated = store.current_all(path(product, "validated"), list(product.spec.countries))
+        validated = validated_of(product, store)
         lineage = of_shared_features(product, validated)
         made = store.current(path(product, SHARED), None)
         if made is not None and lineage.already_made(made):
@@ -84,56 +80,28 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
                 f"{product.name}: no country has validated rows yet. Nothing was made; materialize "
                 "`validated` of the countries first."
             )
-        records = _records(product, store, validated)
-        yield from _compute(product, records, validated, lineage, storage.moment)
+        yield from _events(product, computed(product, store, validated, storage.moment))
 
     return shared_features
 
 
-def _records(
-    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
-) -> dict[str, pd.DataFrame]:
-    """The rows of exactly these snapshots; no rows of a listed country that has none."""
-    frames = {
-        country: store.read(each.asset, country, version=each.version)
-        for country, each in validated.items()
-    }
-    none = next(iter(frames.values())).iloc[:0]
-    return {country: frames.get(country, none) for country in product.spec.countries}
-
-
-def _compute(
-    product: Product,
-    records: Mapping[str, pd.DataFrame],
-    validated: Mapping[str, Snapshot],
-    lineage: Lineage,
-    moment: dt.datetime | None,
-) -> StepEvents:
-    spec, key, function = product.spec, asset_key(product, SHARED), product.shared_function()
-    assert function is not None
-    if moment is None:
-        frame = build_shared(records, function)
-    else:
-        frame = build_shared_as_of(records, function, spec.source, spec.target, naive(moment))
-    result = check_shared_point_in_time(
-        records, frame, function, spec.source, spec.target, seed=spec.seed
-    )
+def _events(product: Product, found: Shared) -> StepEvents:
+    key, result = asset_key(product, SHARED), found.check
     if not result.passed:
         yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
             f"{product.name}: {leak(result)} Nothing was written, and the countries go on with "
-            f"the shared features of before; correct {spec.shared_features} so that it uses only "
-            "rows up to the event time."
+            f"the shared features of before; correct {product.spec.shared_features} so that it "
+            "uses only rows up to the event time."
         )
-    metadata = {**_about_rows(product, frame, validated), **lineage.metadata()}
-    yield dg.Output(frame, SHARED, metadata=metadata)
+    metadata = {**_about_rows(product, found), **found.lineage.metadata()}
+    yield dg.Output(found.frame, SHARED, metadata=metadata)
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     yield passed(key, _CHECK, same, leak_numbers(result))
 
 
-def _about_rows(
-    product: Product, frame: pd.DataFrame, validated: Mapping[str, Snapshot]
-) -> dict[str, Any]:
+def _about_rows(product: Product, found: Shared) -> dict[str, Any]:
+    frame, validated = found.frame, found.validated
     missing = [country for country in product.spec.countries if country not in validated]
     return {
         "countries": len(validated),

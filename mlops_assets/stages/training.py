@@ -31,7 +31,7 @@ from mlops_assets.registry.fresh import check_fresh, largest_difference
 from mlops_assets.registry.models import file_bytes
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.decisions import gates_to_json
-from mlops_assets.stages.evaluation_page import artifacts, metrics
+from mlops_assets.stages.evaluation_page import CARD_FILE, CARD_TAG, artifacts, metrics
 from mlops_assets.stages.intervals import SCALE_TAG, errors_before, errors_file, scale_feature
 from mlops_assets.stages.serving import (
     example,
@@ -140,6 +140,7 @@ def _register(
         **record.tags(),
         **model_tags(selection.model, selection.name, selection.region),
         SCALE_TAG: scale_feature(selection, spec) or "",
+        CARD_TAG: CARD_FILE,
         "holdout_from": spec.split.holdout_from.isoformat(),
         "reason": selection.reason,
         **({"pooled_version": place.versions[pooled].version} if pooled else {}),

@@ -29,7 +29,7 @@ def test_one_country_is_materialized_by_clicking_and_its_page_tells_how_it_went(
         expect(model.get_by_text(key, exact=True)).to_be_visible()
     assert operator.plot("forecast_against_actual") == ("data:image/svg+xml", 720)
     gate = operator.check("power_price/model", "beats_baseline")
-    expect(gate.get_by_text(re.compile(r"mae [\d.]+ beats [\d.]+"))).to_be_visible()
+    expect(gate.get_by_text(re.compile(r"mae [\d.]+ against [\d.]+ of baseline"))).to_be_visible()
     expect(gate.get_by_text(country, exact=True).first).to_be_visible()
 
 

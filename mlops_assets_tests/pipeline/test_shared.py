@@ -186,15 +186,26 @@ def test_a_country_that_was_never_delivered_is_missing_in_it(
     assert shared[["DEU", "FRA"]].notna().all(axis=None)
 
 
-def test_without_shared_features_yet_a_country_says_which_job_makes_them(
+def test_the_first_run_of_a_country_puts_it_into_the_shared_features_and_no_later_one_does(
     sharing: Platform, sample: pd.DataFrame
 ) -> None:
+    """Or nobody could begin with a click; from then on they change by their own job alone."""
     sharing.deliver(sample)
-    result = sharing.run("FRA", assets=["raw", *RECORDS, "features"])
-    assert not result.success
-    assert "parcels_shared" in failures(result)
-    assert made(result) == ["raw", "quarantine", "validated"]
-    assert sharing.version("features", "FRA") is None
+    held = []
+    for country in ("FRA", "DEU"):
+        result = sharing.run(country, assets=["raw", *RECORDS, "features"])
+        assert result.success, failures(result)
+        assert made(result) == ["raw", "quarantine", "validated", "features"]
+        held.append(sharing.frame("shared_features", None))
+    assert held[0]["FRA"].notna().all()
+    assert held[0]["DEU"].isna().all()
+    assert held[1][["DEU", "FRA"]].notna().all(axis=None)
+    version = sharing.version("shared_features", None)
+    sharing.deliver(later(sample), "second.parquet")
+    assert sharing.run("FRA", assets=["raw", *RECORDS, "features"]).success
+    assert sharing.version("shared_features", None) == version
+    ran(sharing, "shared")
+    assert sharing.version("shared_features", None) != version
 
 
 def test_shared_features_without_any_record_are_refused(sharing: Platform) -> None:
