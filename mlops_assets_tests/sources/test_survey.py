@@ -17,6 +17,12 @@ from mlops_assets_tests.sources.conftest import Put
 
 SurveyOf = Callable[[str, bytes], Survey]
 
+
+def zipped(content: bytes) -> bytes:
+    """Without the time: it would be in names of tests, the same in all processes."""
+    return gzip.compress(content, mtime=0)
+
+
 GOOD = b"country,price\nDEU,1\nFRA,2\nDEU,3\n"
 
 
@@ -35,8 +41,8 @@ JSON = b'{"country": "DEU", "price": 1}\n{"country": "FRA"}\n\n{"country": "DEU"
     [
         ("a.csv", GOOD),
         ("a.CSV", GOOD),
-        ("a.csv.gz", gzip.compress(GOOD)),
-        ("members.csv.gz", gzip.compress(GOOD[:20]) + gzip.compress(GOOD[20:])),
+        ("a.csv.gz", zipped(GOOD)),
+        ("members.csv.gz", zipped(GOOD[:20]) + zipped(GOOD[20:])),
         ("bom.csv", b"\xef\xbb\xbf" + GOOD),
         ("windows.csv", GOOD.replace(b"\n", b"\r\n")),
         ("mac.csv", GOOD.replace(b"\n", b"\r")),
@@ -47,8 +53,8 @@ JSON = b'{"country": "DEU", "price": 1}\n{"country": "FRA"}\n\n{"country": "DEU"
         ("pipe.csv", GOOD.replace(b",", b"|")),
         ("a.jsonl", JSON),
         ("a.ndjson", JSON.replace(b"\n", b"\r\n")),
-        ("a.jsonl.gz", gzip.compress(JSON)),
-        ("a.ndjson.gz", gzip.compress(JSON)),
+        ("a.jsonl.gz", zipped(JSON)),
+        ("a.ndjson.gz", zipped(JSON)),
         ("a.parquet", parquet(TABLE)),
     ],
 )
@@ -95,7 +101,7 @@ DAMAGED = {
         "Save it as UTF-8",
     ),
     "latin1.csv.gz": (
-        gzip.compress("country,town\nDEU,Köln\n".encode("cp1252")),
+        zipped("country,town\nDEU,Köln\n".encode("cp1252")),
         "byte 0xf6 at offset 18 (line 2)",
         "Save it as UTF-8",
     ),
@@ -115,14 +121,14 @@ DAMAGED = {
         "longer than 2 MB",
         "shorten the field",
     ),
-    "cut.csv.gz": (gzip.compress(GOOD * 1000)[:-20], "cut off or damaged", "download it again"),
+    "cut.csv.gz": (zipped(GOOD * 1000)[:-20], "cut off or damaged", "download it again"),
     "not_gzip.csv.gz": (GOOD, "cut off or damaged", "download it again"),
-    "gzip.csv": (gzip.compress(GOOD), "gzip-compressed, not what its ending says", "Save it"),
+    "gzip.csv": (zipped(GOOD), "gzip-compressed, not what its ending says", "Save it"),
     "excel.csv": (b"PK\x03\x04" + b"\0" * 30, "Excel or ZIP", "format its ending says"),
     "cut.parquet": (parquet(TABLE)[:-10], "Parquet footer cannot be read", "again"),
     "text.parquet": (GOOD, "Parquet footer cannot be read", "again"),
     "empty.csv": (b"", "it is empty", "again"),
-    "empty.csv.gz": (gzip.compress(b""), "it is empty", "again"),
+    "empty.csv.gz": (zipped(b""), "it is empty", "again"),
     "empty.jsonl": (b"", "it is empty", "again"),
     "empty.parquet": (b"", "Parquet footer cannot be read", "again"),
     "blank.jsonl": (b"\n\n", "no records", "again"),
@@ -283,7 +289,7 @@ def test_columns_without_a_name_are_called_by_their_position(survey_of: SurveyOf
 
 
 def test_a_survey_writes_nothing_into_the_landing_folder(put: Put, landing: Path) -> None:
-    file = put("a.csv.gz", gzip.compress(GOOD))
+    file = put("a.csv.gz", zipped(GOOD))
     landing.chmod(0o555)
     before = os.stat(landing).st_mtime_ns
     survey(file, "country")
