@@ -171,8 +171,11 @@ class Registry:
         tags: Mapping[str, str],
     ) -> ModelVersion:
         """Add a version and name it challenger; the champion stays who it is."""
+        import mlflow
         from mlflow.exceptions import MlflowException
 
+        # MLflow looks the files up in the tracking server of the process, whoever's client asks.
+        mlflow.set_tracking_uri(self.tracking_uri)
         client = self._client()
         name = registered_name(product, country)
         try:
