@@ -51,6 +51,7 @@ _SHOWN = (
     "rows",
     "trigger",
     "person",
+    "unit",
     "reason",
 )
 _HEADERS = {

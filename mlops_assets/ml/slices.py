@@ -72,15 +72,16 @@ def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: Draws) -> pd.D
     Returns:
         A row per slice with the columns `SLICE_COLUMNS`: metric with its interval, the best
         baseline's and the champion's metric on the same rows, and the gain on the champion, else
-        on the best baseline. Slices with fewer than `gates.min_slice_rows` rows, too few days or
-        labels of one class are not judged, nor is a feature that the rows do not have (slice "",
-        0 rows). The intervals of all judged gains hold together (Bonferroni), and more surely
+        on the best baseline. Slices with fewer than `gates.min_slice_rows` rows, for auc with fewer
+        than `gates.min_slice_class_rows` of either class, or with too few days are not judged, nor
+        is a feature that the rows do not have (slice "", 0 rows). The intervals of all judged gains hold together (Bonferroni), and more surely
         than `evaluation.confidence` by the factor `SURER`: a slice that fails stops a promotion,
         and equal models are to fail practically never, however many slices there are.
     """
     parts = [part for declared in spec.evaluation.slices for part in parts_of(evidence, declared)]
     tail = (1.0 - spec.evaluation.confidence) / 2.0
-    large = sum(part.rows.sum() >= spec.gates.min_slice_rows for part in parts)
+    labels = evidence["label"].to_numpy(dtype="float64")
+    large = sum(_large(spec, labels[part.rows]) for part in parts)
     rows = [_row(spec, evidence, part, draws, tail, tail / SURER / max(large, 1)) for part in parts]
     return pd.DataFrame(rows, columns=list(SLICE_COLUMNS)) if rows else no_slices()
 
@@ -111,8 +112,17 @@ def _row(
         "gain": gain.value,
         "gain_lower": gain.lower,
         "gain_upper": gain.upper,
-        "judged": len(inside) >= spec.gates.min_slice_rows and gain.told,
+        "judged": _large(spec, y) and gain.told,
     }
+
+
+def _large(spec: ProductSpec, y: np.ndarray) -> bool:
+    """Whether a slice with these labels has the rows it takes to be judged."""
+    if len(y) < spec.gates.min_slice_rows:
+        return False
+    positive = int((y > 0.5).sum())
+    fewest = min(positive, len(y) - positive)
+    return spec.metric != "auc" or fewest >= spec.gates.min_slice_class_rows
 
 
 def _numbers(evidence: pd.DataFrame) -> Iterator[np.ndarray]:

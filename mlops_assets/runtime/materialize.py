@@ -143,14 +143,21 @@ class Materializer:
         return [country for country in countries if country in there]
 
     def _each(self, countries: Sequence[str], assets: tuple[str, ...], phase: str) -> list[str]:
-        """One run for each stale country; the countries that are through, in the order given."""
-        stale = [
-            country
+        """One run for each stale country; the countries that are through, in the order given.
+
+        Where only predictions are to be made, as after a person moved a champion, the run has
+        nothing else: a gate that stopped the candidate before must not keep them from it.
+        """
+        stale = {
+            country: found
             for country in countries
-            if first_stale(self.product, country, assets, self.store, self.registry)
-        ]
+            if (found := first_stale(self.product, country, assets, self.store, self.registry))
+        }
         self._made.update(stale)
-        orders = [self._order(assets, country=country) for country in stale]
+        orders = [
+            self._order(("predictions",) if found == "predictions" else assets, country=country)
+            for country, found in stale.items()
+        ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
         return [country for country in countries if country not in failed]
 

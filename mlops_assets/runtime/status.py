@@ -27,7 +27,7 @@ class CountryStatus:
             `behind` (an asset is older than what it is made from); `no_model`; `no_prediction`;
             `awaits_approval` (a promotion waits for a person, the champion stays).
         why: the state, or the choice of the model, in a sentence.
-        champion_kind: `local`, `pooled` or `baseline`; None before the first decision.
+        champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
         baseline_value: of the best baseline on the same rows.
         last_data: newest ingestion.

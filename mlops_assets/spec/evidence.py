@@ -208,6 +208,13 @@ class GatesSpec(Strict):
     min_slice_rows: int = Field(
         default=50, ge=2, description="fewest rows of a slice that is judged", examples=[50]
     )
+    min_slice_class_rows: int = Field(
+        default=20,
+        ge=1,
+        description="for auc: fewest rows of either class in a slice that is judged, because "
+        "ranks against a handful of rows say little",
+        examples=[20],
+    )
     fairness: list[FairnessSpec] = Field(
         default=[],
         description="groups that must be treated alike; default: none",

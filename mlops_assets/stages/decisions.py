@@ -66,7 +66,7 @@ class Comparison:
     Attributes:
         country: the partition.
         candidate: registered version of the candidate; "" for a baseline.
-        kind: local, pooled or baseline.
+        kind: local, pooled, region or baseline.
         champion: registered version it was compared with; "" without one.
         decision: the verdict and its numbers.
         gates: every gate's outcome.

@@ -30,7 +30,10 @@ from mlops_assets.stages.training_record import TrainingRecord, record_now, run_
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
-_GATE = "On the holdout the candidate beats the best naive rule."
+_GATE = (
+    "On the holdout of all its countries at least one pooled model surely beats the best naive "
+    "rule: by the lower end of the interval of its gain. Those that do not are not put into use."
+)
 _GRAIN = (
     "One row is a pooled candidate: a model of the rows of all countries together. It serves the "
     "countries where it is better than their own model, or where they have too few rows."

@@ -210,6 +210,27 @@ def test_a_slice_of_a_few_days_has_a_value_but_is_not_judged() -> None:
     assert table["judged"].to_dict() == {"early": False, "late": True}
 
 
+@pytest.mark.parametrize(
+    ("metric", "fewest", "judged"), [("auc", 9, True), ("auc", 10, False), ("brier", 10, True)]
+)
+def test_ranks_against_a_handful_of_rows_are_not_judged(
+    metric: str, fewest: int, judged: bool
+) -> None:
+    rows = classification_rows(400)
+    few = np.flatnonzero(rows["label"] == 1)[::20][:9]
+    rows = rows.assign(
+        part=np.where(np.isin(np.arange(400), few) | (rows["label"] == 0), "few", "rest")
+    )
+    spec = classifier(
+        metric=metric,
+        evaluation={"slices": [{"feature": "part"}]},
+        gates={"min_slice_class_rows": fewest},
+    )
+    table = evaluate(rows, rows["x"].to_numpy(), spec, rows).slices.set_index("slice")
+    assert table.loc["few", "judged"] == judged
+    assert np.isfinite(table.loc["few", "value"])
+
+
 def test_coverage_is_the_share_of_the_labels_between_the_ends() -> None:
     rows = regression_rows(300)
     label = rows["label"].to_numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pandas as pd
@@ -10,9 +10,10 @@ import pytest
 
 from mlops_assets.runtime import headless
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.runtime.materialize import Materializer, Outcome
+from mlops_assets.runtime.materialize import Job, Materializer, Outcome
+from mlops_assets.stages.promotion import Asked, Office, execute, plan_promotion
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
-from mlops_assets_tests.platform import Platform
+from mlops_assets_tests.platform import Platform, generated
 
 
 class Here:
@@ -22,19 +23,22 @@ class Here:
         yield from map(headless._execute, orders)
 
 
-@pytest.fixture
-def materialized(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Predicts for every listed country."""
-    monkeypatch.setitem(headless._loaded, "defs", platform.defs)
-    monkeypatch.setitem(headless._loaded, "instance", platform.instance)
+Materialize = Callable[..., Outcome]
 
-    def run() -> Outcome:
-        workers = cast("WarmWorkers", Here())
-        outcome = Outcome(platform.product.name)
+
+@pytest.fixture
+def materialized(monkeypatch: pytest.MonkeyPatch) -> Materialize:
+    """Runs a job for some countries, by default for all."""
+
+    def run(platform: Platform, job: Job, *countries: str) -> Outcome:
+        monkeypatch.setitem(headless._loaded, "defs", platform.defs)
+        monkeypatch.setitem(headless._loaded, "instance", platform.instance)
+        product = platform.product
+        workers, outcome = cast("WarmWorkers", Here()), Outcome(product.name)
         silent: Any = lambda *_: None  # noqa: E731
         return Materializer(
-            platform.product, "predict", platform.store, platform.registry, workers, silent, outcome
-        ).run(list(platform.product.spec.countries))
+            product, job, platform.store, platform.registry, workers, silent, outcome
+        ).run(countries or list(product.spec.countries))
 
     return run
 
@@ -47,11 +51,11 @@ def blocked(platform: Platform, country: str) -> None:
 
 
 def test_a_country_that_cannot_be_written_is_told_beside_those_that_were_never_delivered(
-    platform: Platform, sample: pd.DataFrame, materialized: Any
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
 ) -> None:
     platform.deliver(sample[sample["Country"] != "NO"])
     blocked(platform, COUNTRY)
-    outcome = materialized()
+    outcome = materialized(platform, "predict")
     assert set(outcome.failures) == {COUNTRY, "NOR", "ingestion"}
     assert f"country={COUNTRY}" in " ".join(outcome.failures[COUNTRY])
     assert outcome.failures["NOR"] == (
@@ -62,9 +66,26 @@ def test_a_country_that_cannot_be_written_is_told_beside_those_that_were_never_d
 
 
 def test_countries_that_were_never_delivered_are_no_failure_of_the_ingestion(
-    platform: Platform, sample: pd.DataFrame, materialized: Any
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
 ) -> None:
     platform.deliver(only(sample, COUNTRY))
-    outcome = materialized()
+    outcome = materialized(platform, "predict")
     assert set(outcome.failures) == {"DEU", "NOR"}
     assert platform.version("predictions", COUNTRY) is not None
+
+
+def test_what_a_gate_stopped_and_a_person_put_into_use_predicts_without_a_failure(
+    make_platform: Callable[..., Platform], materialized: Materialize
+) -> None:
+    platform = make_platform(("min_improvement: 0.02", "min_improvement: 0.99"))
+    platform.deliver(generated(platform))
+    stopped = materialized(platform, "all", COUNTRY)
+    assert "beats_baseline" in " ".join(stopped.failures[COUNTRY])
+    office = Office(platform.product, platform.store, platform.registry)
+    forced = plan_promotion(office, [COUNTRY])
+    execute(office, forced, Asked("ana", "known to be right"), lambda _: None)
+    outcome = materialized(platform, "all", COUNTRY)
+    assert (outcome.failures, outcome.fallback) == ({}, set())
+    assert set(platform.frame("predictions", COUNTRY)["model_version"]) == {"1"}
+    unchanged = materialized(platform, "all", COUNTRY)
+    assert (unchanged.failures, unchanged.unchanged) == ({}, {COUNTRY})
