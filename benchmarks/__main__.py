@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import ingestion, storage, tuning
+from benchmarks import drift, ingestion, storage, tuning
 
 _LOADING = """
 import time
@@ -42,6 +42,7 @@ MEASUREMENTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "storage": storage.main,
     "ingestion": ingestion.main,
     "tuning": tuning.main,
+    "drift": drift.main,
 }
 
 

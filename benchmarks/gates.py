@@ -48,7 +48,7 @@ from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
 from mlops_assets.stages.intervals import intervals_of
-from mlops_assets.stages.serving import fitted, params_of
+from mlops_assets.stages.serving import fitted, judged_split, judged_twin, params_of
 from mlops_assets.storage import SnapshotStore
 
 RESULTS = Path(__file__).parent / "results" / "gates.json"
@@ -192,8 +192,8 @@ def _ground(
     registry: Registry,
 ) -> Ground:
     spec, name = product.resolved(country), version.tags["candidate"]
-    parts = split(frames[country], spec.split)
-    model = fitted(name, version, spec, registry)
+    parts = split(frames[country], judged_split(version, spec))
+    model = fitted(name, judged_twin(version), spec, registry)
     predicted = predict(model, parts.holdout, spec.task)
     recipe = next(each for each in spec.candidates if each.name == name)
     return Ground(
@@ -212,10 +212,10 @@ def _ground(
 def _learned_from(
     product: Product, country: str, frames: Mapping[str, pd.DataFrame], version: ModelVersion
 ) -> pd.DataFrame:
-    """What the champion learned from: the rows of its country, its region or all."""
+    """What the champion had learned when it was judged: the rows of its country, region or all."""
     spec = product.resolved(country)
     if version.kind == "local":
-        return split(frames[country], spec.split).final
+        return split(frames[country], judged_split(version, spec)).final
     region = spec.regions.get(region_of(spec, country), [])
     shared = region if version.kind == "region" else list(frames)
     return pooled_rows(product.spec, {name: frames[name] for name in shared}).final

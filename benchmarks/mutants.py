@@ -35,10 +35,11 @@ class Ground:
         country: the partition.
         spec: the product as it is there.
         parts: the country's rows.
-        rows: what the champion learned from: the country's rows, or those of all countries.
+        rows: what the champion had learned when it was judged: the country's rows, or those of all
+            countries.
         other: training rows of the country that is least like it.
         recipe: estimator and parameters of the champion.
-        champion: the model in use.
+        champion: the model in use, as it was judged.
         predicted: by it, on the holdout.
         width: of its prediction intervals on the holdout: low and high, less the prediction.
     """

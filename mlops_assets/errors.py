@@ -53,3 +53,7 @@ class TrainingError(MlopsAssetsError):
 
 class RegistryError(MlopsAssetsError):
     """The model registry does not hold what it should, or holds what must not be loaded."""
+
+
+class AlertError(MlopsAssetsError):
+    """An alert could not be handed over."""

@@ -29,6 +29,7 @@ class Settings:
         mlflow_uri: SQLAlchemy URL of the MLflow database, or a tracking server.
         mlflow_artifacts: root of model files.
         mlflow_ui: address under which people open MLflow.
+        dagster_ui: address under which people open Dagster, for links in alerts; "" if not known.
         dagster_home: folder of the Dagster instance that the commands use.
         defs: folder with one folder a product.
         as_of: moment (UTC) whose knowledge everything is made from; None: now.
@@ -41,6 +42,7 @@ class Settings:
     mlflow_uri: str
     mlflow_artifacts: str
     mlflow_ui: str
+    dagster_ui: str
     dagster_home: Path
     defs: Path
     as_of: dt.datetime | None = None
@@ -99,6 +101,7 @@ def _here() -> Settings:
         mlflow_artifacts=os.environ.get("MLOPS_ASSETS_MLFLOW_ARTIFACTS")
         or (home / "mlflow" / "artifacts").as_uri(),
         mlflow_ui=os.environ.get("MLOPS_ASSETS_MLFLOW_UI") or "http://127.0.0.1:5000",
+        dagster_ui=(os.environ.get("MLOPS_ASSETS_DAGSTER_UI") or "").rstrip("/"),
         dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster").resolve(),
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
 import shutil
@@ -76,7 +75,6 @@ WARNINGS = {
 
 STARTS = {"pooled_champion": "The pooled model", "shared_snapshot": "The shared features"}
 """How the description of an asset begins that has no rows of its own."""
-MONDAY = dt.datetime(2026, 1, 5, 4, tzinfo=dt.UTC)
 DATASETS = {"raw", "validated", "quarantine", "features"}
 JOBS = {
     "all": DATASETS | {"model", "champion", "predictions"},
@@ -221,16 +219,16 @@ def test_schedules_wait_for_a_person_to_start_them(
     assert {each.default_status.value for each in repository.sensor_defs} <= {"STOPPED"}
 
 
-def test_the_periodic_schedule_asks_for_one_run_of_every_country(
+def test_sensors_and_the_periodic_schedule_ask_for_jobs_that_are_there(
     repository: RepositoryDefinition, product: str
 ) -> None:
-    schedule = repository.get_schedule_def(f"{product}_periodic")
-    with dg.build_schedule_context(
-        scheduled_execution_time=MONDAY, repository_def=repository
-    ) as context:
-        asked = schedule.evaluate_tick(context).run_requests or []
-    assert len({request.partition_key for request in asked}) == PRODUCTS[product]
-    assert len({request.run_key for request in asked}) == PRODUCTS[product]
+    asked = {
+        each.name: {target.job_name for target in each.targets} for each in repository.sensor_defs
+    }
+    assert asked[f"{product}_retraining"] == {f"{product}_all", f"{product}_rollback"}
+    assert asked[f"{product}_alerts"] == set()
+    for names in asked.values():
+        assert all(repository.has_job(name) for name in names)
 
 
 def test_everything_a_run_needs_is_there(definitions: dg.Definitions, product: str) -> None:

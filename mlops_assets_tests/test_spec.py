@@ -100,6 +100,27 @@ def test_norway_read_as_false_is_explained() -> None:
     assert "Norway" in alias
 
 
+def test_a_country_may_have_a_date_where_the_product_has_days_and_the_other_way_round() -> None:
+    rolling = {"holdout_days": 365, "train_days": 900, "validation_days": 90}
+    own = {"holdout_from": "2024-01-01", "train_from": "2020-01-01"}
+    france = spec(split=rolling, overrides={"FRA": {"split": own}}).for_country("FRA").split
+    assert (france.holdout_from, france.holdout_days) == (dt.date(2024, 1, 1), None)
+    assert (france.train_from, france.train_days) == (dt.date(2020, 1, 1), None)
+    changed = spec(split={"holdout_from": "2024-01-01"}, overrides={"FRA": {"split": rolling}})
+    assert changed.for_country("FRA").split.rolling
+    assert not changed.for_country("DEU").split.rolling
+    both = {"FRA": {"split": {"holdout_days": 10, "holdout_from": "2024-01-01"}}}
+    assert set(refusals(overrides=both)) == {"overrides.FRA.split.holdout_from"}
+
+
+def test_a_country_of_local_models_alone_may_refit_by_itself() -> None:
+    candidates = [{"name": "tree", "estimator": "sklearn.tree.DecisionTreeRegressor"}]
+    own = {"FRA": {"split": {"refit": True}}}
+    assert set(refusals(candidates=candidates, overrides=own)) == {"overrides.FRA.split.refit"}
+    candidates[0]["scopes"] = ["local"]  # type: ignore[assignment]
+    assert spec(candidates=candidates, overrides=own).for_country("FRA").split.refit
+
+
 @pytest.mark.parametrize("country", ["Côte d'Ivoire", "a/b", "../x", 'q"', "100 %", "中国"])
 def test_an_odd_country_is_a_country(country: str) -> None:
     assert country in spec(countries=["DEU", "FRA", "CHN", country]).countries

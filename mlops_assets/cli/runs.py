@@ -38,6 +38,7 @@ class JobName(StrEnum):
     all = "all"
     train = "train"
     predict = "predict"
+    monitor = "monitor"
 
 
 @app.command(

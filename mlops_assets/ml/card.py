@@ -66,15 +66,32 @@ class Chosen:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a model learned.
+
+    Args:
+        rows: its training rows.
+        first: event time of the oldest of the country's; None when not known.
+        last: event time of the newest; None when not known.
+    """
+
+    rows: int
+    first: pd.Timestamp | None = None
+    last: pd.Timestamp | None = None
+
+
+@dataclass(frozen=True)
 class MadeFrom:
     """What a model was made from and with.
 
     Args:
-        rows: its training rows.
+        rows: training rows of the model that serves.
         first: event time of the oldest of them; None when not known.
         last: event time of the newest; None when not known.
         snapshots: what was read: the snapshot's version, such as `features`: 2025....
         facts: by name in words: code version, config hash, libraries, seed, runs.
+        holdout_from: when the holdout begins that it was judged on; None: as the spec says.
+        judged: what it had learned when it was judged; None where that very model serves.
     """
 
     rows: int
@@ -82,6 +99,8 @@ class MadeFrom:
     last: pd.Timestamp | None = None
     snapshots: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    holdout_from: pd.Timestamp | None = None
+    judged: Learned | None = None
 
 
 @dataclass(frozen=True)
@@ -271,6 +290,7 @@ def _data(facts: CardFacts) -> str:
     more = len(made.snapshots) - len(shown)
     rows = {
         "learned from": _period(made.rows, made.first, made.last, "rows"),
+        "had learned from, when it was judged": _learned(made.judged),
         "judged on": _period(facts.report.rows, facts.report.first, facts.report.last, "rows"),
         **snapshots,
         "more snapshots": f"{more} more" if more > 0 else "",
@@ -279,14 +299,12 @@ def _data(facts: CardFacts) -> str:
 
 
 def _training(facts: CardFacts) -> str:
-    spec, chosen = facts.spec, facts.chosen
+    chosen = facts.chosen
     rows = {
         "candidate": f"{chosen.name} ({chosen.kind})",
         "estimator": chosen.estimator,
         "why this one": chosen.reason,
-        "train from": str(spec.split.train_from or "all history"),
-        "validation": f"the {spec.split.validation_days} days before {spec.split.holdout_from}",
-        "holdout": f"from {spec.split.holdout_from} on; no candidate and no search saw it",
+        **_times(facts),
     }
     parts = ["## Training", _facts(rows)]
     if chosen.params:
@@ -294,6 +312,29 @@ def _training(facts: CardFacts) -> str:
     if len(chosen.tried):
         parts += ["Candidates tried:", _table(chosen.tried)]
     return "\n\n".join(parts)
+
+
+def _times(facts: CardFacts) -> dict[str, str]:
+    """When the parts of the split began, and what was done after the holdout was judged."""
+    split, began = facts.spec.split, facts.made.holdout_from
+    holdout = split.holdout_from if began is None else began.date()
+    if holdout is None:
+        return {"holdout": "no label is known that says when it begins"}
+    dates = split.fixed(holdout).dates(None)
+    judged = facts.made.judged is not None
+    return {
+        "train from": str((dates and dates.train_from) or "all history"),
+        "validation": f"the {split.validation_days} days before {holdout}",
+        "holdout": f"from {holdout} on; no candidate and no search saw it",
+        "after that": "fitted again on every known label, the holdout included, with the same "
+        "procedure and parameters; that model serves, and its figures are those of the one before"
+        if judged
+        else "",
+    }
+
+
+def _learned(judged: Learned | None) -> str:
+    return "" if judged is None else _period(judged.rows, judged.first, judged.last, "rows")
 
 
 def _evaluation(facts: CardFacts) -> str:

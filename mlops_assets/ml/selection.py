@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
@@ -14,7 +14,7 @@ from mlops_assets.ml.baselines import baseline_predictions
 from mlops_assets.ml.evaluation import Report, evaluate
 from mlops_assets.ml.metrics import is_better, score
 from mlops_assets.ml.models import FittedModel, Param, fit, predict, with_params
-from mlops_assets.ml.split import Split, split
+from mlops_assets.ml.split import Split, newest_label, split
 from mlops_assets.ml.tuning import Budget, Clock, Tuned, tune
 from mlops_assets.spec import CandidateSpec, ProductSpec, Scope
 
@@ -31,17 +31,23 @@ class PooledModel:
     Args:
         candidate: its name.
         for_validation: fitted on the train rows only; judged on a country's validation rows.
-        final: fitted on all rows whose label is known before the holdout; this one serves.
+        final: fitted on all rows whose label is known before the holdout; judged on the holdout.
+        served: the same procedure and parameters fitted on every known label; `final` itself
+            where the product does not refit.
         report: of `final` on the holdout rows of its countries.
         region: its name; "" for all countries.
+        known_until: label time of the newest label that was known in one of its countries; None
+            when that was not recorded.
         trials: of the search for its parameters; see `Tuned`.
     """
 
     candidate: str
     for_validation: FittedModel
     final: FittedModel
+    served: FittedModel
     report: Report
     region: str = ""
+    known_until: pd.Timestamp | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
@@ -57,11 +63,21 @@ class PooledModel:
 
 @dataclass(frozen=True)
 class PooledRows:
-    """The rows of all countries under each other, by their use as in `Split`."""
+    """The rows of all countries under each other, by their use as in `Split`.
+
+    Args:
+        train: of all countries; so are the others.
+        final: what is judged learns these.
+        holdout: it is judged on these.
+        known: what serves learns these; `final` itself where the product does not refit.
+        known_until: label time of the newest label that is known in a country; None without any.
+    """
 
     train: pd.DataFrame
     final: pd.DataFrame
     holdout: pd.DataFrame
+    known: pd.DataFrame
+    known_until: pd.Timestamp | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +108,9 @@ class Selection:
     Args:
         kind: local, region, pooled, or baseline when no model could be had.
         name: of the candidate or the baseline.
-        model: what serves, fitted up to the holdout; None for a baseline.
+        model: the choice fitted up to the holdout, on which it is judged; None for a baseline.
+        served: what serves: the same procedure and parameters fitted on every known label;
+            `model` itself where the product does not refit, None for a baseline.
         reason: the choice in a sentence.
         tried: every candidate, in the order of the YAML.
         value: metric of the choice on the validation rows; NaN when not judged.
@@ -105,6 +123,7 @@ class Selection:
     kind: Kind
     name: str
     model: FittedModel | None
+    served: FittedModel | None
     reason: str
     tried: tuple[Tried, ...]
     value: float
@@ -125,13 +144,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Contender:
-    """One candidate in one scope; `final` is there for a pooled model."""
+    """One candidate in one scope; `final` and `served` are there for a pooled model."""
 
     tried: Tried
     candidate: CandidateSpec
     fitted: FittedModel | None = None
     predicted: np.ndarray | None = None
     final: FittedModel | None = None
+    served: FittedModel | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
@@ -230,18 +250,47 @@ def _trainable(spec: ProductSpec, rows: PooledRows | None, region: str) -> bool:
 def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRows:
     """Split each country's rows and stack them.
 
-    Countries are stacked in alphabetical order, so the result does not depend on theirs.
+    Countries are stacked in alphabetical order, so the result does not depend on theirs. A holdout
+    that moves begins in all of them where it begins by the newest label of any: a country whose
+    labels come later is not judged by a model that has seen the others' of those days.
 
     Args:
         spec: the product; a country's override of `split` applies to its own rows.
         frames: features frame per country; at least one.
     """
-    parts = [split(frames[country], spec.for_country(country).split) for country in sorted(frames)]
+    newest = [each for frame in frames.values() if (each := newest_label(frame)) is not None]
+    until = max(newest, default=None)
+    parts = [
+        split(frames[country], spec.for_country(country).split, newest=until)
+        for country in sorted(frames)
+    ]
+    final = _stack([part.final for part in parts])
     return PooledRows(
         train=_stack([part.train for part in parts]),
-        final=_stack([part.final for part in parts]),
+        final=final,
         holdout=_stack([part.holdout for part in parts]),
+        known=_stack([part.known for part in parts]) if spec.split.refit else final,
+        known_until=until,
     )
+
+
+def country_split(
+    features: pd.DataFrame, spec: ProductSpec, pooled: Iterable[pd.Timestamp | None] = ()
+) -> Split:
+    """A country's rows, such that none of its holdout is from before that of a pooled model.
+
+    Args:
+        features: of the country.
+        spec: the product as it is for this country.
+        pooled: `PooledModel.known_until` of those that the country can choose.
+    """
+    newest = max((each for each in pooled if each is not None), default=None)
+    return split(features, spec.split, newest=newest)
+
+
+def rows_served(spec: ProductSpec, parts: Split) -> pd.DataFrame:
+    """The country's own rows that a model learns which serves it."""
+    return parts.known if spec.split.refit else parts.final
 
 
 def train_candidates(
@@ -256,13 +305,13 @@ def train_candidates(
 
     A local candidate with a `space` is tuned on the train rows first; its search starts at the
     parameters of the pooled model of its name, or else of its region's. The winner, if local, is
-    fitted again on every row whose label is known before the holdout. When validation cannot tell
-    (too few rows, one class), a pooled model goes before one of a region, and that before a local
-    one.
+    fitted again on every row whose label is known before the holdout, to be judged there, and, if
+    the product refits, once more on every known label, to serve. When validation cannot tell (too
+    few rows, one class), a pooled model goes before one of a region, and that before a local one.
 
     Args:
         spec: the product as it is for this country.
-        parts: the country's rows.
+        parts: the country's rows; see `country_split`.
         pooled: models trained before on many countries, by pooled name.
         country: says which region's models are its own.
         clock: gives the time, for the budget.
@@ -282,6 +331,7 @@ def train_candidates(
         kind=best.tried.scope,
         name=best.tried.name,
         model=model,
+        served=best.served or _again(best.candidate, model, parts.known, spec),
         reason=_reason(best.tried, tried, spec.metric),
         tried=tried,
         value=best.tried.value,
@@ -294,7 +344,7 @@ def train_candidates(
 def selected_predictions(
     selection: Selection, spec: ProductSpec, rows: pd.DataFrame, train: pd.DataFrame
 ) -> np.ndarray:
-    """What the choice predicts for rows of a features frame, shape (rows,).
+    """What the choice, as it is judged, predicts for rows of a features frame, shape (rows,).
 
     Args:
         selection: the choice.
@@ -317,16 +367,25 @@ def _pooled(
     candidate: CandidateSpec, region: str, tuned: Tuned, spec: ProductSpec, rows: PooledRows
 ) -> PooledModel:
     chosen = with_params(candidate, tuned.params)
-    served = fit(chosen, rows.final, spec.task, spec.seed)
-    predicted = predict(served, rows.holdout, spec.task)
+    final = fit(chosen, rows.final, spec.task, spec.seed)
+    predicted = predict(final, rows.holdout, spec.task)
     return PooledModel(
         candidate=candidate.name,
         for_validation=fit(chosen, rows.train, spec.task, spec.seed),
-        final=served,
+        final=final,
+        served=_again(chosen, final, rows.known, spec),
         report=evaluate(rows.holdout, predicted, spec, rows.final),
         region=region,
+        known_until=rows.known_until,
         trials=tuned.trials,
     )
+
+
+def _again(
+    candidate: CandidateSpec, judged: FittedModel, known: pd.DataFrame, spec: ProductSpec
+) -> FittedModel:
+    """What serves: the judged model's procedure on all known labels, where the product refits."""
+    return fit(candidate, known, spec.task, spec.seed) if spec.split.refit else judged
 
 
 def _deadline(seconds: float | None, clock: Clock) -> float | None:
@@ -367,7 +426,7 @@ def _of_many(candidate: CandidateSpec, scope: Scope, world: _Country) -> _Conten
         model = world.pooled[name]
         validation = world.parts.validation
         judged = _judged(model.for_validation, scope, candidate, world.spec, validation)
-        return replace(judged, final=model.final)
+        return replace(judged, final=model.final, served=model.served)
     return _Contender(Tried(candidate.name, scope, 0, NAN, problem), candidate)
 
 
@@ -456,6 +515,7 @@ def _baseline(
         kind="baseline",
         name=baseline.name,
         model=None,
+        served=None,
         reason=f"baseline {baseline.name}, because no model could be had ({'; '.join(reasons)})",
         tried=tried,
         value=score(spec.metric, label, predicted),

@@ -12,14 +12,20 @@ from mlops_assets.spec import SplitSpec
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a features frame by their use; `final` overlaps `train` and `validation`.
+    """Rows of a features frame by their use.
+
+    `final` overlaps `train` and `validation`; `known` overlaps these and `holdout`.
 
     Args:
         train: labels known when the validation window starts.
         validation: events of the validation window with labels known before the holdout.
-        final: every row whose label is known before the holdout; what the served model learns.
+        final: every row whose label is known before the holdout; what a model learns that is
+            judged on the holdout.
         holdout: labelled events from the start of the holdout on.
         open: rows whose label is not known yet.
+        known: every labelled row since the start of training, the holdout included; what a model
+            learns that is fitted again once it is judged.
+        holdout_from: start of the holdout; None while there is no label that says.
     """
 
     train: pd.DataFrame
@@ -27,19 +33,33 @@ class Split:
     final: pd.DataFrame
     holdout: pd.DataFrame
     open: pd.DataFrame
+    known: pd.DataFrame
+    holdout_from: pd.Timestamp | None
 
 
-def split(features: pd.DataFrame, spec: SplitSpec) -> Split:
+def split(features: pd.DataFrame, spec: SplitSpec, *, newest: pd.Timestamp | None = None) -> Split:
     """Cut a features frame by event time and purge by label time.
 
     A row is trained on only if its label was known when the next part starts: rows whose event
     is before a cut and whose label matures after it belong to neither side of that cut.
+
+    Args:
+        features: of one country.
+        spec: as it is for the country.
+        newest: label time of the newest label known elsewhere, if that is later than all in
+            `features`: a holdout that moves then begins where it begins there (see
+            `country_split`). Not used by a split of fixed dates.
     """
-    validation_from = pd.Timestamp(spec.validation_from)
-    holdout_from = pd.Timestamp(spec.holdout_from)
-    event, matures = features["event_time"], features["label_time"]
+    dates = spec.dates(_latest(newest, newest_label(features)))
     known = features["label"].notna()
-    started = event >= pd.Timestamp(spec.train_from) if spec.train_from else known | ~known
+    if dates is None:
+        none = features.iloc[:0].reset_index(drop=True)
+        return Split(none, none, none, none, features.reset_index(drop=True), none, None)
+    validation_from, holdout_from = (
+        pd.Timestamp(each) for each in (dates.validation_from, dates.holdout_from)
+    )
+    event, matures = features["event_time"], features["label_time"]
+    started = event >= pd.Timestamp(dates.train_from) if dates.train_from else known | ~known
     before_validation = (event < validation_from) & (matures <= validation_from)
     before_holdout = (event < holdout_from) & (matures <= holdout_from)
 
@@ -52,7 +72,20 @@ def split(features: pd.DataFrame, spec: SplitSpec) -> Split:
         final=rows(known & started & before_holdout),
         holdout=rows(known & (event >= holdout_from)),
         open=rows(~known),
+        known=rows(known & started),
+        holdout_from=holdout_from,
     )
+
+
+def newest_label(features: pd.DataFrame) -> pd.Timestamp | None:
+    """Label time of the newest label that is known; None without any."""
+    times = features.loc[features["label"].notna(), "label_time"]
+    newest = times.max() if len(times) else pd.NaT
+    return None if pd.isna(newest) else newest
+
+
+def _latest(*times: pd.Timestamp | None) -> pd.Timestamp | None:
+    return max((time for time in times if time is not None), default=None)
 
 
 @dataclass(frozen=True)

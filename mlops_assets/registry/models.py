@@ -213,10 +213,7 @@ class Registry:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return Aliases()
             raise self._no_answer(error) from error
-        champion, previous, challenger = (
-            str(named.get(alias) or "") for alias in (CHAMPION, PREVIOUS, CHALLENGER)
-        )
-        return Aliases(champion, previous, challenger)
+        return _named(named)
 
     def point(self, name: str, wanted: Aliases) -> None:
         """Let `champion` and `previous` name what they are to name; "" removes the alias.
@@ -269,6 +266,28 @@ class Registry:
             model.tags["country"]: _record(versions[model.name, str(number)])
             for model in models
             if (number := aliases[model.name]) and _is_of_country(model, product)
+        }
+
+    def aliases_of_all(self, product: str) -> dict[str, Aliases]:
+        """What the aliases name in every country of a product, without the pooled models.
+
+        One query. A country that has no registered model is left out.
+
+        Raises:
+            RegistryError: the backend does not answer.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            models = _every_page(
+                self._client().search_registered_models, f"name LIKE '{product}.%'"
+            )
+        except MlflowException as error:
+            raise self._no_answer(error) from error
+        return {
+            model.tags["country"]: _named(model.aliases or {})
+            for model in models
+            if _is_of_country(model, product)
         }
 
     def end_runs_of(self, dagster_run_id: str) -> int:
@@ -349,6 +368,14 @@ class Registry:
         """
         return read_model(version, self.fetch(version))
 
+    def require_intact(self, version: ModelVersion) -> None:
+        """Check that the files of a version are those that were registered, without loading them.
+
+        Raises:
+            RegistryError: they are gone or were changed.
+        """
+        _require_digest(version, self.fetch(version))
+
     def fetch(self, version: ModelVersion, into: Path | None = None) -> Path:
         """The folder with the files of a version, unchecked; see `read_model`.
 
@@ -427,6 +454,13 @@ def _not_created(database: Path, reason: object) -> RegistryError:
         way_out="Check that its folder can be written, or set MLOPS_ASSETS_HOME or "
         "MLFLOW_TRACKING_URI, and run again.",
     )
+
+
+def _named(aliases: Mapping[str, Any]) -> Aliases:
+    champion, previous, challenger = (
+        str(aliases.get(alias) or "") for alias in (CHAMPION, PREVIOUS, CHALLENGER)
+    )
+    return Aliases(champion, previous, challenger)
 
 
 def _every_page(search: Callable[..., Any], filter_string: str) -> list[Any]:
@@ -548,12 +582,7 @@ def _verify(version: ModelVersion, folder: Path) -> _Checked:
     """Inputs and types of the model in `folder`, if it is the one that was registered."""
     import skops.io
 
-    try:
-        digest = _digest(folder)
-    except OSError as error:
-        raise _unusable(version, f"its files cannot be read ({error})") from error
-    if digest != version.tags.get(DIGEST_TAG):
-        raise _unusable(version, "its file is not the one that was registered")
+    _require_digest(version, folder)
     try:
         description = _description(folder)
         flavor = description["flavors"]["sklearn"]
@@ -567,6 +596,15 @@ def _verify(version: ModelVersion, folder: Path) -> _Checked:
     if not description.get("signature"):
         raise _unusable(version, "it has no signature")
     return _Checked(_input_names(description["signature"]), types)
+
+
+def _require_digest(version: ModelVersion, folder: Path) -> None:
+    try:
+        digest = _digest(folder)
+    except OSError as error:
+        raise _unusable(version, f"its files cannot be read ({error})") from error
+    if digest != version.tags.get(DIGEST_TAG):
+        raise _unusable(version, "its file is not the one that was registered")
 
 
 def _description(folder: Path) -> dict[str, Any]:

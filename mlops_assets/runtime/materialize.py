@@ -14,15 +14,24 @@ from mlops_assets.stages.ingestion import NEVER_DELIVERED
 from mlops_assets.stages.lineage import SHARED, first_stale, pooled_is_stale, shared_is_stale
 from mlops_assets.storage import SnapshotStore
 
-Job = Literal["all", "train", "predict"]
+Job = Literal["all", "train", "predict", "monitor"]
 Progress = Callable[[str, int, RunOutcome | None], None]
 """Called with the phase, its number of runs, and each outcome as it comes (None at its start)."""
 
 _RECORDS = ("validated", "quarantine")
+_MONITORING = ("performance", "drift")
+_SERVING = ("predictions", *_MONITORING)
 _LAST: dict[Job, tuple[str, ...]] = {
-    "all": ("model", "champion", "predictions"),
+    "all": ("model", "champion", *_SERVING),
     "train": ("model", "champion"),
-    "predict": ("predictions",),
+    "predict": _SERVING,
+    "monitor": _MONITORING,
+}
+_SAID: dict[Job, str] = {
+    "all": "model, champion, predictions and monitoring",
+    "train": "model and champion",
+    "predict": "predictions and monitoring",
+    "monitor": "monitoring",
 }
 
 
@@ -74,23 +83,30 @@ class Materializer:
     def run(self, countries: Sequence[str]) -> Outcome:
         """Take new files, then make what is stale, country by country.
 
-        New files are taken in one run over all countries. What is made of all countries is made
+        New files are taken in one run over all countries (not to monitor, which looks at what is
+        there). What is made of all countries is made
         between theirs: shared features after their records, the pooled model after their features.
         A country stopped by a gate still gets predictions from its champion or the baseline.
         """
+        if self.job == "monitor":
+            self._each(countries, _MONITORING, _SAID[self.job])
+            return self._ended(countries)
         going = self._ingest(countries)
         begin, rest = (*_RECORDS, "features"), _LAST[self.job]
         if self.product.spec.shared_features:
             going, begin = self._share(going), ("features",)
-        if self.job != "predict" and self._pools():
+        if self.job in ("all", "train") and self._pools():
             going = self._each(going, begin, "features")
             if going and pooled_is_stale(self.product, self.store):
                 self._run("pooled model", [self._order(("pooled_model",), job="pooled")])
         else:
             rest = (*begin, *rest)
-        reached = self._each(going, rest, " and ".join(_LAST[self.job]))
+        reached = self._each(going, rest, _SAID[self.job])
         if self.job == "all":
             self._serve([country for country in going if country not in reached])
+        return self._ended(countries)
+
+    def _ended(self, countries: Sequence[str]) -> Outcome:
         touched = {*self.outcome.failures, *self._made}
         self.outcome.unchanged.update(each for each in countries if each not in touched)
         return self.outcome
@@ -145,8 +161,8 @@ class Materializer:
     def _each(self, countries: Sequence[str], assets: tuple[str, ...], phase: str) -> list[str]:
         """One run for each stale country; the countries that are through, in the order given.
 
-        Where only predictions are to be made, as after a person moved a champion, the run has
-        nothing else: a gate that stopped the candidate before must not keep them from it.
+        Where only predictions and what follows are to be made, as after a person moved a champion,
+        the run has nothing else: a gate that stopped the candidate must not keep them from it.
         """
         stale = {
             country: found
@@ -155,7 +171,7 @@ class Materializer:
         }
         self._made.update(stale)
         orders = [
-            self._order(("predictions",) if found == "predictions" else assets, country=country)
+            self._order(_from(found, assets), country=country)
             for country, found in stale.items()
         ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
@@ -165,7 +181,7 @@ class Materializer:
         """Predictions of what served before, or of the baseline, where training was stopped."""
         able = self._having("features")
         orders = [
-            self._order(("predictions",), country=country, job="predict")
+            self._order(_SERVING, country=country, job="predict")
             for country in stopped
             if country in able
         ]
@@ -195,6 +211,10 @@ class Materializer:
             self.progress(phase, len(orders), result)
         self.outcome.runs += len(results)
         return results
+
+
+def _from(stale: str, assets: tuple[str, ...]) -> tuple[str, ...]:
+    return assets[assets.index(stale) :] if stale in _SERVING else assets
 
 
 def _nothing_of(country: str) -> str:

@@ -11,10 +11,15 @@ import pandas as pd
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
+from mlops_assets.stages.drift import state_of_snapshot
 from mlops_assets.stages.lineage import INPUTS, SHARED
+from mlops_assets.stages.performance import realised_of
 from mlops_assets.storage import Snapshot, SnapshotStore
 
-_ASSETS = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")
+_ASSETS = (
+    *("raw", "validated", "quarantine", "features"),
+    *("model", "champion", "predictions", "performance", "drift"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class CountryStatus:
         metric_value: of the champion on its holdout.
         baseline_value: of the best baseline on the same rows.
         last_data: newest ingestion.
+        realised_value: of the champion on the newest matured labels; None before it is judged.
+        expected_value: what it promised for these rows.
+        drift: `quiet`, `watch`, `alarm` or `not_judged`; None before it was looked at.
     """
 
     product: str
@@ -45,6 +53,9 @@ class CountryStatus:
     last_data: str | None
     prediction_rows: int
     predicted_at: str | None
+    realised_value: float | None
+    expected_value: float | None
+    drift: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -103,6 +114,8 @@ def _country(
     state, why = _state(held, champion, decision, version or "baseline")
     predictions = held.get("predictions")
     kind, numbers = _in_use(product, country, champion, predictions, store)
+    realised = realised_of(held["performance"]) if "performance" in held else None
+    drift = state_of_snapshot(held["drift"]) if "drift" in held else None
     return CountryStatus(
         product=product.name,
         country=country,
@@ -116,6 +129,9 @@ def _country(
         last_data=_iso(held.get("raw")),
         prediction_rows=predictions.rows if predictions else 0,
         predicted_at=_iso(predictions),
+        realised_value=_number(realised.value.value) if realised else None,
+        expected_value=_number(realised.expected.value) if realised else None,
+        drift=drift.state if drift else None,
     )
 
 

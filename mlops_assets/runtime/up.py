@@ -194,6 +194,7 @@ def _services(settings: Settings, ports: Ports, home: Path) -> list[Service]:
         "OPENBLAS_NUM_THREADS": "1",
         "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
     }
+    environment.setdefault("MLOPS_ASSETS_DAGSTER_UI", f"http://127.0.0.1:{ports.dagster}")
     commands = {"dagster": _dagster_command(ports.dagster), "workers": _worker_command()}
     if not settings.mlflow_uri.startswith("http"):  # a tracking server has a UI of its own
         commands["mlflow"] = _mlflow_command(settings, ports.mlflow)

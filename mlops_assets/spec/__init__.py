@@ -30,6 +30,13 @@ from mlops_assets.spec.fields import (
     Task,
     duration,
 )
+from mlops_assets.spec.monitoring import (
+    AlertsSpec,
+    Cause,
+    MonitoringSpec,
+    RetrainingSpec,
+    SinkSpec,
+)
 from mlops_assets.spec.product import ProductSpec
 from mlops_assets.spec.rules import OVERRIDABLE
 from mlops_assets.spec.source import ContractSpec, HttpSpec, SourceSpec, SqlSpec, landing_name
@@ -37,6 +44,7 @@ from mlops_assets.spec.training import (
     BaselineSpec,
     CandidateSpec,
     SpaceSpec,
+    SplitDates,
     SplitSpec,
     TargetSpec,
     TuningSpec,
@@ -51,9 +59,11 @@ __all__ = [
     "NAME",
     "OVERRIDABLE",
     "REFERENCE",
+    "AlertsSpec",
     "BaselineSpec",
     "BehaviourSpec",
     "CandidateSpec",
+    "Cause",
     "ChangeSpec",
     "ContractSpec",
     "DecisionSpec",
@@ -63,13 +73,17 @@ __all__ = [
     "GatesSpec",
     "HttpSpec",
     "Metric",
+    "MonitoringSpec",
     "PredictionsSpec",
     "ProductSpec",
     "RetentionSpec",
+    "RetrainingSpec",
     "Scope",
+    "SinkSpec",
     "SliceSpec",
     "SourceSpec",
     "SpaceSpec",
+    "SplitDates",
     "SplitSpec",
     "SqlSpec",
     "TargetSpec",

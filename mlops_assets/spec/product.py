@@ -34,6 +34,7 @@ from mlops_assets.spec.fields import (
     Text,
     refuse,
 )
+from mlops_assets.spec.monitoring import AlertsSpec, MonitoringSpec, RetrainingSpec
 from mlops_assets.spec.rules import OVERRIDABLE, again, broken_overrides, broken_rules
 from mlops_assets.spec.source import ContractSpec, SourceSpec
 from mlops_assets.spec.training import (
@@ -42,6 +43,7 @@ from mlops_assets.spec.training import (
     SplitSpec,
     TargetSpec,
     TuningSpec,
+    changed_split,
 )
 
 
@@ -152,9 +154,25 @@ class ProductSpec(Strict):
     seed: int = Field(
         default=0, ge=0, le=2**32 - 1, description="seed of everything random", examples=[0]
     )
+    monitoring: MonitoringSpec = Field(
+        default=MonitoringSpec(),
+        description="how the model in use is watched",
+        examples=[{"window_days": 28, "min_effect": 0.5}],
+    )
+    retraining: RetrainingSpec = Field(
+        default=RetrainingSpec(),
+        description="when a country is trained again, and how often at most",
+        examples=[{"cooldown_days": 14, "per_day": 20}],
+    )
+    alerts: AlertsSpec = Field(
+        default=AlertsSpec(),
+        description="who is told of incidents, failures and countries that need a person",
+        examples=[{"sinks": [{"kind": "slack", "url_env": "POWER_SLACK_URL"}]}],
+    )
     retrain_cron: Cron | None = Field(
         default=None,
-        description="cron of the periodic retraining schedule (UTC); default: none",
+        description="cron (UTC) after which every country is due for training, within the same "
+        "budget as other causes; default: none",
         examples=["0 4 * * 1"],
     )
     retention: RetentionSpec = Field(
@@ -204,7 +222,8 @@ class ProductSpec(Strict):
             return self
         merged = self.model_dump(exclude={"overrides"})
         for section, change in self.overrides[country].items():
-            merged[section] = _merged(merged.get(section), change)
+            merge = changed_split if section == "split" else _merged
+            merged[section] = merge(merged.get(section), change)
         return ProductSpec.model_validate(merged)
 
     def config_hash(self, *sections: str) -> str:

@@ -22,7 +22,9 @@ OVERRIDABLE: frozenset[str] = frozenset(
         "evaluation",
         "gates",
         "decision",
+        "monitoring",
         "predictions",
+        "retraining",
         "metric",
         "seed",
     }
@@ -168,6 +170,18 @@ def _overrides_of_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
                 country,
                 section,
             )
+
+
+@_rule("countries", "candidates", "split", "overrides")
+def _one_answer_to_refit(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    if all(candidate.scopes == ["local"] for candidate in spec.candidates):
+        return
+    for country, changes in spec.overrides.items():
+        split = changes.get("split")
+        own = split.get("refit", spec.split.refit) if isinstance(split, dict) else spec.split.refit
+        if isinstance(own, bool) and own != spec.split.refit:
+            text = "a pooled model serves many countries, so `refit` is the same in all of them"
+            yield rule_broken(text, "overrides", country, "split", "refit", found=own)
 
 
 def broken_overrides(

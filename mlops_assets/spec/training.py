@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,18 +44,50 @@ class TargetSpec(Strict):
         return duration(self.matures_after)
 
 
+@dataclass(frozen=True)
+class SplitDates:
+    """Event dates at which the parts of a split begin.
+
+    Attributes:
+        train_from: of the rows that are trained on; None: all history.
+        validation_from: of the validation window.
+        holdout_from: of the holdout.
+    """
+
+    train_from: dt.date | None
+    validation_from: dt.date
+    holdout_from: dt.date
+
+
 class SplitSpec(Strict):
     """Time-ordered split: train, then validation, then a holdout that no candidate sees."""
 
     train_from: Day | None = Field(
         default=None,
-        description="first event date used for training; default: all history",
+        description="first event date used for training; default: all history, or `train_days`",
         examples=["2019-01-01"],
     )
-    holdout_from: Day = Field(
+    train_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="instead of `train_from`: so many days before the holdout are trained on, "
+        "validation included",
+        examples=[2190],
+    )
+    holdout_from: Day | None = Field(
+        default=None,
         description="first event date of the holdout; rows whose label matures later than this "
-        "are never trained on",
+        "are never trained on, unless `refit`; either this or `holdout_days`",
         examples=["2025-01-01"],
+    )
+    holdout_days: int | None = Field(
+        default=None,
+        ge=1,
+        le=36500,
+        description="instead of `holdout_from`: the holdout is the newest so many days of known "
+        "labels, and moves with them",
+        examples=[365],
     )
     validation_days: int = Field(
         default=90,
@@ -61,6 +95,12 @@ class SplitSpec(Strict):
         le=36500,
         description="days before the holdout used to choose between candidates",
         examples=[90],
+    )
+    refit: bool = Field(
+        default=False,
+        description="whether a model, once it is judged on the holdout, is fitted again on all "
+        "known labels, the holdout included, and serves like that",
+        examples=[True],
     )
     min_train_rows: int = Field(
         default=500,
@@ -77,22 +117,81 @@ class SplitSpec(Strict):
     )
 
     @model_validator(mode="after")
+    def _one_of_each(self) -> SplitSpec:
+        problems = []
+        if (self.holdout_from is None) == (self.holdout_days is None):
+            text = "either `holdout_from` or `holdout_days` is needed"
+            problems.append(rule_broken(text, "holdout_from", found=self.holdout_from))
+        if self.train_from is not None and self.train_days is not None:
+            text = "`train_from` and `train_days` do not go together"
+            problems.append(rule_broken(text, "train_days", found=self.train_days))
+        refuse("SplitSpec", problems)
+        return self
+
+    @model_validator(mode="after")
     def _order(self) -> SplitSpec:
-        if self.holdout_from.toordinal() <= self.validation_days:
-            text = f"{self.validation_days} days before {self.holdout_from} is before all dates"
+        holdout = self.holdout_from
+        if holdout and holdout.toordinal() <= self.validation_days:
+            text = f"{self.validation_days} days before {holdout} is before all dates"
             refuse("SplitSpec", [rule_broken(text, "validation_days")])
-        if self.train_from and self.train_from >= self.validation_from:
+        if holdout and self.train_from and self.train_from >= self._validation_from(holdout):
             text = (
-                f"holdout_from {self.holdout_from} less validation_days {self.validation_days} "
+                f"holdout_from {holdout} less validation_days {self.validation_days} "
                 f"leaves no history to train on after train_from {self.train_from}"
             )
             refuse("SplitSpec", [rule_broken(text, "holdout_from")])
+        if self.train_days is not None and self.train_days <= self.validation_days:
+            text = (
+                f"train_days {self.train_days} less validation_days {self.validation_days} "
+                "leaves no history to train on"
+            )
+            refuse("SplitSpec", [rule_broken(text, "train_days")])
         return self
 
     @property
-    def validation_from(self) -> dt.date:
-        """First event date of the validation window."""
-        return self.holdout_from - dt.timedelta(days=self.validation_days)
+    def rolling(self) -> bool:
+        """Whether the holdout moves with the newest known labels."""
+        return self.holdout_from is None
+
+    def dates(self, newest: dt.datetime | None) -> SplitDates | None:
+        """When the parts begin; None while no label is known and the split moves with them.
+
+        Args:
+            newest: label time of the newest known label; not used by a split of fixed dates.
+        """
+        holdout = self.holdout_from
+        if holdout is None and newest is not None:
+            holdout = newest.date() - dt.timedelta(days=self.holdout_days or 0)
+        if holdout is None:
+            return None
+        train = self.train_from
+        if self.train_days is not None:
+            train = holdout - dt.timedelta(days=self.train_days)
+        return SplitDates(train, self._validation_from(holdout), holdout)
+
+    def fixed(self, holdout_from: dt.date) -> SplitSpec:
+        """The split as it was on the day its holdout began at this date."""
+        return self.model_copy(update={"holdout_from": holdout_from, "holdout_days": None})
+
+    def _validation_from(self, holdout: dt.date) -> dt.date:
+        return holdout - dt.timedelta(days=self.validation_days)
+
+
+ALTERNATIVES: Mapping[str, str] = {
+    "holdout_from": "holdout_days",
+    "holdout_days": "holdout_from",
+    "train_from": "train_days",
+    "train_days": "train_from",
+}
+"""Key of a split: the other one, which a country that changes the key does not take over."""
+
+
+def changed_split(base: Any, change: Any) -> Any:
+    """A split with a country's changes; a date takes the place of a number of days and so on."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    replaced = {ALTERNATIVES[key] for key in change if key in ALTERNATIVES} - change.keys()
+    return {**base, **dict.fromkeys(replaced), **change}
 
 
 class SpaceSpec(Strict):

@@ -16,7 +16,6 @@ from mlops_assets.ml.decision import Decision, Sides
 from mlops_assets.ml.evidence import evidence_frame
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.judgement import gates_again
-from mlops_assets.ml.models import FittedModel, predict
 from mlops_assets.ml.split import split
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import file_bytes
@@ -31,7 +30,7 @@ from mlops_assets.stages.decisions import (
 from mlops_assets.stages.desk import Desk
 from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.serving import fitted
+from mlops_assets.stages.serving import judged_split, time_of, unseen_predictions
 from mlops_assets.stages.verdicts import Circumstances, Settings, conclude
 from mlops_assets.storage import Snapshot
 
@@ -171,20 +170,19 @@ def _again(
     run_id: str,
 ) -> _Judged:
     """Evidence about the model that is in use now, stored beside the one that was there."""
-    spec = desk.spec
+    candidate = desk.version(str(row["version"]))
     frame = desk.store.read(features.asset, desk.country, version=features.version)
-    parts = split(frame, spec.split)
+    parts = split(frame, judged_split(candidate, desk.spec))
     theirs = _side(desk, in_use, parts.holdout)
     if held is not None:
         before = desk.store.read(held.asset, desk.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
         ours = _as_recorded(sides_from_json(_text(row, "sides")))
     else:
-        version = desk.version(str(row["version"]))
-        ours = _side(desk, version, parts.holdout)
+        ours = _side(desk, candidate, parts.holdout)
         if ours.predicted is None:
             raise RegistryError(ours.problem)
-        evidence = _built(desk, version, ours.predicted, parts.holdout, parts.final, theirs)
+        evidence = _built(desk, candidate, ours.predicted, parts.holdout, parts.final, theirs)
     return _Judged(
         evidence,
         _store(desk, evidence, row, features, in_use, run_id),
@@ -195,15 +193,15 @@ def _again(
 
 
 def _side(desk: Desk, version: ModelVersion | None, holdout: pd.DataFrame) -> _Side:
+    """A version as it was judged; how new and how large it is, is said of what serves."""
     if version is None:
         return _Side(None)
     try:
-        model: FittedModel = fitted(version.name, version, desk.spec, desk.registry)
-        predicted = predict(model, holdout, desk.spec.task)
+        predicted = unseen_predictions(version, holdout, desk.spec, desk.registry)
         size = file_bytes(desk.registry.fetch(version))
     except (TrainingError, RegistryError) as error:
         return _Side(None, problem=error.problem)
-    return _Side(predicted, model.until, size)
+    return _Side(predicted, time_of(version, "until"), size)
 
 
 def _as_recorded(sides: Sides) -> _Side:

@@ -60,10 +60,14 @@ def intervals_of(
 ) -> Intervals:
     """Intervals of a registered model's predictions, exactly as it was judged with them.
 
+    Its errors before the holdout are stored with it. Those since then are of `rows`, and of
+    predictions for rows that their model has not seen: of the judged twin as long as the labels
+    were known at the training, and of the served model afterwards.
+
     Args:
         version: as registered; one from before its errors were kept has ends of fixed distance.
         rows: of a features frame, since the start of the holdout.
-        predicted: by the version, shape (rows,).
+        predicted: by the version or its judged twin, shape (rows,).
         spec: the product as it is for the country.
         registry: where the errors are.
 

@@ -27,10 +27,10 @@ RUN_KEY = "dagster/run_key"
 PARTITION = "dagster/partition"
 TRIGGER = "mlops_assets/trigger"
 ATTEMPT = "mlops_assets/attempt"
-_INTERVAL_SECONDS = 30
+_INTERVAL_SECONDS = 10
 _ATTEMPTS = 3
 _RECORDS = ("validated", "quarantine")
-_FEATURES = ("features", "predictions")
+_FEATURES = ("features", "predictions", "performance", "drift")
 _NAMES_SHOWN = 5
 
 

@@ -24,6 +24,7 @@ FINGERPRINT = "mlops_assets/fingerprint"
 CODE = "mlops_assets/code"
 CONFIG = "mlops_assets/config"
 INPUTS = "mlops_assets/inputs"
+_OF_DRIFT = ("features", "predictions")
 SHARED = "shared_features"
 """Name of the asset of shared features, and of that input of a country's features."""
 
@@ -159,15 +160,55 @@ def of_champion(product: Product, country: str, store: SnapshotStore) -> Lineage
 def of_predictions(
     product: Product, country: str, store: SnapshotStore, registry: Registry
 ) -> Lineage:
-    """The rows to predict and who serves."""
+    """The rows to predict, who serves, and who did before."""
     served = who_serves(product, country, store, registry)
     return Lineage(
         inputs={
             **_inputs(product, country, store, "features"),
             "champion": served.version.version if served.version else served.kind,
+            "previous": served.previous.version if served.previous else "",
         },
         code=RECIPES["predictions"].code_hash(product),
         config=RECIPES["predictions"].config_hash(product, country),
+    )
+
+
+def of_performance(
+    product: Product, country: str, store: SnapshotStore, registry: Registry
+) -> Lineage:
+    """The newest predictions, the labels as they are now, and whose promise is judged."""
+    served = who_serves(product, country, store, registry)
+    return Lineage(
+        inputs={
+            **_inputs(product, country, store, "predictions", "features"),
+            "champion": served.version.version if served.version else served.kind,
+        },
+        code=RECIPES["performance"].code_hash(product),
+        config=RECIPES["performance"].config_hash(product, country),
+    )
+
+
+def of_drift(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Lineage:
+    """The newest rows and their predictions, and the champion that learned from older ones."""
+    held = {name: store.current(path(product, name), country) for name in _OF_DRIFT}
+    made = {name: each for name, each in held.items() if each is not None}
+    return drift_lineage(product, country, made, registry.champion(product.name, country))
+
+
+def drift_lineage(
+    product: Product,
+    country: str,
+    made: Mapping[str, Snapshot],
+    champion: ModelVersion | None,
+) -> Lineage:
+    """The same of what was looked up for many countries at once."""
+    return Lineage(
+        inputs={
+            **{name: made[name].content_hash if name in made else "" for name in _OF_DRIFT},
+            "champion": champion.version if champion else "baseline",
+        },
+        code=RECIPES["drift"].code_hash(product),
+        config=RECIPES["drift"].config_hash(product, country),
     )
 
 
@@ -190,6 +231,8 @@ def first_stale(
         ),
         "champion": lambda: of_champion(product, country, store),
         "predictions": lambda: of_predictions(product, country, store, registry),
+        "performance": lambda: of_performance(product, country, store, registry),
+        "drift": lambda: of_drift(product, country, store, registry),
     }
     for name in (name for name in expected if name in assets):
         if not expected[name]().already_made(store.current(path(product, name), country)):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.gates import GateResult, declared_gates
-from mlops_assets.ml.selection import pooled_names
+from mlops_assets.ml.selection import pooled_names, rows_served
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
 from mlops_assets.registry.fresh import prepare
@@ -37,7 +37,13 @@ from mlops_assets.stages.evaluation_page import shown
 from mlops_assets.stages.lineage import INPUTS, Lineage, named_input, of_model
 from mlops_assets.stages.pages import as_before, rounded
 from mlops_assets.stages.pooled import build_pooled
-from mlops_assets.stages.serving import load_pooled, pooled_versions, report_numbers
+from mlops_assets.stages.requests import leave_to_the_older
+from mlops_assets.stages.serving import (
+    judged_twin,
+    load_pooled,
+    pooled_versions,
+    report_numbers,
+)
 from mlops_assets.stages.training import Candidate, Workplace, train
 from mlops_assets.stages.training_record import record_now, run_tags
 from mlops_assets.storage import Snapshot, SnapshotStore
@@ -91,6 +97,7 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
     def model(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> StepEvents:
+        leave_to_the_older(context)
         desk = Desk(product, context.partition_key, storage.store(), mlflow.registry())
         versions = pooled_versions(product, desk.registry, desk.country)
         lineage = of_model(product, desk.country, desk.store, versions)
@@ -143,7 +150,9 @@ def _made_before(
     held = store.read(path(product, "model"), country).iloc[0]
     if held["version"]:
         try:
-            registry.load(registry.version(registered_name(product.name, country), held["version"]))
+            version = registry.version(registered_name(product.name, country), held["version"])
+            registry.load(version)
+            registry.require_intact(judged_twin(version))
         except RegistryError:
             return None  # lost or damaged: training again repairs it
     return made, str(held["gates"])
@@ -169,7 +178,7 @@ def _frame(
                 "candidate": selection.name,
                 "version": candidate.sides.candidate,
                 "reason": selection.reason,
-                "train_rows": len(candidate.parts.final),
+                "train_rows": len(rows_served(desk.spec, candidate.parts)),
                 "validation_value": selection.value,
                 **report_numbers(report),
                 "holdout_from": str(report.first),

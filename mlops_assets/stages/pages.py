@@ -90,10 +90,21 @@ def predictions_schema(product: Product) -> dg.TableSchema:
             "prediction": ("float", f"{spec.target.description} ({spec.target.unit})"),
             "lower": ("float", f"lower end of the {share} interval; empty for a class"),
             "upper": ("float", f"upper end of the {share} interval; empty for a class"),
-            "model_kind": ("string", "local, pooled or baseline"),
+            "made": (
+                "string",
+                "hindcast: its truth was known when the model was trained, by a model that had not "
+                "seen it; late: known by now; ahead: not known yet",
+            ),
+            "model_kind": ("string", "local, region, pooled or baseline"),
             "model_version": ("string", "registered version; empty for a baseline"),
             "reason": ("string", "why this model serves"),
             "features_version": ("string", "content hash of the features it was made from"),
+            "previous_version": ("string", "version in use before; empty for none"),
+            "previous_prediction": (
+                "float",
+                "what that one predicts; empty for rows whose truth was known at its training or "
+                "the model's",
+            ),
         }
     )
 

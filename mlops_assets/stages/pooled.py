@@ -18,9 +18,11 @@ from mlops_assets.stages.base import Storage, about, asset_key, failed, output, 
 from mlops_assets.stages.lineage import of_pooled_model
 from mlops_assets.stages.pages import as_before, table
 from mlops_assets.stages.serving import (
+    KNOWN_UNTIL,
     VALIDATION_DIGEST,
     VALIDATION_URI,
     example,
+    judged_tags,
     model_tags,
     pooled_key,
     report_numbers,
@@ -154,15 +156,19 @@ def _register_pooled(
     sample: pd.DataFrame,
     record: TrainingRecord,
 ) -> dict[str, Any]:
-    """Log both fits, register the one that serves, promote it if it beats the baseline."""
+    """Log its fits, register the one that serves, promote it if the judged one beats the baseline.
+
+    All are of the same procedure and parameters: one for validation, one for the holdout, one to
+    serve.
+    """
     name, report = model.name, model.report
-    final = run.log_model(model.final.estimator, *example(model.final, sample))
+    served = run.log_model(model.served.estimator, *example(model.served, sample))
     twin = run.log_model(
         model.for_validation.estimator, *example(model.for_validation, sample), name="validation"
     )
     run.log(
         {
-            f"{name}.train_rows": model.final.rows,
+            f"{name}.train_rows": model.served.rows,
             "config_hash": record.config_hash,
             **{f"{name}.param.{key}": value for key, value in model.params.items()},
         },
@@ -170,15 +176,17 @@ def _register_pooled(
     )
     tags = {
         **record.tags(),
-        **model_tags(model.final, model.candidate, model.region),
+        **model_tags(model.served, model.candidate, model.region),
         "report": report_to_json(report),
         VALIDATION_URI: twin.uri,
         VALIDATION_DIGEST: twin.digest,
+        **_judged(run, model, sample),
+        **({KNOWN_UNTIL: model.known_until.isoformat()} if model.known_until is not None else {}),
     }
     version = registry.register(
         product.name,
         pooled_key(name),
-        final,
+        served,
         run_id=run.run_id,
         kind="region" if model.region else "pooled",
         tags=tags,
@@ -191,9 +199,17 @@ def _register_pooled(
         "version": version.version,
         "params": json.dumps(dict(model.params)),
         "trials": len(model.trials),
-        "train_rows": model.final.rows,
+        "train_rows": model.served.rows,
         **report_numbers(report),
     }
+
+
+def _judged(run: TrackedRun, model: PooledModel, sample: pd.DataFrame) -> dict[str, str]:
+    """Tags about the judged twin, which is stored beside the model where another one serves."""
+    if model.final is model.served:
+        return {}
+    twin = run.log_model(model.final.estimator, *example(model.final, sample), name="judged")
+    return judged_tags(twin, model.final)
 
 
 def _pooled_gate(

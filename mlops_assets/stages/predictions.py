@@ -1,12 +1,14 @@
 """Predictions: the champion, else the baseline, on the rows no model has learned from."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 
+from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml.baselines import baseline_predictions
 from mlops_assets.ml.intervals import (
     Intervals,
@@ -15,9 +17,9 @@ from mlops_assets.ml.intervals import (
 )
 from mlops_assets.ml.models import predict
 from mlops_assets.ml.plots import forecast_against_actual
-from mlops_assets.ml.split import split
+from mlops_assets.ml.split import newest_label, split
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, Registry
+from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import (
     Storage,
@@ -31,8 +33,15 @@ from mlops_assets.stages.base import (
 )
 from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.lineage import named_input, of_predictions
-from mlops_assets.stages.pages import as_before, predictions_schema, preview, svg
-from mlops_assets.stages.serving import Served, fitted, who_serves
+from mlops_assets.stages.pages import as_before, facts, predictions_schema, preview, svg
+from mlops_assets.stages.serving import (
+    Served,
+    fitted,
+    judged_split,
+    judged_twin,
+    known_to,
+    who_serves,
+)
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "schema_and_range"
@@ -42,10 +51,11 @@ _CHECK_DESCRIPTION = (
 )
 _GRAIN = (
     "One row is a prediction for an entity of the country at an event time, with its interval, the "
-    "model that made it and why that one; for every row since the start of the holdout."
+    "model that made it and why that one; for every row since the start of the holdout. No model "
+    "predicts a row that it learned from."
 )
 _PLOTTED_ROWS = 120
-_SAID_ONCE = ("model_kind", "model_version", "reason", "features_version")
+_SAID_ONCE = ("model_kind", "model_version", "reason", "features_version", "previous_version")
 """The same in every row of a partition: said beside the preview instead."""
 
 
@@ -82,19 +92,32 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
         spec = product.resolved(country)
         source = named_input(product, country, store, lineage, "features")
         features = store.read(source.asset, country, version=source.version)
-        frame = _predict(spec, features, served, registry, lineage.inputs["features"])
+        frame, problem_of_previous = _predict(
+            spec, features, served, registry, lineage.inputs["features"]
+        )
         if problem := _problem(frame, spec):
             yield failed(key, _CHECK, problem)
             raise dg.Failure(
                 f"{product.name} {country}: {problem}. The last good predictions stay; look at "
                 "`features` and `champion` of the country."
             )
-        shown = _shown(spec, frame, features, served)
+        shown = {
+            **_shown(spec, frame, features, served),
+            **({"previous_is_not_there": problem_of_previous} if problem_of_previous else {}),
+        }
         yield dg.Output(frame, "predictions", metadata={**shown, **lineage.metadata()})
         text = f"{len(frame):,} predictions from {frame['prediction'].min():.4g} to "
         yield passed(key, _CHECK, f"{text}{frame['prediction'].max():.4g}")
 
     return [predictions]
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Predictions of rows, shape (rows,), NaN where there are none; and why, if all are."""
+
+    values: np.ndarray
+    problem: str = ""
 
 
 def _predict(
@@ -103,44 +126,115 @@ def _predict(
     served: Served,
     registry: Registry,
     features_version: str,
-) -> pd.DataFrame:
-    rows = _unseen(spec, features)
-    values, around = _values(spec, features, rows, served, registry)
-    return pd.DataFrame(
+) -> tuple[pd.DataFrame, str]:
+    """The predictions, and why the previous model gives none."""
+    rows = _unseen(spec, features, served)
+    known = _known(served, features, rows)
+    values, around = _values(spec, features, rows, known, served, registry)
+    before = _of_previous(spec, features, rows, known, served, registry)
+    frame = pd.DataFrame(
         {
             "entity": rows["entity"],
             "event_time": rows["event_time"],
             "prediction": values,
             "lower": around.low,
             "upper": around.high,
+            "made": np.select([known, rows["label"].notna()], ["hindcast", "late"], "ahead"),
             "model_kind": served.kind,
             "model_version": served.version.version if served.version else "",
             "reason": served.reason,
             "features_version": features_version,
+            "previous_version": served.previous.version if served.previous else "",
+            "previous_prediction": before.values,
         }
-    ).reset_index(drop=True)
+    )
+    return frame.reset_index(drop=True), before.problem
 
 
-def _unseen(spec: ProductSpec, features: pd.DataFrame) -> pd.DataFrame:
-    """Rows since the start of the holdout; the newest ones when there are none since then."""
-    rows = features[features["event_time"] >= pd.Timestamp(spec.split.holdout_from)]
-    if len(rows):
-        return rows
+def _unseen(spec: ProductSpec, features: pd.DataFrame, served: Served) -> pd.DataFrame:
+    """Rows since the start of the holdout; the newest ones when there are none since then.
+
+    Of the holdout that the champion was judged on: it stays where it is as long as that serves.
+    """
+    judged = judged_split(served.version, spec) if served.version else spec.split
+    dates = judged.dates(newest_label(features))
+    if dates is not None:
+        rows = features[features["event_time"] >= pd.Timestamp(dates.holdout_from)]
+        if len(rows):
+            return rows
     return features[features["event_time"] == features["event_time"].max()]
+
+
+def _known(served: Served, features: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Whether the truth of a row was known when the model was trained, shape (rows,)."""
+    if served.version is None:
+        return rows["label"].notna().to_numpy()
+    return known_to(served.version, features, rows)
 
 
 def _values(
     spec: ProductSpec,
     features: pd.DataFrame,
     rows: pd.DataFrame,
+    known: np.ndarray,
     served: Served,
     registry: Registry,
 ) -> tuple[np.ndarray, Intervals]:
     """Predictions of the rows with their intervals, exactly as the candidate was judged."""
-    if served.version is not None:
-        model = fitted(served.version.name, served.version, spec, registry)
-        values = predict(model, rows, spec.task)
-        return values, intervals_of(served.version, rows, values, spec, registry)
+    if served.version is None:
+        return _of_baseline(spec, features, rows)
+    values = _of_champion(served.version, rows, known, spec, registry)
+    return values, intervals_of(served.version, rows, values, spec, registry)
+
+
+def _of_champion(
+    version: ModelVersion,
+    rows: pd.DataFrame,
+    known: np.ndarray,
+    spec: ProductSpec,
+    registry: Registry,
+) -> np.ndarray:
+    """By the judged twin what was known at the training, by what serves everything since.
+
+    So no prediction is of a row that its model has learned.
+    """
+    twin = judged_twin(version)
+    if twin is version:
+        return predict(fitted(version.name, version, spec, registry), rows, spec.task)
+    values = np.full(len(rows), np.nan)
+    for files, own in ((twin, known), (version, ~known)):
+        if own.any():
+            model = fitted(version.name, files, spec, registry)
+            values[own] = predict(model, rows[own], spec.task)
+    return values
+
+
+def _of_previous(
+    spec: ProductSpec,
+    features: pd.DataFrame,
+    rows: pd.DataFrame,
+    known: np.ndarray,
+    served: Served,
+    registry: Registry,
+) -> _Predicted:
+    """What the model in use before would have predicted, for the rows that neither has seen.
+
+    One that cannot predict is no reason to be without predictions.
+    """
+    values, version = np.full(len(rows), np.nan), served.previous
+    new = ~known if version is None else ~known & ~known_to(version, features, rows)
+    if version is None or not new.any():
+        return _Predicted(values)
+    try:
+        values[new] = predict(fitted(version.name, version, spec, registry), rows[new], spec.task)
+    except (RegistryError, TrainingError) as error:
+        return _Predicted(values, error.problem)
+    return _Predicted(values)
+
+
+def _of_baseline(
+    spec: ProductSpec, features: pd.DataFrame, rows: pd.DataFrame
+) -> tuple[np.ndarray, Intervals]:
     parts = split(features, spec.split)
     baseline = spec.baselines[0]
     known = parts.final if len(parts.final) else features[features["label"].notna()]
@@ -176,11 +270,17 @@ def _shown(
         "model_kind": served.kind,
         "model_version": served.version.version if served.version else "none",
         "why_this_model": served.reason,
+        "previous_version": served.previous.version if served.previous else "none",
+        "rows_by_when_made": facts(_counted(frame["made"])),
         **preview(frame.drop(columns=list(_SAID_ONCE))),
     }
     if frame["lower"].notna().any():
         shown["forecast_against_actual"] = svg(_plot(spec, frame, features), "forecast and actual")
     return shown
+
+
+def _counted(values: pd.Series) -> dict[str, object]:
+    return {str(value): int(rows) for value, rows in values.value_counts().items()}
 
 
 def _plot(spec: ProductSpec, frame: pd.DataFrame, features: pd.DataFrame) -> str:

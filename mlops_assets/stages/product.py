@@ -7,32 +7,41 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.product import Product
+from mlops_assets.stages.alerting import alerts_sensor
 from mlops_assets.stages.base import asset_key
 from mlops_assets.stages.champions import build_champions
 from mlops_assets.stages.datasets import build_datasets
+from mlops_assets.stages.drift import build_drift
 from mlops_assets.stages.features import build_features_stage
 from mlops_assets.stages.landing import ingest_job, landing_sensor
 from mlops_assets.stages.lineage import SHARED
 from mlops_assets.stages.models import build_models
+from mlops_assets.stages.performance import build_performance
 from mlops_assets.stages.predictions import build_predictions
 from mlops_assets.stages.promotion_jobs import build_promotion_jobs
 from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
+from mlops_assets.stages.retraining import retraining_schedule, retraining_sensor
 from mlops_assets.stages.shared import build_shared_stage
 
 # Intended: `raw` alone is taken for many countries in one run, and a job that has it with gated
 # assets runs a country at a time, which is what Dagster then chooses.
 warnings.filterwarnings("ignore", message="Asset job .* materializes assets with varying")
+# Dagster's own: a sensor that asks for a job of ops is made again when this gets its resources.
+warnings.filterwarnings("ignore", message="Parameter `owners` of initializer `SensorDefinition")
 
 DATASETS = ("raw", "validated", "quarantine", "features")
 TRAINING = ("model", "champion")
 PREDICTIONS = ("predictions",)
+MONITORING = ("performance", "drift")
 JOBS: dict[str, tuple[str, ...]] = {
-    "all": (*DATASETS, *TRAINING, *PREDICTIONS),
+    "all": (*DATASETS, *TRAINING, *PREDICTIONS, *MONITORING),
     "train": (*DATASETS, *TRAINING),
-    "predict": (*DATASETS, *PREDICTIONS),
+    "predict": (*DATASETS, *PREDICTIONS, *MONITORING),
 }
 """Job: the assets of one country that a run of it makes, in pipeline order."""
 
+_CHAIN = tuple(name for name in JOBS["all"] if name not in DATASETS)
+"""What retraining makes of a country; its features are there already."""
 _SHARED_JOB = "Makes the shared features of the validated rows every country has now."
 _POOLED_JOB = "Trains the pooled model on the features every country has now."
 _PERIODIC = {
@@ -51,6 +60,8 @@ def build_product(product: Product) -> dg.Definitions:
         by_name["shared"] = _whole_job(product, "shared", SHARED, _SHARED_JOB)
     if len(models) > 1:
         by_name["pooled"] = _whole_job(product, "pooled", "pooled_model", _POOLED_JOB)
+    promotions = build_promotion_jobs(product)
+    rollback = [job for job in promotions if job.name == f"{product.name}_rollback"]
     return dg.Definitions(
         assets=[
             *build_datasets(product),
@@ -59,11 +70,13 @@ def build_product(product: Product) -> dg.Definitions:
             *models,
             *build_champions(product),
             *build_predictions(product),
+            *build_performance(product),
+            *build_drift(product),
         ],
         jobs=[
             *by_name.values(),
             build_reproduction(product),
-            *build_promotion_jobs(product),
+            *promotions,
         ],
         schedules=[
             *_schedules(product, [name for name in _PERIODIC if name in by_name]),
@@ -73,7 +86,9 @@ def build_product(product: Product) -> dg.Definitions:
             landing_sensor(
                 product,
                 [by_name[name] for name in ("ingest", "predict", "shared") if name in by_name],
-            )
+            ),
+            retraining_sensor(product, [by_name["all"], *rollback], _CHAIN),
+            alerts_sensor(product),
         ],
     )
 
@@ -105,22 +120,11 @@ def _schedules(product: Product, jobs: Sequence[str]) -> list[dg.ScheduleDefinit
     if cron is None:
         return []
 
-    @dg.schedule(
-        name=f"{product.name}_periodic",
-        job_name=f"{product.name}_all",
-        cron_schedule=cron,
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Asks for one run of every country. Start it with the switch on this page.",
-    )
-    def periodic(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest]:
-        when = context.scheduled_execution_time.isoformat()
-        return [
-            dg.RunRequest(run_key=f"{country}@{when}", partition_key=country)
-            for country in product.spec.countries
-        ]
-
     whole = [name for name in _PERIODIC if name in jobs]
-    return [periodic, *(_whole_schedule(product, name, cron) for name in whole)]
+    return [
+        retraining_schedule(product, cron, _CHAIN),
+        *(_whole_schedule(product, name, cron) for name in whole),
+    ]
 
 
 def _whole_schedule(product: Product, name: str, cron: str) -> dg.ScheduleDefinition:

@@ -26,6 +26,7 @@ from mlops_assets.stages.promotion import (
     plan_rollback,
     plan_undo,
 )
+from mlops_assets.stages.requests import leave_to_the_older
 from mlops_assets.storage.io_manager import METADATA_PREFIX
 
 _ROLLBACK = (
@@ -117,6 +118,7 @@ def _job(
     def step(
         context: dg.OpExecutionContext, config: Any, storage: Storage, mlflow: MlflowRegistry
     ) -> None:
+        leave_to_the_older(context)
         office = Office(product, storage.store(), mlflow.registry())
         plan = _checked(planner(office, config), config, context)
         trigger = trigger_of(context.run.tags)

@@ -98,4 +98,39 @@ RECIPES: Mapping[str, Recipe] = {
     "predictions": Recipe(
         ("features",), ("split", "baselines", "predictions", "task", "target", "seed")
     ),
+    "performance": Recipe(
+        (),
+        (
+            "split",
+            "baselines",
+            "task",
+            "target",
+            "metric",
+            "seed",
+            "evaluation.block_days",
+            "evaluation.draws",
+            "evaluation.confidence",
+            "evaluation.slices",
+            "gates.min_slice_class_rows",
+            "monitoring.period",
+            "monitoring.min_labels",
+            "monitoring.label_days",
+            "monitoring.confidence",
+            "monitoring.tolerance",
+        ),
+    ),
+    "drift": Recipe(
+        (),
+        (
+            "monitoring.window_days",
+            "monitoring.every_days",
+            "monitoring.min_rows",
+            "monitoring.min_effect",
+            "monitoring.min_weight",
+            "monitoring.max_false_alarms",
+            "monitoring.alarm_after",
+            "monitoring.of_windows",
+            "retraining.on_drift",
+        ),
+    ),
 }

@@ -11,8 +11,8 @@ from mlops_assets.errors import RegistryError, StorageError, TrainingError
 from mlops_assets.ml.metrics import score
 from mlops_assets.ml.models import FittedModel, fit, predict
 from mlops_assets.ml.reproduction import changes, features_gap, prediction_gap
-from mlops_assets.ml.selection import members, pooled_name, pooled_rows
-from mlops_assets.ml.split import split
+from mlops_assets.ml.selection import members, pooled_name, pooled_rows, rows_served
+from mlops_assets.ml.split import Split, split
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
@@ -28,7 +28,13 @@ from mlops_assets.stages.reproduction_record import (
     features_text,
     judged,
 )
-from mlops_assets.stages.serving import fitted, pooled_key, report_from_json
+from mlops_assets.stages.serving import (
+    fitted,
+    judged_split,
+    judged_twin,
+    pooled_key,
+    report_from_json,
+)
 from mlops_assets.stages.training_record import (
     FeaturesInput,
     TrainingRecord,
@@ -43,14 +49,30 @@ LOG = "reproductions"
 
 @dataclass(frozen=True)
 class _Original:
-    """A registered model, what its training recorded, and the country's features of then."""
+    """A registered model, what its training recorded, and the country's features of then.
+
+    Attributes:
+        product: its product.
+        version: as registered.
+        in_use: whether it is the champion.
+        model: what serves.
+        judged: what was judged on the holdout; the same unless the product refits.
+        record: of the training.
+        frame: the features.
+    """
 
     product: Product
     version: ModelVersion
     in_use: bool
     model: FittedModel
+    judged: FittedModel
     record: TrainingRecord
     frame: pd.DataFrame
+
+    @property
+    def parts(self) -> Split:
+        """The rows by their use, with the holdout of then."""
+        return split(self.frame, judged_split(self.version, self.record.spec))
 
     @property
     def features(self) -> FeaturesInput:
@@ -115,12 +137,14 @@ def _original(
             way_out="Name a version with --version, or take a country that has a champion.",
             culprits={"product": product.name, "country": country},
         )
-    record = recorded(version, registry)
+    record, name = recorded(version, registry), version.tags["candidate"]
+    model, twin = fitted(name, version, record.spec, registry), judged_twin(version)
     return _Original(
         product=product,
         version=version,
         in_use=champion is not None and champion.version == version.version,
-        model=fitted(version.tags["candidate"], version, record.spec, registry),
+        model=model,
+        judged=model if twin is version else fitted(name, twin, record.spec, registry),
         record=record,
         frame=_rows(product, "features", country, record.features[country].content_hash, store),
     )
@@ -131,7 +155,7 @@ def _rebuilt(original: _Original, store: SnapshotStore, registry: Registry) -> _
     version, record = original.version, original.record
     if "pooled_version" in version.tags:
         return _rebuilt_of_many(original, store, registry)
-    rows = split(original.frame, record.spec.split).final
+    rows = rows_served(record.spec, original.parts)
     candidate = chosen_candidate(record.spec, version)
     return _Rebuilt(fit(candidate, rows, record.spec.task, record.spec.seed), record.provenance)
 
@@ -148,7 +172,7 @@ def _rebuilt_of_many(original: _Original, store: SnapshotStore, registry: Regist
         country: _rows(product, "features", country, each.content_hash, store)
         for country, each in members(spec, record.features, region).items()
     }
-    rows = pooled_rows(spec, frames).final
+    rows = pooled_rows(spec, frames).known
     model = fit(chosen_candidate(spec, version), rows, spec.task, spec.seed)
     return _Rebuilt(model, record.provenance)
 
@@ -217,8 +241,9 @@ def _lost(
 def _compared(original: _Original, rebuilt: _Rebuilt, again: FeaturesAgain) -> Reproduction:
     product, version, record = original.product, original.version, original.record
     spec = record.spec
-    holdout = split(original.frame, spec.split).holdout
+    holdout = original.parts.holdout
     registered = predict(original.model, holdout, spec.task)
+    as_judged = predict(original.judged, holdout, spec.task)
     # The features may be older than the training, and are by the code they were made with.
     then = replace(rebuilt.provenance, product_code=original.features.code)
     now = provenance_now(product.code_version("features"))
@@ -235,7 +260,7 @@ def _compared(original: _Original, rebuilt: _Rebuilt, again: FeaturesAgain) -> R
         unit=spec.target.unit if spec.task == "regression" else "probability",
         metric=spec.metric,
         recorded_value=report_from_json(version.tags["report"]).value,
-        value=score(spec.metric, holdout["label"].to_numpy(), registered),
+        value=score(spec.metric, holdout["label"].to_numpy(), as_judged),
         features=again,
         changes=changes(then, now),
         config_changed=_config_changed(spec, product.resolved(record.country)),

@@ -49,7 +49,7 @@ class Reproduction:
         unit: of the predictions.
         metric: what the product compares by.
         recorded_value: of the metric on the holdout, when the model was trained.
-        value: of the metric on the same rows, by the registered model today.
+        value: of the metric on the same rows today, by the registered model as it was judged.
         features: made again with today's function.
         changes: what is not as it was at training, whether or not it matters.
         config_changed: sections of the YAML that are not as they were; the recorded ones are used.

@@ -1,5 +1,6 @@
 """From a registered model to predictions of a features frame, and back to how it was judged."""
 
+import datetime as dt
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -13,15 +14,25 @@ from mlops_assets.ml.evaluation import Footprint, Report
 from mlops_assets.ml.metrics import UNKNOWN, Estimate
 from mlops_assets.ml.models import FittedModel, Param, predict
 from mlops_assets.ml.selection import PooledModel, pooled_names, region_of
+from mlops_assets.ml.split import newest_label
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry
-from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, registered_name
-from mlops_assets.spec import ProductSpec
+from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
+from mlops_assets.spec import ProductSpec, SplitSpec
 from mlops_assets.stages.base import path
 from mlops_assets.storage import SnapshotStore
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
+JUDGED_URI = "judged_uri"
+JUDGED_DIGEST = "judged_sha256"
+_JUDGED_LEARNED = ("train_rows", "until")
+JUDGED_TAGS = (JUDGED_URI, JUDGED_DIGEST, *(f"judged_{name}" for name in _JUDGED_LEARNED))
+"""Tags of a registered version: the files of its judged twin, which has not seen the holdout, and
+what it had learned."""
+KNOWN_UNTIL = "known_until"
+"""Tag of a registered version: label time of the newest label that was known at its training."""
+HOLDOUT_FROM = "holdout_from"
 PARAMS = "params"
 """Tag of a registered version: its estimator's parameters as JSON, the chosen ones included."""
 _EXAMPLE_ROWS = 50
@@ -31,11 +42,19 @@ _ESTIMATES = ("gain", "champion", "champion_gain", "calibration", "coverage")
 
 @dataclass(frozen=True)
 class Served:
-    """Who predicts in a country, and why."""
+    """Who predicts in a country, and why.
+
+    Attributes:
+        kind: local, region, pooled or baseline.
+        version: as registered; None for a baseline.
+        reason: why this one.
+        previous: what was in use before the version; None for nothing.
+    """
 
     kind: str
     version: ModelVersion | None
     reason: str
+    previous: ModelVersion | None = None
 
 
 def pooled_key(name: str) -> str:
@@ -70,16 +89,94 @@ def load_pooled(
     spec: ProductSpec, versions: Mapping[str, ModelVersion], registry: Registry
 ) -> dict[str, PooledModel]:
     """The pooled champions ready to be compared with a country's own candidates."""
+    return {name: _pooled(name, version, spec, registry) for name, version in versions.items()}
+
+
+def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> PooledModel:
+    served, twin = fitted(name, version, spec, registry), judged_twin(version)
+    return PooledModel(
+        candidate=version.tags["candidate"],
+        for_validation=fitted(name, _validation_twin(version), spec, registry),
+        final=served if twin is version else fitted(name, twin, spec, registry),
+        served=served,
+        report=report_from_json(version.tags["report"]),
+        region=version.tags.get("region", ""),
+        known_until=time_of(version, KNOWN_UNTIL),
+    )
+
+
+def judged_twin(version: ModelVersion) -> ModelVersion:
+    """The files of a version that were judged on its holdout, which they have not seen.
+
+    The version itself where what was judged serves: without `split.refit`, or from before that.
+    """
+    if JUDGED_URI not in version.tags:
+        return version
+    tags = {**version.tags, DIGEST_TAG: version.tags[JUDGED_DIGEST]}
+    for name in _JUDGED_LEARNED:
+        tags[name] = version.tags[f"judged_{name}"]
+    return replace(version, uri=version.tags[JUDGED_URI], tags=tags)
+
+
+def judged_tags(twin: LoggedModel, model: FittedModel) -> dict[str, str]:
+    """What a registered version says of its judged twin; `judged_twin` reads it."""
+    told = model_tags(model, "")
     return {
-        name: PooledModel(
-            candidate=version.tags["candidate"],
-            for_validation=fitted(name, _validation_twin(version), spec, registry),
-            final=fitted(name, version, spec, registry),
-            report=report_from_json(version.tags["report"]),
-            region=version.tags.get("region", ""),
-        )
-        for name, version in versions.items()
+        JUDGED_URI: twin.uri,
+        JUDGED_DIGEST: twin.digest,
+        **{f"judged_{name}": told[name] for name in _JUDGED_LEARNED},
     }
+
+
+def unseen_predictions(
+    version: ModelVersion, holdout: pd.DataFrame, spec: ProductSpec, registry: Registry
+) -> np.ndarray:
+    """What a version predicts as it was judged, shape (rows,); NaN before its own holdout.
+
+    Raises:
+        RegistryError: its files are lost or damaged, those that serve or those that were judged.
+        TrainingError: it needs features that the rows do not have.
+    """
+    twin = judged_twin(version)
+    if twin is not version:
+        registry.require_intact(version)
+    model = fitted(version.name, twin, spec, registry)
+    predicted = predict(model, holdout, spec.task)
+    began = time_of(version, HOLDOUT_FROM)
+    if began is None:
+        return predicted
+    return np.where((holdout["event_time"] < began).to_numpy(), np.nan, predicted)
+
+
+def judged_split(version: ModelVersion, spec: ProductSpec) -> SplitSpec:
+    """The split with the very holdout that a version was judged on, wherever it is by now."""
+    began = version.tags.get(HOLDOUT_FROM)
+    return spec.split.fixed(dt.date.fromisoformat(began)) if began else spec.split
+
+
+def time_of(version: ModelVersion, tag: str) -> pd.Timestamp | None:
+    """A time that a version says of itself; None when it does not."""
+    return pd.Timestamp(version.tags[tag]) if tag in version.tags else None
+
+
+def known_until(version: ModelVersion, features: pd.DataFrame) -> pd.Timestamp | None:
+    """Label time of the newest label known when a version was trained; None if there was none.
+
+    A version from before that was recorded knew the labels of the holdout it was judged on.
+    """
+    recorded = time_of(version, KNOWN_UNTIL)
+    if recorded is not None or "report" not in version.tags:
+        return recorded
+    last = report_from_json(version.tags["report"]).last
+    return None if last is None else newest_label(features[features["event_time"] <= last])
+
+
+def known_to(version: ModelVersion, features: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+    """Whether the truth of a row may have been known when a version was trained, shape (rows,)."""
+    until = known_until(version, features)
+    if until is None:
+        return np.zeros(len(rows), dtype=bool)
+    return (rows["label_time"] <= until).to_numpy()
 
 
 def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> FittedModel:
@@ -92,7 +189,7 @@ def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Regist
         task=spec.task,
         rows=int(tags.get("train_rows", 0)),
         params=params_of(version),
-        until=pd.Timestamp(tags["until"]) if "until" in tags else None,
+        until=time_of(version, "until"),
     )
 
 
@@ -129,7 +226,8 @@ def who_serves(product: Product, country: str, store: SnapshotStore, registry: R
     """The champion of the country; the baseline when none was ever promoted."""
     version = registry.champion(product.name, country)
     if version is not None:
-        return Served(version.kind, version, version.tags.get("reason", ""))
+        before = registry.by_alias(version.name, PREVIOUS)
+        return Served(version.kind, version, version.tags.get("reason", ""), before)
     decisions = store.read_log(path(product, "decisions"), country)
     if decisions.empty:
         return Served("baseline", None, "no model was trained in this country yet")

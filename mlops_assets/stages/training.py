@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml import gates
-from mlops_assets.ml.card import CardFacts, Chosen, MadeFrom
+from mlops_assets.ml.card import CardFacts, Chosen, Learned, MadeFrom
 from mlops_assets.ml.decision import Sides
 from mlops_assets.ml.evaluation import Footprint
 from mlops_assets.ml.gates import GateResult, declared_gates
@@ -21,24 +21,37 @@ from mlops_assets.ml.models import predict
 from mlops_assets.ml.selection import (
     PooledModel,
     Selection,
+    country_split,
+    rows_served,
     selected_predictions,
     train_candidates,
 )
-from mlops_assets.ml.split import Split, split
+from mlops_assets.ml.split import Split, newest_label
 from mlops_assets.product import Product
-from mlops_assets.registry import ModelVersion, Registry, TrackedRun
+from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.fresh import check_fresh, largest_difference
 from mlops_assets.registry.models import file_bytes
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.decisions import gates_to_json
 from mlops_assets.stages.evaluation_page import CARD_FILE, CARD_TAG, artifacts, metrics
 from mlops_assets.stages.intervals import SCALE_TAG, errors_before, errors_file, scale_feature
+from mlops_assets.stages.references import (
+    REFERENCE_FILE,
+    REFERENCE_TAG,
+    newest_rows,
+    reference_files,
+)
 from mlops_assets.stages.serving import (
+    HOLDOUT_FROM,
+    JUDGED_TAGS,
+    KNOWN_UNTIL,
     example,
-    fitted,
+    judged_tags,
     logged,
     model_tags,
     report_to_json,
+    time_of,
+    unseen_predictions,
 )
 from mlops_assets.stages.training_record import TrainingRecord, trials_file
 
@@ -107,41 +120,39 @@ class _Champion:
 def train(place: Workplace, features: pd.DataFrame) -> Candidate:
     """Choose, register, try and judge the country's candidate, and tell MLflow."""
     spec, record = place.spec, place.record
-    parts = split(features, spec.split)
+    parts = country_split(features, spec, (each.known_until for each in place.pooled.values()))
     selection = train_candidates(
         spec, parts, place.pooled, country=record.country, clock=time.monotonic
     )
     errors = errors_before(selection, parts, spec)
     place.run.log(_params(spec, selection, parts), {})
     place.run.log_texts({**record.texts(), **trials_file(selection.trials), **errors_file(errors)})
-    version = _register(place, selection, features)
-    champion = _champion(place, parts.holdout)
+    version = _register(place, selection, parts, features)
+    champion = _champion(place, parts)
     judged = _judge(place, selection, parts, errors, version, champion)
     facts = _facts(place, selection, parts, version, judged)
     _tell(place, facts, selection, version)
+    _keep_reference(place, selection, parts, judged, version)
     return Candidate(
         selection, judged, version, _sides(version, judged, selection, champion), parts, facts
     )
 
 
 def _register(
-    place: Workplace, selection: Selection, features: pd.DataFrame
+    place: Workplace, selection: Selection, parts: Split, features: pd.DataFrame
 ) -> ModelVersion | None:
     """The candidate as a version of the country's registered model; None for a baseline."""
-    if selection.model is None:
+    if selection.served is None:
         return None
     spec, record, pooled = place.spec, place.record, selection.pooled_name
-    if pooled:
-        stored = logged(place.versions[pooled])
-    else:
-        inputs = example(selection.model, features)
-        stored = place.run.log_model(selection.model.estimator, *inputs)
+    stored, twin = _stored(place, selection, features)
     tags = {
         **record.tags(),
-        **model_tags(selection.model, selection.name, selection.region),
+        **model_tags(selection.served, selection.name, selection.region),
+        **twin,
+        **_times(parts),
         SCALE_TAG: scale_feature(selection, spec) or "",
         CARD_TAG: CARD_FILE,
-        "holdout_from": spec.split.holdout_from.isoformat(),
         "reason": selection.reason,
         **({"pooled_version": place.versions[pooled].version} if pooled else {}),
     }
@@ -155,8 +166,33 @@ def _register(
     )
 
 
-def _champion(place: Workplace, holdout: pd.DataFrame) -> _Champion:
-    """The model in use, on the candidate's own rows.
+def _stored(
+    place: Workplace, selection: Selection, features: pd.DataFrame
+) -> tuple[LoggedModel, dict[str, str]]:
+    """The files that serve, and what the version says of those that were judged."""
+    served, judged = selection.served, selection.model
+    assert served is not None
+    assert judged is not None
+    if selection.pooled_name:
+        version = place.versions[selection.pooled_name]
+        told = {name: value for name, value in version.tags.items() if name in JUDGED_TAGS}
+        return logged(version), told
+    stored = place.run.log_model(served.estimator, *example(served, features))
+    if judged is served:
+        return stored, {}
+    twin = place.run.log_model(judged.estimator, *example(judged, features), name="judged")
+    return stored, judged_tags(twin, judged)
+
+
+def _times(parts: Split) -> dict[str, str]:
+    """When the holdout began, and up to when labels were known."""
+    began, known = parts.holdout_from, newest_label(parts.known)
+    times = {HOLDOUT_FROM: began and began.date(), KNOWN_UNTIL: known}
+    return {name: time.isoformat() for name, time in times.items() if time is not None}
+
+
+def _champion(place: Workplace, parts: Split) -> _Champion:
+    """The model in use, as it was judged, on those of the candidate's rows it has not seen.
 
     One that cannot predict them (its files are damaged, or it needs features that are no more)
     is no measure: the candidate is judged beside the baseline, and the decision says why.
@@ -165,12 +201,11 @@ def _champion(place: Workplace, holdout: pd.DataFrame) -> _Champion:
     if version is None:
         return _Champion(None)
     try:
-        model = fitted(version.name, version, place.spec, place.registry)
-        predicted = predict(model, holdout, place.spec.task)
+        predicted = unseen_predictions(version, parts.holdout, place.spec, place.registry)
         size = file_bytes(place.registry.fetch(version))
     except (RegistryError, TrainingError):
         return _Champion(version)
-    return _Champion(version, predicted, model.until, size)
+    return _Champion(version, predicted, time_of(version, "until"), size)
 
 
 def _judge(
@@ -207,7 +242,7 @@ def _tried(
     place: Workplace, selection: Selection, parts: Split, version: ModelVersion | None
 ) -> tuple[Sequence[GateResult], Footprint | None]:
     """The stored files in a process that has never seen them: two gates, and what they cost."""
-    if version is None or selection.model is None:
+    if version is None or selection.served is None:
         return (), None
     spec = place.spec
     rows = (parts.holdout if len(parts.holdout) else parts.final).head(100)
@@ -217,7 +252,7 @@ def _tried(
             same_in_fresh_process=None, batch_equals_rows=None, problem=found.problem
         )
         return (result, gates.latency_and_size(None, spec)), None
-    ours = predict(selection.model, rows, spec.task)
+    ours = predict(selection.served, rows, spec.task)
     footprint = Footprint(
         bytes=found.bytes,
         load_seconds=found.load_seconds,
@@ -239,7 +274,7 @@ def _sides(
     return Sides(
         candidate=version.version if version else "",
         champion=champion.version.version if champion.version else "",
-        candidate_until=selection.model.until if selection.model else None,
+        candidate_until=selection.served.until if selection.served else None,
         champion_until=champion.until,
         candidate_bytes=footprint.bytes if footprint else 0,
         champion_bytes=champion.bytes,
@@ -257,6 +292,24 @@ def _tell(
         place.registry.tag(version, {"report": report_to_json(facts.report)})
 
 
+def _keep_reference(
+    place: Workplace,
+    selection: Selection,
+    parts: Split,
+    judged: Judgement,
+    version: ModelVersion | None,
+) -> None:
+    """What new rows are compared with as long as the model serves, in MLflow."""
+    if selection.served is None or version is None:
+        return
+    rows = newest_rows(place.spec, rows_served(place.spec, parts))
+    predicted = predict(selection.served, rows, place.spec.task)
+    files = reference_files(place.spec, rows, predicted, judged.report.importance)
+    if files:
+        place.run.log_texts(files)
+        place.registry.tag(version, {REFERENCE_TAG: REFERENCE_FILE})
+
+
 def _params(spec: ProductSpec, selection: Selection, parts: Split) -> dict[str, Any]:
     chosen = {each.name: each for each in spec.candidates}.get(selection.name)
     return {
@@ -265,10 +318,11 @@ def _params(spec: ProductSpec, selection: Selection, parts: Split) -> dict[str, 
         "estimator": chosen.estimator if chosen else "baseline",
         **{f"param.{name}": value for name, value in selection.params.items()},
         "seed": spec.seed,
-        "train_rows": len(parts.final),
+        "train_rows": len(rows_served(spec, parts)),
+        "judged_train_rows": len(parts.final),
         "validation_rows": len(parts.validation),
         "holdout_rows": len(parts.holdout),
-        "holdout_from": spec.split.holdout_from,
+        HOLDOUT_FROM: parts.holdout_from and parts.holdout_from.date(),
         "reason": selection.reason,
     }
 
@@ -282,7 +336,7 @@ def _facts(
 ) -> CardFacts:
     record, spec = place.record, place.spec
     chosen = {each.name: each for each in spec.candidates}.get(selection.name)
-    made = record.features[record.country]
+    made, learned = record.features[record.country], rows_served(spec, parts)
     return CardFacts(
         product=record.product,
         country=record.country,
@@ -298,9 +352,11 @@ def _facts(
             region=selection.region,
         ),
         made=MadeFrom(
-            rows=selection.model.rows if selection.model else len(parts.final),
-            first=parts.final["event_time"].min() if len(parts.final) else None,
-            last=parts.final["event_time"].max() if len(parts.final) else None,
+            rows=selection.served.rows if selection.served else len(parts.final),
+            first=learned["event_time"].min() if len(learned) else None,
+            last=learned["event_time"].max() if len(learned) else None,
+            holdout_from=parts.holdout_from,
+            judged=_judged_on(selection, parts),
             snapshots={"features": made.version},
             facts={**record.tags(), "MLflow run": place.run.run_id},
         ),
@@ -309,3 +365,12 @@ def _facts(
         evidence=judged.evidence,
         notes=inspect.getdoc(place.product.feature_function()) or "",
     )
+
+
+def _judged_on(selection: Selection, parts: Split) -> Learned | None:
+    """What the judged twin learned, where another model serves."""
+    if selection.model is None or selection.model is selection.served:
+        return None
+    times = parts.final["event_time"]
+    first, last = (times.min(), times.max()) if len(times) else (None, None)
+    return Learned(selection.model.rows, first, last)

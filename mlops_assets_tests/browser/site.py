@@ -90,7 +90,7 @@ class Site:
         return self.store.read((PRODUCT.name, asset), country)
 
     def standing(self) -> Standing:
-        said = _command(self.home, "status", PRODUCT.name, "--json")
+        said = command(self.home, "status", PRODUCT.name, "--json")
         return Standing(
             validated=self._versions("validated"),
             predictions=self._versions("predictions"),
@@ -150,14 +150,15 @@ def deliver(home: Path, frame: pd.DataFrame, name: str) -> None:
 
 def materialize_all(home: Path) -> None:
     """Every listed country, headless, before anything is served."""
-    (said,) = json.loads(_command(home, "materialize", PRODUCT.name, "--all", "--json"))
+    (said,) = json.loads(command(home, "materialize", PRODUCT.name, "--all", "--json"))
     assert said["failures"] == {}, said
 
 
-def _command(home: Path, *arguments: str) -> str:
+def command(home: Path, *arguments: str, **more: str) -> str:
+    """What `mlops-assets` prints with a home of its own, and `more` in its environment."""
     return subprocess.run(
         [BIN / "mlops-assets", *arguments],
-        env=environment(home),
+        env=environment(home, **more),
         cwd=PROJECT_ROOT,
         check=True,
         stdout=subprocess.PIPE,

@@ -187,6 +187,12 @@ class TestRealBookings:
         for parts in trained.parts.values():
             assert (parts.final["label_time"] <= pd.Timestamp("2016-10-01")).all()
             assert (parts.holdout["event_time"] >= pd.Timestamp("2016-10-01")).all()
+        for chosen in trained.selections.values():
+            assert chosen.model is not None
+            assert chosen.served is not None
+            assert chosen.model.until is not None
+            assert chosen.model.until < pd.Timestamp("2016-10-01")
+            assert chosen.served.rows > chosen.model.rows
 
     def test_served_models_reach_an_auc_of_825_over_all_bookings(self, trained: Trained) -> None:
         rows = trained.judged

@@ -22,12 +22,13 @@ from mlops_assets.ml.models import predict
 from mlops_assets.ml.selection import (
     PooledModel,
     Selection,
+    country_split,
     selected_predictions,
     train_candidates,
     train_pooled,
 )
 from mlops_assets.ml.shared import build_shared
-from mlops_assets.ml.split import Split, split
+from mlops_assets.ml.split import Split
 from mlops_assets.ml.validation import Validation, validate
 from mlops_assets.spec import ProductSpec
 
@@ -117,7 +118,8 @@ def _features(
 def train(world: World) -> Trained:
     spec, start = world.spec, time.process_time()
     pooled = train_pooled(spec, world.frames, clock=time.monotonic)
-    parts = {c: split(f, spec.for_country(c).split) for c, f in world.frames.items()}
+    known = [model.known_until for model in pooled.values()]
+    parts = {c: country_split(f, spec.for_country(c), known) for c, f in world.frames.items()}
     selections = {
         c: train_candidates(spec.for_country(c), parts[c], pooled, country=c, clock=time.monotonic)
         for c in parts

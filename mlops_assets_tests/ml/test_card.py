@@ -19,6 +19,7 @@ from markdown_it.token import Token
 from mlops_assets.ml import tables
 from mlops_assets.ml.card import (
     CardFacts,
+    Learned,
     card,
     decision_section,
     escaped,
@@ -95,6 +96,35 @@ def rows_of(text: str, heading: str) -> list[list[str]]:
 def told(text: str, heading: str) -> dict[str, str]:
     """A table of two columns."""
     return {row[0]: row[1] for row in rows_of(text, heading) if len(row) == 2}
+
+
+def test_a_card_says_what_serves_has_learned_and_what_was_judged() -> None:
+    facts = cards.regression()
+    fixed = told(card(facts), "Training")
+    assert fixed["holdout"] == "from 2023-12-01 on; no candidate and no search saw it"
+    assert "after that" not in fixed
+    rolling = product(split={"holdout_days": 245, "train_days": 300, "validation_days": 60})
+    first, judged_to, last = (
+        pd.Timestamp(day) for day in ("2023-02-04", "2023-11-30", "2024-08-01")
+    )
+    made = replace(
+        facts.made,
+        rows=545,
+        first=first,
+        last=last,
+        holdout_from=pd.Timestamp("2023-12-01"),
+        judged=Learned(300, first, judged_to),
+    )
+    text = card(replace(facts, spec=rolling, made=made))
+    training, data = told(text, "Training"), told(text, "Data")
+    assert training["train from"] == "2023-02-04"
+    assert training["validation"] == "the 60 days before 2023-12-01"
+    assert training["holdout"] == fixed["holdout"]
+    assert training["after that"].startswith("fitted again on every known label")
+    assert data["learned from"] == "545 rows, 2023-02-04 to 2024-08-01"
+    assert data["had learned from, when it was judged"] == "300 rows, 2023-02-04 to 2023-11-30"
+    unknown = card(replace(facts, spec=rolling, made=replace(made, holdout_from=None)))
+    assert "no label is known" in told(unknown, "Training")["holdout"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ import pytest
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml import selection as module
-from mlops_assets.ml.models import fit, predict, with_params
-from mlops_assets.ml.selection import PooledModel, Selection, selected_predictions
+from mlops_assets.ml.models import FittedModel, fit, predict, with_params
+from mlops_assets.ml.selection import (
+    PooledModel,
+    Selection,
+    country_split,
+    pooled_rows,
+    selected_predictions,
+)
 from mlops_assets.ml.split import Split, split
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.scenarios import (
     CLASSIFIER,
     GBM,
+    RIDGE,
     classification_rows,
     classifier,
     product,
@@ -142,7 +150,7 @@ def test_labels_of_one_value_are_a_reason_and_no_crash() -> None:
 def test_a_local_winner_that_cannot_be_fitted_again_raises() -> None:
     spec = product(candidates=[GBM.model_copy(update={"scopes": ["local"]}).model_dump()])
     parts = parts_of(spec)
-    broken = Split(parts.train, parts.validation, parts.final.iloc[:0], parts.holdout, parts.open)
+    broken = replace(parts, final=parts.final.iloc[:0])
     with pytest.raises(TrainingError, match="no labelled rows"):
         train_candidates(spec, broken, {})
 
@@ -151,7 +159,7 @@ def test_when_validation_cannot_tell_the_pooled_model_goes_first() -> None:
     spec = classifier()
     frames = {"DEU": classification_rows(420), "FRA": classification_rows(420, seed=5)}
     parts = split(frames["DEU"], spec.split)
-    blind = Split(parts.train, parts.validation.iloc[:0], parts.final, parts.holdout, parts.open)
+    blind = replace(parts, validation=parts.validation.iloc[:0])
     chosen = train_candidates(spec, blind, train_pooled(spec, frames))
     assert chosen.kind == "pooled"
     assert "auc cannot be told on 0 rows" in chosen.reason
@@ -241,7 +249,7 @@ def test_when_validation_cannot_tell_a_region_goes_before_a_local_model() -> Non
     spec = classifier(candidates=[candidate], regions={"west": ["DEU", "FRA"]})
     frames = {"DEU": classification_rows(420), "FRA": classification_rows(420, seed=5)}
     parts = split(frames["DEU"], spec.split)
-    blind = Split(parts.train, parts.validation.iloc[:0], parts.final, parts.holdout, parts.open)
+    blind = replace(parts, validation=parts.validation.iloc[:0])
     assert train_candidates(spec, blind, train_pooled(spec, frames)).kind == "region"
 
 
@@ -273,7 +281,7 @@ def test_neither_validation_nor_holdout_rows_change_what_a_search_finds() -> Non
     spec = product(candidates=[tuned_gbm("local")], tuning={"trials": 4})
     parts = parts_of(spec)
     validation, holdout = (rows.assign(label=-9.0) for rows in (parts.validation, parts.holdout))
-    other = Split(parts.train, validation, parts.final, holdout, parts.open)
+    other = replace(parts, validation=validation, holdout=holdout)
     first, second = (train_candidates(spec, each, {}) for each in (parts, other))
     pd.testing.assert_frame_equal(
         first.trials.drop(columns="seconds"), second.trials.drop(columns="seconds")
@@ -364,3 +372,102 @@ def test_a_new_country_without_a_known_label_is_predicted_on_its_first_day() -> 
     assert alone.kind == "baseline"
     predicted = selected_predictions(alone, spec, parts.open, parts.final)
     np.testing.assert_array_equal(predicted, parts.open["level"])
+
+
+ROLLING = {
+    "holdout_days": 60,
+    "validation_days": 60,
+    "refit": True,
+    "min_train_rows": 100,
+    "min_holdout_rows": 20,
+}
+DAY = pd.Timedelta(days=1)
+
+
+def refit(**changes: Any) -> ProductSpec:
+    return product(split={**ROLLING, **changes})
+
+
+def same(one: FittedModel | None, other: FittedModel | None, rows: pd.DataFrame) -> bool:
+    assert one is not None
+    assert other is not None
+    predicted = [predict(model, rows, "regression") for model in (one, other)]
+    return bool((predicted[0] == predicted[1]).all())
+
+
+@pytest.mark.parametrize("scope", ["local", "pooled"])
+def test_what_serves_has_learned_the_holdout_and_what_was_judged_has_not(scope: str) -> None:
+    candidate = GBM.model_copy(update={"scopes": [scope]})
+    spec = product(split=ROLLING, candidates=[candidate.model_dump()])
+    pooled = train_pooled(spec, FRAMES)
+    parts = country_split(FRAMES["DEU"], spec, (each.known_until for each in pooled.values()))
+    chosen = train_candidates(spec, parts, pooled)
+    assert chosen.kind == scope
+    every = [FRAMES[country] for country in (sorted(FRAMES) if scope == "pooled" else ["DEU"])]
+    known = pd.concat([frame[frame["label"].notna()] for frame in every], ignore_index=True)
+    start = max(frame["label_time"].max() for frame in every) - 60 * DAY
+    before = known[(known["event_time"] < start) & (known["label_time"] <= start)]
+    by_hand = [
+        fit(candidate, rows.reset_index(drop=True), "regression", spec.seed)
+        for rows in (known, before)
+    ]
+    assert same(chosen.served, by_hand[0], parts.holdout)
+    assert same(chosen.model, by_hand[1], parts.holdout)
+    assert not same(chosen.served, chosen.model, parts.holdout)
+    assert chosen.served is not None
+    assert chosen.served.until == known["event_time"].max()
+
+
+def test_no_label_of_the_holdout_reaches_what_is_judged() -> None:
+    spec = refit()
+    spoiled = {
+        country: frame.assign(
+            label=frame["label"].where(frame["event_time"] < pd.Timestamp("2023-12-27"), -99.0)
+        )
+        for country, frame in FRAMES.items()
+    }
+    chosen = []
+    for frames in (FRAMES, spoiled):
+        pooled = train_pooled(spec, frames)
+        parts = country_split(frames["DEU"], spec, (each.known_until for each in pooled.values()))
+        assert parts.holdout_from == pd.Timestamp("2023-12-27")  # the newest label: 2024-02-25
+        selection = train_candidates(spec, parts, pooled)
+        chosen.append((pooled["gbm"].final, selection.model, selection.served, selection.validated))
+    rows = FRAMES["FRA"]
+    assert same(chosen[0][0], chosen[1][0], rows)
+    assert same(chosen[0][1], chosen[1][1], rows)
+    assert not same(chosen[0][2], chosen[1][2], rows)
+    np.testing.assert_array_equal(chosen[0][3], chosen[1][3])
+
+
+def test_without_refit_what_was_judged_serves() -> None:
+    spec = product()
+    pooled = train_pooled(spec, FRAMES)
+    assert pooled["gbm"].served is pooled["gbm"].final
+    chosen = train_candidates(spec, parts_of(spec), pooled)
+    assert chosen.served is chosen.model is not None
+    assert pooled_rows(spec, FRAMES).known.equals(pooled_rows(spec, FRAMES).final)
+
+
+def test_a_country_whose_labels_are_older_is_judged_where_no_pooled_model_learned() -> None:
+    """On its own it would begin its holdout on days of which the others' labels were learned."""
+    spec = refit()
+    late = {**FRAMES, "LUX": FRAMES["LUX"].assign(label_time=lambda rows: rows["event_time"])}
+    (model,) = train_pooled(spec, late).values()
+    assert model.known_until == max(frame["label_time"].max() for frame in late.values())
+    learned = pd.concat([late["DEU"], late["FRA"]])
+    newest = learned.loc[learned["event_time"] <= model.final.until, "label_time"].max()
+    alone = country_split(late["LUX"], spec)
+    parts = country_split(late["LUX"], spec, [model.known_until])
+    assert alone.holdout["event_time"].min() < newest
+    assert parts.holdout["event_time"].min() >= newest
+    assert 0 < len(parts.holdout) < len(alone.holdout)
+    unlabelled = late["LUX"].assign(label=np.nan)
+    assert country_split(unlabelled, spec).holdout_from is None
+    assert country_split(unlabelled, spec, [model.known_until]).holdout_from == parts.holdout_from
+
+
+def test_a_country_without_models_is_served_by_its_baseline_with_or_without_refit() -> None:
+    spec = product(split=ROLLING | {"min_train_rows": 10_000}, candidates=[RIDGE.model_dump()])
+    chosen = train_candidates(spec, split(FRAMES["DEU"], spec.split), {})
+    assert (chosen.kind, chosen.model, chosen.served) == ("baseline", None, None)

@@ -39,8 +39,9 @@ def test_no_label_leaks_across_a_cut(frame: pd.DataFrame, window: int, late: boo
         holdout_from=dt.date(2023, 9, 1),
         validation_days=window,
     )
-    cut, hold = pd.Timestamp(spec.validation_from), pd.Timestamp(spec.holdout_from)
     parts = split(frame, spec)
+    cut, hold = pd.Timestamp("2023-09-01") - window * DAY, pd.Timestamp("2023-09-01")
+    assert parts.holdout_from == hold
     assert (parts.train["label_time"] <= cut).all()
     assert (parts.train["event_time"] < cut).all()
     assert parts.validation["event_time"].between(cut, hold - DAY).all()
@@ -65,6 +66,74 @@ def test_every_row_is_used_once_or_purged_for_a_reason(frame: pd.DataFrame) -> N
     cuts = [pd.Timestamp("2023-08-02"), pd.Timestamp("2023-09-01")]
     crosses = [(purged["event_time"] < at) & (purged["label_time"] > at) for at in cuts]
     assert (crosses[0] | crosses[1]).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(frame=features(), days=st.integers(1, 200), window=st.integers(1, 90), trained=st.booleans())
+def test_a_rolling_holdout_is_the_newest_days_of_known_labels(
+    frame: pd.DataFrame, days: int, window: int, trained: bool
+) -> None:
+    train_days = window + 60 if trained else None
+    spec = SplitSpec(holdout_days=days, validation_days=window, train_days=train_days)
+    parts = split(frame, spec)
+    labelled = [row for row in frame.to_dict("records") if row["label"] == row["label"]]
+    if not labelled:
+        assert parts.holdout_from is None
+        assert len(parts.open) == len(frame)
+        assert not any(len(rows) for rows in (parts.final, parts.holdout, parts.known))
+        return
+    start = max(row["label_time"] for row in labelled) - days * DAY
+    assert parts.holdout_from == start
+    wanted = {
+        "holdout": [row for row in labelled if row["event_time"] >= start],
+        "final": [
+            row
+            for row in labelled
+            if row["event_time"] < start
+            and row["label_time"] <= start
+            and (train_days is None or row["event_time"] >= start - train_days * DAY)
+        ],
+        "known": [
+            row
+            for row in labelled
+            if train_days is None or row["event_time"] >= start - train_days * DAY
+        ],
+    }
+    for name, rows in wanted.items():
+        assert getattr(parts, name)["entity"].tolist() == [row["entity"] for row in rows], name
+
+
+@settings(max_examples=100, deadline=None)
+@given(frame=features(), days=st.integers(1, 200))
+def test_the_holdout_of_then_can_be_cut_again_when_newer_labels_have_moved_it(
+    frame: pd.DataFrame, days: int
+) -> None:
+    rolling = SplitSpec(holdout_days=days, validation_days=30, train_days=120)
+    then = split(frame, rolling)
+    if then.holdout_from is None:
+        return
+    again = split(frame, rolling.fixed(then.holdout_from.date()))
+    for name in ("train", "validation", "final", "holdout", "open", "known"):
+        pd.testing.assert_frame_equal(getattr(then, name), getattr(again, name))
+    newer = frame.tail(1).assign(label=1.0, label_time=frame["label_time"].max() + 9 * DAY)
+    moved = split(pd.concat([frame, newer], ignore_index=True), rolling)
+    assert moved.holdout_from is not None
+    assert moved.holdout_from > then.holdout_from
+
+
+def test_a_holdout_begins_where_it_begins_elsewhere_if_that_is_later() -> None:
+    frame, spec = days_of(100, 1).assign(label=1.0), SplitSpec(holdout_days=20, validation_days=10)
+    own = split(frame, spec)
+    assert own.holdout_from == pd.Timestamp("2024-03-21")  # the newest label: 2024-04-10
+    later = split(frame, spec, newest=pd.Timestamp("2024-04-15 06:00"))
+    assert later.holdout_from == pd.Timestamp("2024-03-26")
+    assert len(own.holdout) - len(later.holdout) == 5
+    earlier = split(frame, spec, newest=pd.Timestamp("2024-01-15"))
+    assert earlier.holdout_from == own.holdout_from
+    fixed = spec.fixed(dt.date(2024, 3, 1))
+    assert split(frame, fixed, newest=pd.Timestamp("2030-01-01")).holdout_from == pd.Timestamp(
+        "2024-03-01"
+    )
 
 
 def days_of(rows: int, matures: int, times: int = 1) -> pd.DataFrame:

@@ -76,9 +76,9 @@ def start(home: Path, **more: str) -> Up:
 
 
 @contextmanager
-def running(home: Path) -> Iterator[Up]:
+def running(home: Path, **more: str) -> Iterator[Up]:
     """Serve until the block ends; nothing it started outlives it."""
-    up = start(home)
+    up = start(home, **more)
     try:
         eventually(lambda: "Stop with Ctrl-C" in up.said, "the pages", 150, up)
         yield up

@@ -1,0 +1,272 @@
+"""The command `replay`: policies of retraining over the history there is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mlops_assets.cli.base import AsJson, app, print_table, product_named, say, store_of
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.settings import load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlops_assets.ml.past import Past
+    from mlops_assets.ml.policies import Policy
+    from mlops_assets.ml.walk import Walked
+    from mlops_assets.product import Product
+    from mlops_assets.spec import ProductSpec
+
+CHANGEABLE = (
+    "monitoring",
+    "retraining",
+    "decision",
+    "gates",
+    "split",
+    "evaluation",
+    "tuning",
+    "predictions",
+)
+"""Sections of a product that `--set` can change: those that features do not depend on."""
+_NOTHING = "Nothing was trained."
+
+
+@app.command(
+    help="What policies of retraining would have been worth: the same functions that train, judge, "
+    "watch and decide, moment by moment over the features there are. Nothing is stored but the "
+    "chart.\n\n"
+    "Example: mlops-assets replay power_price --from 2020-01-01 --to 2023-12-31 --policy never "
+    "--policy 'every 30d' --policy drift"
+)
+def replay(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    begin: Annotated[str, typer.Option("--from", help="First moment, such as 2020-01-01.")],
+    end: Annotated[str, typer.Option("--to", help="Last day that counts.")],
+    policy: Annotated[
+        list[str], typer.Option(help="never, drift, or such as 'every 30d'; repeat for more.")
+    ],
+    step: Annotated[str, typer.Option(help="From a moment to the next: 1d, 1w.")] = "1w",
+    country: Annotated[list[str] | None, typer.Option(help="A country; repeat for more.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A value to try, such as monitoring.min_effect=0.4."),
+    ] = None,
+    chart: Annotated[
+        Path | None, typer.Option(help="Where the chart goes; default: here, by product.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="That train side by side; default: one a core.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Walk, then print a table and where the chart is."""
+    from mlops_assets.ml.policies import parse_period
+
+    found = product_named(product)
+    policies, length = _policies(policy), parse_period(step)
+    times = _times(begin, end)
+    spec = changed(found.spec, change or [])
+    past, note = _past(found, spec, times, country or [])
+    walks = _walked(past, policies, times, length, processes or os.cpu_count() or 1, as_json)
+    target = (chart or Path(f"{found.name}_replay.svg")).resolve()
+    _draw(target, found, past, walks)
+    if as_json:
+        say(json.dumps(_as_dict(past, walks, length, target, note), indent=1))
+        return
+    _print(found, past, walks, length, target, note)
+
+
+def changed(spec: ProductSpec, changes: Sequence[str]) -> ProductSpec:
+    """The product with values to try.
+
+    Args:
+        spec: as its YAML has it.
+        changes: such as monitoring.min_effect=0.4.
+
+    Raises:
+        ConfigurationError: one cannot be read, or the product is not valid with it.
+    """
+    from pydantic import ValidationError
+
+    from mlops_assets.spec import ProductSpec
+
+    content = spec.model_dump()
+    for text in changes:
+        section, key, value = _change(text)
+        content[section] = {**content[section], key: value}
+    try:
+        return ProductSpec.model_validate(content)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(each) for each in one['loc'])}: {one['msg']}" for one in error.errors()
+        ]
+        raise ConfigurationError(
+            f"The product is not valid with {', '.join(changes)}: {'; '.join(problems)}.",
+            stored=_NOTHING,
+            way_out="Correct --set; the keys are those of the product's defs.yaml.",
+            culprits={"set": list(changes)},
+        ) from error
+
+
+def _change(text: str) -> tuple[str, str, Any]:
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key) or section not in CHANGEABLE:
+        raise ConfigurationError(
+            f"--set {text!r} is not a value of {', '.join(CHANGEABLE)}.",
+            stored=_NOTHING,
+            way_out="Write it as section.key=value, such as monitoring.min_effect=0.4.",
+            culprits={"set": text},
+        )
+    try:
+        return section, key, json.loads(value)
+    except json.JSONDecodeError:
+        return section, key, value.strip()
+
+
+def _policies(texts: Sequence[str]) -> list[Policy]:
+    from mlops_assets.ml.policies import parse_policy
+
+    policies = [parse_policy(text) for text in texts]
+    names = [each.name for each in policies]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(
+                f"The policy {name!r} is given twice.", stored=_NOTHING, way_out="Give each once."
+            )
+    return policies
+
+
+def _times(begin: str, end: str) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """The first moment, and the last one of the last day."""
+    import pandas as pd
+
+    from mlops_assets.settings import parse_moment
+
+    start, last = (pd.Timestamp(parse_moment(each)).tz_localize(None) for each in (begin, end))
+    if last <= start:
+        raise ConfigurationError(
+            f"--to {end} is not after --from {begin}.",
+            stored=_NOTHING,
+            way_out="Give the earlier date with --from.",
+            culprits={"from": begin, "to": end},
+        )
+    whole_day = last == last.normalize()
+    return start, last + pd.Timedelta(days=1) - pd.Timedelta(1) if whole_day else last
+
+
+def _past(
+    product: Product,
+    spec: ProductSpec,
+    times: tuple[pd.Timestamp, pd.Timestamp],
+    countries: Sequence[str],
+) -> tuple[Past, str]:
+    from mlops_assets.ml.past import past_of
+    from mlops_assets.stages.history import history, walked_countries
+
+    frames = history(product, store_of(load_settings()))
+    chosen = walked_countries(product, frames, countries)
+    first = min(frames[each]["event_time"].min() for each in chosen)
+    last = max(frames[each]["event_time"].max() for each in chosen)
+    start, end = times
+    if start <= first or end.normalize() > last.normalize():
+        raise ConfigurationError(
+            f"{product.name} has events from {first:%Y-%m-%d} to {last:%Y-%m-%d}; a walk from "
+            f"{start:%Y-%m-%d} to {end:%Y-%m-%d} needs history before it, and the truth after.",
+            stored=_NOTHING,
+            way_out="Choose --from and --to in between, with enough history to train on before.",
+            culprits={"from": str(start), "to": str(end)},
+        )
+    return past_of(spec, frames, end, chosen)
+
+
+def _walked(
+    past: Past,
+    policies: Sequence[Policy],
+    times: tuple[pd.Timestamp, pd.Timestamp],
+    step: pd.Timedelta,
+    processes: int,
+    quiet: bool,
+) -> tuple[Walked, ...]:
+    from mlops_assets.ml.past import moments_of
+    from mlops_assets.ml.walk import walk
+    from mlops_assets.runtime.forked import Forked
+
+    moments = moments_of(times[0], times[1], step)
+    with (
+        Forked(past, processes) as trainer,
+        typer.progressbar(length=len(moments), label="replay", file=_stderr(quiet)) as bar,
+    ):
+        walks = walk(past, policies, moments, trainer, lambda moment: bar.update(1))
+    if not any(len(each.trainings) for each in walks):
+        raise ConfigurationError(
+            f"No country had enough rows to be trained up to {moments[-1]:%Y-%m-%d}.",
+            stored=_NOTHING,
+            way_out="Choose later dates: `split` says how much history training and holdout need.",
+        )
+    return walks
+
+
+def _stderr(quiet: bool) -> Any:
+    return open(os.devnull, "w") if quiet else typer.get_text_stream("stderr")
+
+
+def _draw(target: Path, product: Product, past: Past, walks: Sequence[Walked]) -> None:
+    from mlops_assets.ml.walk_report import chart
+
+    title = f"{product.name}: {past.spec.metric} of {len(past.countries)} countries by month"
+    drawn = chart(past.spec.metric, past.spec.target.unit, walks, title=title)
+    target.write_text(drawn, encoding="utf-8")
+
+
+def _print(
+    product: Product,
+    past: Past,
+    walks: Sequence[Walked],
+    step: pd.Timedelta,
+    target: Path,
+    note: str,
+) -> None:
+    from mlops_assets.ml.walk_report import summary
+
+    table = summary(past.spec.metric, walks, step)
+    if note:
+        say(f"The split of {product.name} has fixed dates: {note}.")
+    title = f"{product.name}: {past.spec.metric} ({past.spec.target.unit})"
+    print_table(title, table.map(_shown))
+    say(f"Chart: {target}")
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    if value != value:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def _as_dict(
+    past: Past, walks: Sequence[Walked], step: pd.Timedelta, target: Path, note: str
+) -> dict[str, Any]:
+    from mlops_assets.ml import walk_report as report
+
+    metric = past.spec.metric
+
+    def records(frame: pd.DataFrame) -> Any:
+        return json.loads(frame.to_json(orient="records", date_format="iso"))
+
+    return {
+        "metric": metric,
+        "policies": records(report.summary(metric, walks, step)),
+        "by_country": records(report.by_country(metric, walks)),
+        "by_month": records(report.by_month(metric, walks)),
+        "trainings": records(report.trainings(walks)),
+        "note": note,
+        "chart": str(target),
+    }

@@ -1,0 +1,206 @@
+"""The retraining sensor and the periodic schedule: one plan, one budget, nothing twice.
+
+Neither keeps a cursor. What was asked for is in the runs, what became of it is in the decisions: a
+restart, a repeated tick or a deleted cursor neither loses a request nor makes it twice.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from mlops_assets.ml.retraining import KINDS, Action, Plan
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry
+from mlops_assets.stages.base import Storage, asset_key
+from mlops_assets.stages.promotion_jobs import op_name
+from mlops_assets.stages.requests import (
+    PERSON,
+    ROLLBACK,
+    SCHEDULE,
+    SENSOR,
+    cause_of_key,
+    named_key,
+    tags_of,
+)
+from mlops_assets.stages.situations import last_due, look
+
+_INTERVAL_SECONDS = 10
+_FOLLOW_UP = "*/10 * * * *"
+_EACH_SHOWN = 10
+_IN_WORDS = {
+    "retrain": "training asked for",
+    "rollback": "rollback asked for",
+    "ask": "a person is asked",
+    "hold": "held",
+    "wait": "waiting",
+    "going_on": "going on",
+    "nothing": "nothing to do",
+}
+_SENSOR = (
+    "Asks for the training of countries whose realised error is worse than promised, whose data "
+    "have drifted, or that have many new labels or an old model; for a rollback where the model "
+    "before was surely better. Within the budget of the YAML (`retraining`), those with most to "
+    "lose first; an incident of most countries holds it. Each tick says what is done in every "
+    "country, or why not. Start it with the switch on this page."
+)
+_SCHEDULE = (
+    "Every country is due for training at the times of `retrain_cron`, within the same budget as "
+    "the retraining sensor. In between it asks for those that had to wait. Start it with the "
+    "switch on this page."
+)
+
+
+def retraining_sensor(
+    product: Product,
+    jobs: Sequence[UnresolvedAssetJobDefinition | dg.JobDefinition],
+    chain: Sequence[str],
+) -> dg.SensorDefinition:
+    """Asks for trainings and rollbacks of just the countries that need one.
+
+    Args:
+        product: which.
+        jobs: its `all` and `rollback` jobs.
+        chain: assets that a training makes; the country's features are there already.
+    """
+
+    @dg.sensor(
+        name=f"{product.name}_retraining",
+        jobs=jobs,
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=_SENSOR,
+    )
+    def retraining(
+        context: dg.SensorEvaluationContext, storage: Storage, mlflow: MlflowRegistry
+    ) -> dg.SensorResult | dg.SkipReason:
+        now = dt.datetime.now(dt.UTC)
+        view = look(product, storage.store(), mlflow.registry(), context.instance, now)
+        plan = view.plan(product.spec)
+        text = told(plan)
+        asked = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
+        if not asked:
+            return dg.SkipReason(text)
+        context.log.info(text)
+        # A tick that asks shows no reason of its own: the cursor does, and is never read.
+        return dg.SensorResult(
+            run_requests=[run_request(product, each, chain, SENSOR) for each in asked],
+            cursor=f"{now:%Y-%m-%d %H:%M:%S} UTC\n{text}",
+        )
+
+    return retraining
+
+
+def retraining_schedule(product: Product, cron: str, chain: Sequence[str]) -> dg.ScheduleDefinition:
+    """Periodic retraining of every country, as far as the budget goes at each tick.
+
+    Args:
+        product: which.
+        cron: when every country is due (UTC).
+        chain: assets that a training makes; the country's features are there already.
+    """
+
+    @dg.schedule(
+        name=f"{product.name}_periodic",
+        job_name=f"{product.name}_all",
+        cron_schedule=[cron, _FOLLOW_UP],
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=_SCHEDULE,
+    )
+    def periodic(
+        context: dg.ScheduleEvaluationContext, storage: Storage, mlflow: MlflowRegistry
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        now = dt.datetime.now(dt.UTC)
+        ticks = context.scheduled_execution_time
+        due = last_due(cron, ticks) if _is_time_of(cron, ticks) else None
+        view = look(product, storage.store(), mlflow.registry(), context.instance, now, due)
+        countries = [each.country for each in view.situations if each.due is not None]
+        if not countries:
+            return dg.SkipReason(f"no country is due; the next are by `{cron}` (UTC)")
+        plan = view.plan(product.spec, only=countries)
+        mine = [each for each in plan.actions if each.country in countries]
+        asked = [each for each in mine if each.kind == "retrain"]
+        text = told(Plan(tuple(mine), plan.incident))
+        context.log.info(text)
+        if not asked:
+            return dg.SkipReason(text)
+        return [run_request(product, each, chain, SCHEDULE) for each in asked]
+
+    return periodic
+
+
+def run_request(product: Product, action: Action, chain: Sequence[str], who: str) -> dg.RunRequest:
+    """The run of a `retrain` or `rollback` action.
+
+    Args:
+        product: of the country.
+        action: what is asked for.
+        chain: assets that a training makes.
+        who: asks, such as `retraining sensor`.
+    """
+    key, tags = named_key(product, action.key), tags_of(product, action, who)
+    if action.kind == ROLLBACK:
+        return dg.RunRequest(
+            run_key=key,
+            job_name=f"{product.name}_{ROLLBACK}",
+            run_config=_rollback_config(product, action),
+            tags=tags,
+        )
+    causes = {cause_of_key(action.country, each) for each in action.covers}
+    # Due by the schedule: nobody has looked for new data, so that everything is made again.
+    whole = "schedule" in causes
+    return dg.RunRequest(
+        run_key=key,
+        job_name=f"{product.name}_all",
+        partition_key=action.country,
+        asset_selection=None if whole else [asset_key(product, name) for name in chain],
+        tags=tags,
+    )
+
+
+def told(plan: Plan) -> str:
+    """What is done in every country or why not, as text: countries that are alike together."""
+    lines = []
+    if plan.incident is not None:
+        does = "automatic training holds" if plan.incident.holds else "training goes on"
+        lines.append(f"Incident ({plan.incident.kind}; {does}): {plan.incident.reason}.")
+    for kind in KINDS:
+        found = [each for each in plan.actions if each.kind == kind]
+        lines += [_line(_IN_WORDS[kind], group, alike) for group, alike in _groups(found)]
+    return "\n".join(lines)
+
+
+def _groups(actions: Iterable[Action]) -> list[tuple[str, list[Action]]]:
+    """By the reason without numbers, the largest first."""
+    found: dict[str, list[Action]] = {}
+    for action in actions:
+        found.setdefault(action.group, []).append(action)
+    return sorted(found.items(), key=lambda group: -len(group[1]))
+
+
+def _line(what: str, group: str, actions: Sequence[Action]) -> str:
+    """Each with its numbers where a person acts or something is asked for, else the group."""
+    countries = ", ".join(action.country for action in actions)
+    if actions[0].kind in ("going_on", "nothing", "hold") or len(actions) > _EACH_SHOWN:
+        return f"{what}, {len(actions)} ({countries}): {group}."
+    each = "; ".join(f"{action.country}: {_cause(action)}{action.reason}" for action in actions)
+    return f"{what}, {len(actions)}: {each}."
+
+
+def _cause(action: Action) -> str:
+    return f"{action.cause}: " if action.cause else ""
+
+
+def _rollback_config(product: Product, action: Action) -> dict[str, object]:
+    config = {
+        "countries": [action.country],
+        "expected": {action.country: action.evidence.get("champion", "")},
+        "person": PERSON,
+        "reason": action.reason,
+    }
+    return {"ops": {op_name(product.name, ROLLBACK): {"config": config}}}
+
+
+def _is_time_of(cron: str, moment: dt.datetime) -> bool:
+    return last_due(cron, moment) == moment.astimezone(dt.UTC)
