@@ -45,6 +45,7 @@ from mlops_assets.ml.drift import (
     Reference,
     Window,
     compare,
+    compare_all,
     make_reference,
     profile,
     state_of,
@@ -139,13 +140,13 @@ def _remembering(rng: np.random.Generator, days: int, memory: float) -> np.ndarr
     from scipy.signal import lfilter
 
     shocks = rng.normal(size=days + 200) * np.sqrt(1 - memory**2)
-    return lfilter([1.0], [1.0, -memory], shocks)[200:]
+    return np.asarray(lfilter([1.0], [1.0, -memory], shocks))[200:]
 
 
 def predicted(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
     """What a model would predict that uses every number by its importance."""
-    weights = np.array([IMPORTANCE[name] for name in NUMBERS])
-    return rows[list(NUMBERS)].to_numpy() @ weights + rng.normal(size=len(rows))
+    known = [IMPORTANCE[name] * rows[name].to_numpy() for name in NUMBERS]
+    return np.sum(known, axis=0) + rng.normal(size=len(rows))
 
 
 def states_of(
@@ -175,9 +176,7 @@ def states_of(
 def alarms_of(states: Sequence[tuple[pd.Timestamp, str]]) -> int:
     """How often an alarm began."""
     names = ["quiet", *(state for _, state in states)]
-    return sum(
-        now == "alarm" and before != "alarm" for before, now in zip(names, names[1:], strict=False)
-    )
+    return sum(now == "alarm" and before != "alarm" for before, now in pairwise(names))
 
 
 def chance(spec: ProductSpec, world: World, countries: int) -> dict[str, float]:
@@ -269,7 +268,7 @@ def drift_of(countries: Countries) -> dict[str, tuple[str, tuple[Window, ...]]]:
     found: dict[str, tuple[str, tuple[Window, ...]]] = {}
     for name, each in profiles.items():
         reference: Reference = countries.asked[name].reference
-        windows = tuple(compare(countries.spec, reference, one) for one in each)
+        windows = tuple(compare_all(countries.spec, reference, each))
         found[name] = state_of(countries.spec, windows).state, windows
     return found
 

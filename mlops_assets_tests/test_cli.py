@@ -29,7 +29,8 @@ from mlops_assets.storage import SnapshotStore
 
 COMMANDS = (
     "up", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
-    "reproduce", "promote", "rollback", "approve", "undo", "card", "new-product", "doctor",
+    "reproduce", "replay", "promote", "rollback", "approve", "undo", "card", "new-product",
+    "doctor",
 )  # fmt: skip
 DELIVERED = ("AUT", "FRA", "NOR")
 LISTED = 31

@@ -57,7 +57,7 @@ def demand(country: str, first: str, last: str) -> pd.DataFrame:
         {
             "Country": country,
             "Date": dates.strftime("%Y-%m-%d"),
-            "Demand (parcels)": base * (1 + (dates >= "2024-06-20")),
+            "Demand (parcels)": base * (1 + (dates >= pd.Timestamp("2024-06-20"))),
         }
     )
 

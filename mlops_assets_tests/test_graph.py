@@ -33,13 +33,18 @@ PARENTS = {
     "model": {"features", "pooled_champion"},
     "champion": {"model", "features"},
     "predictions": {"features", "champion"},
+    "performance": {"predictions", "features", "champion"},
+    "drift": {"predictions", "features", "champion"},
 }
 GROUPS = {
     "datasets": {"raw", "validated", "quarantine"},
     "features": {"features"},
     "models": {"pooled_model", "pooled_champion", "model", "champion"},
     "predictions": {"predictions"},
+    "monitoring": {"performance", "drift"},
 }
+WHOLE = {"raw", "drift"}
+"""Ungated: one scan serves all countries."""
 UNPARTITIONED = {"pooled_model", "pooled_champion"}
 SHARING = "power_price"
 """The product whose countries share features."""
@@ -70,16 +75,20 @@ WARNINGS = {
     "validated.volume",
     "validated.freshness",
     "validated.restated_history",
+    "performance.realised_error",
+    "drift.drift",
 }
 """Of a country, too, and blocking nothing."""
 
 STARTS = {"pooled_champion": "The pooled model", "shared_snapshot": "The shared features"}
 """How the description of an asset begins that has no rows of its own."""
 DATASETS = {"raw", "validated", "quarantine", "features"}
+MONITORING = {"performance", "drift"}
 JOBS = {
-    "all": DATASETS | {"model", "champion", "predictions"},
+    "all": DATASETS | {"model", "champion", "predictions"} | MONITORING,
     "train": DATASETS | {"model", "champion"},
-    "predict": DATASETS | {"predictions"},
+    "predict": DATASETS | {"predictions"} | MONITORING,
+    "monitor": MONITORING,
     "pooled": {"pooled_model"},
 }
 
@@ -153,12 +162,13 @@ def test_every_asset_but_those_of_all_countries_has_a_partition_a_country(
         assert count == (None if name in {*UNPARTITIONED, *SHARED} else PRODUCTS[product]), name
 
 
-def test_raw_is_taken_in_one_run_and_everything_gated_in_a_run_a_country(
+def test_what_nothing_waits_for_is_made_in_one_run_and_everything_gated_in_a_run_a_country(
     graph: AssetGraph, product: str
 ) -> None:
-    raw = graph.get(key(product, "raw")).backfill_policy
-    assert raw == dg.BackfillPolicy.single_run()
-    for name in set(PARENTS) - UNPARTITIONED - {"raw"}:
+    for name in WHOLE:
+        policy = graph.get(key(product, name)).backfill_policy
+        assert policy == dg.BackfillPolicy.single_run(), name
+    for name in set(PARENTS) - UNPARTITIONED - WHOLE:
         # Dagster's own: a run a partition. `multi_run(1)` would lose the partition of checks.
         assert graph.get(key(product, name)).backfill_policy is None, name
 

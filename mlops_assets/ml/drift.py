@@ -8,8 +8,9 @@ seasons, are no alarm; all that may go wrong in a window is shared by its featur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -47,6 +48,7 @@ __all__ = [
     "State",
     "Window",
     "compare",
+    "compare_all",
     "continued",
     "make_reference",
     "new_columns",
@@ -68,6 +70,15 @@ _LEAST_SHARE = 0.5
 """Least share of a window that is newer than the reference."""
 _SPLIT = np.array([2.0, 4.0, 4.0])
 """What the chances of a mean, a shape and a share of gaps are multiplied by: 1/2 + 1/4 + 1/4."""
+_WHY_NOT = (
+    "no more than chance does",
+    "changed, but of little importance",
+    "changed, but by little",
+)
+_AXIS_OF_FEATURES = {
+    **{"weight": 0, "before": 0, "distance": 1, "effect": 1, "nulls": 1},
+    **{"chances": 1, "sizes": 1},
+}
 _MOSTLY_MEAN = 0.7
 """A change is told as one of the mean when that is at least this share of the distance."""
 _DAYS_OF_YEAR = 365.25
@@ -153,29 +164,34 @@ class DriftState:
 
 @dataclass(frozen=True)
 class _Measured:
-    """How features of a window differ; arrays of shape (features,) unless said.
+    """How features of windows differ; arrays of shape (windows, features) unless said.
 
     Args:
         names: of the features.
         kinds: number or category.
-        weight: share of the importance.
+        weight: share of the importance, shape (features,).
+        before: share of gaps in the reference, shape (features,).
         distance: as in `FeatureDrift`.
         effect: as in `FeatureDrift`.
         nulls: share of gaps, less that of the reference.
-        chances: (features, 3): probability of such a mean, such a shape and so many gaps.
-        sizes: (features, 3): how large each of these changes is.
-        before: share of gaps in the reference.
+        chances: (windows, features, 3): probability of such a mean, such a shape, so many gaps.
+        sizes: (windows, features, 3): how large each of these changes is.
     """
 
     names: tuple[str, ...]
     kinds: tuple[Kind, ...]
     weight: np.ndarray
+    before: np.ndarray
     distance: np.ndarray
     effect: np.ndarray
     nulls: np.ndarray
     chances: np.ndarray
     sizes: np.ndarray
-    before: np.ndarray
+
+    @cached_property
+    def order(self) -> list[int]:
+        """Places of the features, the most important first."""
+        return np.argsort(-self.weight, kind="stable").tolist()
 
 
 def new_columns(reference: Reference, columns: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -194,41 +210,58 @@ def new_columns(reference: Reference, columns: Sequence[str]) -> tuple[list[str]
 
 def compare(spec: ProductSpec, reference: Reference, window: Profile) -> Window:
     """One window against the reference."""
-    if problem := _not_judged(spec, reference, window):
-        return Window(window.end, window.rows, False, False, 0.0, (), problem=problem)
+    return compare_all(spec, reference, [window])[0]
+
+
+def compare_all(
+    spec: ProductSpec, reference: Reference, windows: Sequence[Profile]
+) -> list[Window]:
+    """Windows of one country against its reference; one by one they come out the same."""
+    problems = [_not_judged(spec, reference, each) for each in windows]
+    measured = [each for each, problem in zip(windows, problems, strict=True) if not problem]
+    judged = iter(_compared(spec, reference, measured) if measured else ())
+    return [
+        Window(each.end, each.rows, False, False, 0.0, (), problem=problem)
+        if problem
+        else next(judged)
+        for each, problem in zip(windows, problems, strict=True)
+    ]
+
+
+def _compared(
+    spec: ProductSpec, reference: Reference, windows: Sequence[Profile]
+) -> Iterator[Window]:
+    rows = np.array([[window.rows] for window in windows], dtype="float64")
     measured = _together(
-        _numbers_measured(reference.numbers, window),
-        _categories_measured(reference.categories, window),
+        _numbers_measured(reference.numbers, windows, rows),
+        _categories_measured(reference.categories, windows, rows),
     )
     allowed = _allowed(spec, measured.weight)
-    chances = measured.chances * _SPLIT
-    sizes = np.abs(measured.sizes)
+    chances, sizes = measured.chances * _SPLIT, np.abs(measured.sizes)
     hits = (chances <= allowed[:, None]) & (sizes >= spec.monitoring.min_effect)
     important = measured.weight >= spec.monitoring.min_weight
-    matters = hits.any(axis=1) & important
-    felt = np.where(hits, np.minimum(sizes, LIMIT), 0.0).max(axis=1)
-    score = float((measured.weight * felt)[matters].sum())
-    probability = np.minimum(chances.min(axis=1), 1.0)
-    calm = ["no more than chance does", "changed, but of little importance"]
-    reasons = np.select(
-        [probability > _limit_of_words(allowed), ~important], calm, "changed, but by little"
-    ).tolist()
-    for place in np.flatnonzero(matters):
-        reasons[place] = _why(measured, int(place), hits[place])
-    columns = (measured.distance, measured.effect, measured.nulls, measured.weight)
-    judged = (probability.tolist(), matters.tolist(), reasons)
-    rows = zip(measured.names, *(each.tolist() for each in columns), *judged, strict=True)
-    features = [FeatureDrift(*row) for row in rows]
-    features.sort(key=lambda each: -each.weight)
-    return Window(
-        end=window.end,
-        rows=window.rows,
-        judged=True,
-        deviates=bool(matters.any()),
-        score=score,
-        features=tuple(features),
-        upstream=looks_broken(reference, window),
-    )
+    matters = hits.any(axis=-1) & important
+    felt = np.where(hits, np.minimum(sizes, LIMIT), 0.0).max(axis=-1)
+    scores = np.where(matters, measured.weight * felt, 0.0).sum(axis=-1)
+    probability = np.minimum(chances.min(axis=-1), 1.0)
+    unlikely = probability <= _limit_of_words(allowed)
+    for place, window in enumerate(windows):
+        reasons = np.select([~unlikely[place], ~important], _WHY_NOT[:2], _WHY_NOT[2]).tolist()
+        for feature in np.flatnonzero(matters[place]):
+            reasons[feature] = _why(measured, place, int(feature), hits[place, feature])
+        columns = (measured.distance, measured.effect, measured.nulls)
+        judged = (measured.weight, probability[place], matters[place])
+        told = [each.tolist() for each in (*(column[place] for column in columns), *judged)]
+        found = [FeatureDrift(*row) for row in zip(measured.names, *told, reasons, strict=True)]
+        yield Window(
+            end=window.end,
+            rows=window.rows,
+            judged=True,
+            deviates=bool(matters[place].any()),
+            score=float(scores[place]),
+            features=tuple(found[each] for each in measured.order),
+            upstream=looks_broken(reference, window),
+        )
 
 
 def _not_judged(spec: ProductSpec, reference: Reference, window: Profile) -> str:
@@ -263,94 +296,109 @@ def _limit_of_words(allowed: np.ndarray) -> np.ndarray:
     return np.where(allowed > 0, allowed, np.min(allowed, where=allowed > 0, initial=1.0))
 
 
-def _numbers_measured(known: Numbers, window: Profile) -> _Measured:
-    held = [window.numbers.get(name, NOTHING) for name in known.names]
-    rows = np.array([each[0] for each in held], dtype="float64")
-    counts = np.array([each[3] for each in held], dtype="int64").reshape(-1, PLACES)
-    mean = np.array([each[1] for each in held]) / np.maximum(rows, 1)
+def _numbers_measured(known: Numbers, windows: Sequence[Profile], every: np.ndarray) -> _Measured:
+    held = [[each.numbers.get(name, NOTHING) for name in known.names] for each in windows]
+    rows, total = (
+        np.array([[each[at] for each in own] for own in held], dtype="float64") for at in (0, 1)
+    )
+    counts = np.array([[each[3] for each in own] for own in held], dtype="int64")
+    counts = counts.reshape(len(windows), len(known.names), PLACES)
     enough = rows >= LEAST_VALUES
-    effect = np.where(enough, mean - known.mean, 0.0) / known.deviation
+    effect = np.where(enough, total / np.maximum(rows, 1) - known.mean, 0.0) / known.deviation
     distance = np.where(enough, d.wasserstein(counts, known.counts), 0.0) / known.deviation
     fewer = np.maximum(1.0, known.usual / np.maximum(rows, 1))
     wide = np.maximum(known.spread * np.sqrt(known.of_new * fewer), 1e-9)
     of_mean = 2 * d.beyond_chance(np.abs(effect) * known.deviation / wide, known.degrees)
     far = np.log(np.maximum(distance / np.sqrt(fewer), LEAST_DISTANCE))
     of_shape = d.beyond_chance((far - known.shape[:, 0]) / known.shape[:, 1], known.shape_degrees)
-    share, of_gaps = _gaps_measured(rows, window.rows, known.gaps, known.shape_degrees)
-    unknown = np.where(enough, 0.0, 1.0)
-    chances = [np.maximum(of_mean, unknown), np.maximum(of_shape, unknown), of_gaps]
-    gaps = d.cohens_h(share, known.gaps[:, 0])
-    return _Measured(
-        known.names,
-        ("number",) * len(known.names),
-        known.weight,
-        distance,
-        effect,
-        share - known.gaps[:, 0],
-        np.stack(chances, axis=1),
-        np.stack([effect, distance, gaps], axis=1),
-        known.gaps[:, 0],
+    return _measured(
+        known,
+        "number",
+        every,
+        rows,
+        (distance, effect),
+        (np.where(enough, of_mean, 1.0), np.where(enough, of_shape, 1.0)),
+        (effect, distance),
+        known.shape_degrees,
     )
 
 
-def _gaps_measured(
-    rows: np.ndarray, every: int, gaps: np.ndarray, degrees: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Share of gaps, and the probability of one so far from the reference's."""
-    share = np.clip(1 - rows / max(every, 1), 0.0, 1.0)
-    usual = (gaps[:, 0] * every + 1) / (every + 2)
-    wide = np.sqrt(gaps[:, 1] ** 2 + usual * (1 - usual) / max(every, 1))
-    return share, 2 * d.beyond_chance(np.abs(share - gaps[:, 0]) / wide, degrees)
-
-
-def _categories_measured(known: Categories, window: Profile) -> _Measured:
-    counts = np.zeros_like(known.counts)
+def _categories_measured(
+    known: Categories, windows: Sequence[Profile], every: np.ndarray
+) -> _Measured:
+    counts = np.zeros((len(windows), *known.counts.shape), dtype="int64")
     for place, (name, values) in enumerate(zip(known.names, known.values, strict=True)):
-        held = window.categories.get(name, {})
-        counts[place, : len(values)] = [held.get(value, 0) for value in values]
-    rows = counts.sum(axis=1).astype("float64")
+        for window, each in enumerate(windows):
+            held = each.categories.get(name, {})
+            counts[window, place, : len(values)] = [held.get(value, 0) for value in values]
+    rows = counts.sum(axis=-1).astype("float64")
     enough = rows >= LEAST_VALUES
     effect = np.where(enough, d.cohens_w(counts, known.counts), 0.0)
     distance = np.where(enough, d.total_variation(counts, known.counts), 0.0)
     fewer = np.maximum(1.0, known.usual / np.maximum(rows, 1))
     far = np.log(np.maximum(effect / np.sqrt(fewer), LEAST_DISTANCE))
     of_shares = d.beyond_chance((far - known.effect[:, 0]) / known.effect[:, 1], known.degrees)
-    share, of_gaps = _gaps_measured(rows, window.rows, known.gaps, known.degrees)
-    none = np.ones(len(known.names))
-    chances = [np.where(enough, of_shares, 1.0), none, of_gaps]
-    gaps = d.cohens_h(share, known.gaps[:, 0])
-    return _Measured(
-        known.names,
-        ("category",) * len(known.names),
-        known.weight,
-        distance,
-        effect,
-        share - known.gaps[:, 0],
-        np.stack(chances, axis=1),
-        np.stack([effect, 0 * none, gaps], axis=1),
-        known.gaps[:, 0],
+    return _measured(
+        known,
+        "category",
+        every,
+        rows,
+        (distance, effect),
+        (np.where(enough, of_shares, 1.0), np.ones_like(rows)),
+        (effect, np.zeros_like(rows)),
+        known.degrees,
     )
 
 
-def _together(*parts: _Measured) -> _Measured:
+def _measured(
+    known: Numbers | Categories,
+    kind: Kind,
+    every: np.ndarray,
+    rows: np.ndarray,
+    differences: tuple[np.ndarray, np.ndarray],
+    chances: tuple[np.ndarray, np.ndarray],
+    sizes: tuple[np.ndarray, np.ndarray],
+    degrees: np.ndarray,
+) -> _Measured:
+    """With the shares of gaps, which numbers and categories have alike."""
+    before = known.gaps[:, 0]
+    share = np.clip(1 - rows / np.maximum(every, 1), 0.0, 1.0)
+    usual = (before * every + 1) / (every + 2)
+    wide = np.sqrt(known.gaps[:, 1] ** 2 + usual * (1 - usual) / np.maximum(every, 1))
+    of_gaps = 2 * d.beyond_chance(np.abs(share - before) / wide, degrees)
     return _Measured(
-        tuple(name for part in parts for name in part.names),
-        tuple(kind for part in parts for kind in part.kinds),
+        known.names,
+        (kind,) * len(known.names),
+        known.weight,
+        before,
+        *differences,
+        share - before,
+        np.stack([*chances, of_gaps], axis=-1),
+        np.stack([*sizes, d.cohens_h(share, before)], axis=-1),
+    )
+
+
+def _together(one: _Measured, other: _Measured) -> _Measured:
+    return _Measured(
+        one.names + other.names,
+        one.kinds + other.kinds,
         *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("weight", "distance", "effect", "nulls", "chances", "sizes", "before")
+            np.concatenate([getattr(one, name), getattr(other, name)], axis=axis)
+            for name, axis in _AXIS_OF_FEATURES.items()
         ),
     )
 
 
-def _why(measured: _Measured, place: int, hits: np.ndarray) -> str:
-    """What changed most, in words."""
-    sizes = np.abs(measured.sizes[place]) * [1.0, _MOSTLY_MEAN, 1.0]
-    which = int(np.argmax(np.where(hits, sizes, 0.0)))
-    size = float(measured.sizes[place][which])
+def _why(measured: _Measured, window: int, place: int, hits: np.ndarray) -> str:
+    """What changed most in a feature of a window, in words."""
+    sizes = measured.sizes[window, place]
+    felt = np.abs(sizes) * [1.0, _MOSTLY_MEAN, 1.0]
+    which = int(np.argmax(np.where(hits, felt, 0.0)))
+    size = float(sizes[which])
     if which == 2:
         before = float(measured.before[place])
-        changed = f"{before + float(measured.nulls[place]):.0%} empty instead of {before:.0%}"
+        now = before + float(measured.nulls[window, place])
+        changed = f"{now:.0%} empty instead of {before:.0%}"
     elif which == 1:
         changed = f"another shape, {size:.2g} standard deviations away"
     elif measured.kinds[place] == "category":
@@ -358,7 +406,7 @@ def _why(measured: _Measured, place: int, hits: np.ndarray) -> str:
     else:
         way = "higher" if size > 0 else "lower"
         changed = f"{abs(size):.2g} standard deviations {way}"
-    return f"{changed}, {_odds(float(measured.chances[place][which]))}"
+    return f"{changed}, {_odds(float(measured.chances[window, place, which]))}"
 
 
 def _odds(probability: float) -> str:

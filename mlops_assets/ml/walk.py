@@ -100,6 +100,11 @@ class Watched:
     asked: str
     reason: str
 
+    @property
+    def bad(self) -> bool:
+        """Whether it is surely worse than promised."""
+        return self.worse is True
+
 
 @dataclass(frozen=True)
 class Walked:

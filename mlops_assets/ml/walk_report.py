@@ -12,7 +12,7 @@ from mlops_assets.ml import drawing as d
 from mlops_assets.ml.drawing import CHAMPION, FADED, MODEL, MUTED, NAIVE, TRUTH, Axes, Box, Key
 from mlops_assets.ml.metrics import NAN, score
 from mlops_assets.ml.past import stretches_of
-from mlops_assets.ml.walk import Walked
+from mlops_assets.ml.walk import Training, Walked, Watched
 
 MISSED_DAYS = 28
 """A model that is surely worse than promised for longer, and nothing is asked, is missed."""
@@ -69,7 +69,7 @@ def by_month(metric: str, walks: Sequence[Walked]) -> pd.DataFrame:
         months = each.rows["event_time"].dt.to_period("M").astype(str)
         for month, own in each.rows.groupby(months.to_numpy(), sort=True):
             rows.append({"policy": each.policy.name, "month": month, **_values(metric, own)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["policy", "month", "value", _BASELINE])
 
 
 def trainings(walks: Sequence[Walked]) -> pd.DataFrame:
@@ -91,61 +91,54 @@ def chart(metric: str, unit: str, walks: Sequence[Walked], *, title: str) -> str
         title: above the drawing.
     """
     table = by_month(metric, walks)
-    box = Box(height=340 + _ROW * len(walks), bottom=48 + _ROW * (len(walks) + 1))
     months = sorted(table["month"].unique()) if len(table) else []
-    middles = {month: float(_middle(month)) for month in months}
-    x = np.array(list(middles.values()))
-    if len(table):
-        values = table[["value", _BASELINE]].to_numpy(dtype="float64")
-    else:
-        values = np.empty(0)
-    axes = Axes(d.extent(*([_edges(months)] if months else [])), d.extent(values), box)
-    parts = [*d.value_ticks(axes, f"{metric} ({unit})" if unit else metric), *_years(axes, months)]
-    legend = []
-    if months:
-        first = table[table["policy"] == walks[0].policy.name].set_index("month")
-        naive = first[_BASELINE].reindex(months).to_numpy(dtype="float64")
-        parts.append(d.line(axes, x, naive, MUTED, dashed=True))
-        legend.append(Key("baseline", MUTED, "dashes"))
+    box = Box(height=340 + _ROW * len(walks), bottom=48 + _ROW * (len(walks) + 1))
+    values = table[["value", _BASELINE]].to_numpy("float64") if months else np.empty(0)
+    axes = Axes(d.extent(_edges(months)), d.extent(values), box)
+    note = "dots: trained again, the larger the more countries"
+    parts = [
+        *d.value_ticks(axes, f"{metric} ({unit})" if unit else metric),
+        *_month_marks(axes, months),
+        d.text(box.left, box.height - 8, note, "start"),
+        _line(axes, table[table["policy"] == _first(walks)], _BASELINE, MUTED, dashed=True),
+    ]
+    legend = [Key(_BASELINE, MUTED, "dashes")]
     for place, each in enumerate(walks):
         color = _COLORS[place % len(_COLORS)]
-        own = table[table["policy"] == each.policy.name].set_index("month")
-        line = own["value"].reindex(months).to_numpy(dtype="float64") if months else np.empty(0)
-        parts.append(d.line(axes, x, line, color))
+        parts.append(_line(axes, table[table["policy"] == each.policy.name], "value", color))
         parts += _trained_dots(axes, each, box.base + 34 + _ROW * place, color)
         legend.append(Key(each.policy.name, color, "line"))
-    note = "dots: trained again, the larger the more countries"
-    return d.svg(title, legend, [*parts, d.text(box.left, box.height - 8, note, "start")], box)
+    return d.svg(title, legend, parts, box)
 
 
 def _summarised(metric: str, walk: Walked, step: pd.Timedelta) -> dict[str, object]:
     again, looks = _again(walk), walk.policy.kind == "drift"
-    years = walk.rows["event_time"].dt.year if len(walk.rows) else pd.Series(dtype="int64")
+    years = walk.rows["event_time"].dt.year.to_numpy() if len(walk.rows) else []
     by_evidence = [each for each in again if each.cause in ("error", "drift")]
-    watched = pd.DataFrame([vars(each) for each in walk.watched])
+    whole = _values(metric, walk.rows)
     return {
         "policy": walk.policy.name,
-        metric: _values(metric, walk.rows)["value"],
-        _BASELINE: _values(metric, walk.rows)[_BASELINE],
+        metric: whole["value"],
+        _BASELINE: whole[_BASELINE],
         **{
             str(year): _values(metric, own)["value"]
-            for year, own in walk.rows.groupby(years.to_numpy(), sort=True)
+            for year, own in walk.rows.groupby(years, sort=True)
         },
         "rows": len(walk.rows),
         "retrainings": len(again),
         "promoted": sum(each.verdict == "promoted" for each in again),
         "pooled": max(len(walk.pooled) - 1, 0),
         "training_seconds": walk.pooled_seconds + sum(each.seconds for each in walk.trainings),
-        "alarms": _onsets(watched) if looks else NAN,
+        "alarms": _onsets(walk) if looks else NAN,
         "false_alarms": sum(each.gain <= 0 for each in by_evidence) if looks else NAN,
-        "missed": _missed(watched, walk),
-        "bad_days": _bad(watched) * (step / pd.Timedelta(days=1)),
+        "missed": _missed(walk),
+        "bad_days": sum(each.bad for each in walk.watched) * (step / pd.Timedelta(days=1)),
         "rollbacks": sum(each.asked == "rollback" for each in walk.watched),
-        "given_up": _given_up(watched),
+        "given_up": sum(each[-1].asked == "ask" for each in _by_country(walk).values()),
     }
 
 
-def _again(walk: Walked) -> list:
+def _again(walk: Walked) -> list[Training]:
     return [each for each in walk.trainings if each.cause != "first"]
 
 
@@ -160,55 +153,57 @@ def _values(metric: str, rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _onsets(watched: pd.DataFrame) -> int:
-    """How often an alarm began in a country."""
-    if watched.empty:
-        return 0
-    return sum(
-        len(stretches_of((own["alarm"] | (own["worse"] == True)).tolist()))  # noqa: E712
-        for _, own in watched.groupby("country")
-    )
-
-
-def _bad(watched: pd.DataFrame) -> int:
-    return int((watched["worse"] == True).sum()) if len(watched) else 0  # noqa: E712
-
-
-def _missed(watched: pd.DataFrame, walk: Walked) -> int:
-    """Stretches of a bad model, longer than `MISSED_DAYS`, in which nothing was asked."""
-    if watched.empty:
-        return 0
-    asked = {(each.country, each.moment) for each in walk.trainings}
-    found = 0
-    for country, own in watched.groupby("country"):
-        moments = own["moment"].tolist()
-        still = [
-            bad and kind not in ("rollback", "ask") and (country, moment) not in asked
-            for bad, kind, moment in zip(own["worse"] == True, own["asked"], moments, strict=True)  # noqa: E712
-        ]
-        found += sum(
-            (moments[last] - moments[first]).days > MISSED_DAYS
-            for first, last in stretches_of(still)
-        )
+def _by_country(walk: Walked) -> dict[str, list[Watched]]:
+    """What was seen of each country, in the order of time."""
+    found: dict[str, list[Watched]] = {}
+    for each in walk.watched:
+        found.setdefault(each.country, []).append(each)
     return found
 
 
-def _given_up(watched: pd.DataFrame) -> int:
-    if watched.empty:
-        return 0
-    return int((watched.groupby("country")["asked"].last() == "ask").sum())
+def _onsets(walk: Walked) -> int:
+    """How often an alarm began in a country."""
+    countries = _by_country(walk).values()
+    return sum(len(stretches_of([each.alarm or each.bad for each in own])) for own in countries)
 
 
-def _middle(month: str) -> int:
-    return (pd.Timestamp(f"{month}-15")).value
+def _missed(walk: Walked) -> int:
+    """Stretches of a bad model, longer than `MISSED_DAYS`, in which nothing was asked."""
+    trained = {(each.country, each.moment) for each in walk.trainings}
+    found = 0
+    for country, own in _by_country(walk).items():
+        alone = [
+            each.bad
+            and each.asked not in ("rollback", "ask")
+            and (country, each.moment) not in trained
+            for each in own
+        ]
+        lengths = [own[last].moment - own[first].moment for first, last in stretches_of(alone)]
+        found += sum(length > pd.Timedelta(days=MISSED_DAYS) for length in lengths)
+    return found
+
+
+def _first(walks: Sequence[Walked]) -> str:
+    return walks[0].policy.name if walks else ""
+
+
+def _line(
+    axes: Axes, months: pd.DataFrame, column: str, color: str, *, dashed: bool = False
+) -> str:
+    """A line through the middles of months."""
+    x = np.array([pd.Timestamp(f"{month}-15").value for month in months["month"]], dtype="float64")
+    return d.line(axes, x, months[column].to_numpy("float64"), color, dashed=dashed)
 
 
 def _edges(months: Sequence[str]) -> np.ndarray:
-    last = pd.Period(months[-1], "M").end_time
-    return np.array([pd.Timestamp(f"{months[0]}-01").value, last.value], dtype="float64")
+    """Beginning of the first month and end of the last, in nanoseconds."""
+    if not months:
+        return np.empty(0)
+    ends = (pd.Timestamp(f"{months[0]}-01"), pd.Period(months[-1], "M").end_time)
+    return np.array([each.value for each in ends], dtype="float64")
 
 
-def _years(axes: Axes, months: Sequence[str]) -> list[str]:
+def _month_marks(axes: Axes, months: Sequence[str]) -> list[str]:
     """A mark at each turn of a year, or of a month where there are few."""
     marks = [month for month in months if month.endswith("-01")] if len(months) > 18 else months
     step = max(1, len(marks) // 12)

@@ -17,7 +17,7 @@ from mlops_assets.ml.drift import (
     FeatureDrift,
     Reference,
     Window,
-    compare,
+    compare_all,
     continued,
     new_columns,
     not_judged,
@@ -140,6 +140,7 @@ class _Looked:
 def build_drift(product: Product) -> list[dg.AssetsDefinition]:
     """`drift` of a product with its check."""
     key = asset_key(product, "drift")
+    check = country_check(product, "drift", CHECK, _CHECK_DESCRIPTION)
 
     @dg.multi_asset(
         name=f"{product.name}__drift",
@@ -151,7 +152,7 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
                 product, "drift", "monitoring", {"parquet", "duckdb"}, _GRAIN, schema(DRIFT_COLUMNS)
             )
         },
-        check_specs=[country_check(product, "drift", CHECK, _CHECK_DESCRIPTION)],
+        check_specs=[check],
     )
     def drift(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
@@ -159,6 +160,8 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
         store, registry = storage.store(), mlflow.registry()
         if len(context.partition_keys) > 1:
             _many(product, context, store, registry)
+            # The step has to end each check; its results are told with their countries.
+            yield dg.Output(None, check.get_python_identifier())
             return
         country = context.partition_key
         lineage = of_drift(product, country, store, registry)
@@ -284,7 +287,7 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
         if name in newest
     }
     return {
-        name: [compare(known[name].spec, _reference(known[name]), each) for each in profiles]
+        name: compare_all(known[name].spec, _reference(known[name]), profiles)
         for name, profiles in window_profiles(store, asked).items()
     }
 

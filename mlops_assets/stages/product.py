@@ -37,6 +37,7 @@ JOBS: dict[str, tuple[str, ...]] = {
     "all": (*DATASETS, *TRAINING, *PREDICTIONS, *MONITORING),
     "train": (*DATASETS, *TRAINING),
     "predict": (*DATASETS, *PREDICTIONS, *MONITORING),
+    "monitor": MONITORING,
 }
 """Job: the assets of one country that a run of it makes, in pipeline order."""
 

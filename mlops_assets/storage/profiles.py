@@ -7,8 +7,11 @@ Whole numbers add up to the same in any order: `ml.profiles.profile` counts exac
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +43,8 @@ _FILE = "__mlops_assets_file"
 """A column that no data has, for DuckDB to say which file a row is from."""
 _NONE = -(2**15)
 """In place of the steps of a number that is not there."""
-_ROWS_AT_ONCE = 4_000_000
+_ROWS_AT_ONCE = 500_000
+"""Of a batch: what is counted stays near the processor."""
 _CELLS_AT_ONCE = 50_000_000
 _FLOATS = ("FLOAT", "DOUBLE")
 _NUMBERS = (
@@ -207,20 +211,22 @@ def _scanned(store: SnapshotStore, parts: Sequence[_Part]) -> dict[str, list[Pro
     parts = [part for part in parts if part.snapshot.rows]
     if not parts:
         return {}
-    found: dict[str, list[Profile]] = {}
-    with _connected(store) as connection:
-        try:
-            for types, alike in _by_schema(connection, parts):
-                for batch in _batches(alike):
-                    found |= _counted(connection, batch, types)
-        except duckdb.Error as error:
-            raise StorageError(
-                f"The rows of {', '.join(part.country for part in parts)} cannot be scanned: "
-                f"{error}.",
-                way_out="Materialize what the message names again.",
-                culprits={"countries": [part.country for part in parts]},
-            ) from error
-    return found
+    try:
+        with _connected(store) as connection:
+            batches = [
+                (types, batch)
+                for types, alike in _by_schema(connection, parts)
+                for batch in _batches(alike)
+            ]
+        with ThreadPoolExecutor(min(len(batches), os.cpu_count() or 1)) as pool:
+            counted = pool.map(lambda each: _counted(store, *each), batches)
+            return {country: profiles for each in counted for country, profiles in each.items()}
+    except duckdb.Error as error:
+        raise StorageError(
+            f"The rows of {', '.join(part.country for part in parts)} cannot be scanned: {error}.",
+            way_out="Materialize what the message names again.",
+            culprits={"countries": [part.country for part in parts]},
+        ) from error
 
 
 def _by_schema(
@@ -255,11 +261,13 @@ def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
 
 
 def _counted(
-    connection: duckdb.DuckDBPyConnection, parts: Sequence[_Part], types: Mapping[str, str]
+    store: SnapshotStore, types: Mapping[str, str], parts: Sequence[_Part]
 ) -> dict[str, list[Profile]]:
     numbers, categories = _columns(parts, types)
-    _register(connection, parts, numbers)
-    table = connection.sql(_query(parts, numbers, categories, types)).to_arrow_table()
+    with _connected(store) as connection:
+        connection.execute("set threads = 1")  # a batch a core
+        connection.register("asked", _files(parts, numbers))
+        table = connection.sql(_query(parts, numbers, categories, types)).to_arrow_table()
     windows = _Windows.of(parts, table["g"].to_numpy())
     rows = windows.sums(np.bincount(windows.group, minlength=windows.groups)).tolist()
     by_number = {
@@ -302,9 +310,7 @@ def _columns(parts: Sequence[_Part], types: Mapping[str, str]) -> tuple[list[str
     return numbers, [n for n in texts if (n, "category") in asked]
 
 
-def _register(
-    connection: duckdb.DuckDBPyConnection, parts: Sequence[_Part], numbers: Sequence[str]
-) -> None:
+def _files(parts: Sequence[_Part], numbers: Sequence[str]) -> pa.Table:
     """The table of files: their slots, and center and steps of a unit of each number.
 
     A number that a country's reference does not know is counted, too, and then left out.
@@ -322,7 +328,7 @@ def _register(
         usable = [each if each and each.kind == "number" else None for each in own]
         known[f"center{place}"] = [each.center if each else 0.0 for each in usable]
         known[f"unit{place}"] = [STEPS / each.scale if each else 0.0 for each in usable]
-    connection.register("asked", _arrow(known))
+    return _arrow(known)
 
 
 def _arrow(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
@@ -416,21 +422,28 @@ class _Windows:
     def numbers(self, steps: np.ndarray) -> list[Counted]:
         """Of one number: what each window counts."""
         steps = steps if self.order is None else steps[self.order]
-        places = _PLACE_OF_STEPS[steps.view("uint16")]
         width = PLACES + 1
-        counts = np.bincount(self.group * width + places, minlength=self.groups * width)
-        counts = self.sums(counts.reshape(self.groups, width)[:, :PLACES])
-        there = steps.astype("int64")
-        there[steps == _NONE] = 0
-        total, squares = (self._added(each) for each in (there, there * there))
+        keys = _PLACE_OF_STEPS[steps.view("uint16")]
+        keys += self.keys
+        counts = np.bincount(keys, minlength=self.groups * width).reshape(self.groups, width)
+        wide = steps.astype("int32")
+        if counts[:, PLACES].any():
+            wide[steps == _NONE] = 0
+        total, squares = self._added(wide), self._added(np.multiply(wide, wide, out=wide))
+        counts = self.sums(counts[:, :PLACES])
         rows = counts.sum(axis=1).tolist()
         sums = ((total / STEPS).tolist(), (squares / STEPS**2).tolist())
         return list(zip(rows, *sums, map(tuple, counts.tolist()), strict=True))
 
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Of each row its group's first place in a table of groups and places."""
+        return self.group * (PLACES + 1)
+
     def _added(self, values: np.ndarray) -> np.ndarray:
         by_group = np.zeros(self.groups, dtype="int64")
         if len(values):
-            by_group[self.there] = np.add.reduceat(values, self.starts)
+            by_group[self.there] = np.add.reduceat(values, self.starts, dtype="int64")
         return self.sums(by_group)
 
     def categories(self, texts: pa.ChunkedArray) -> list[dict[str, int]]:

@@ -62,7 +62,7 @@ RIGHT: dict[str, tuple[str, str]] = {
     "attributes.predictions.maximum": ("largest valid prediction", "maximum: 4000.0"),
     "attributes.predictions.minimum": ("smallest valid prediction", "minimum: -500.0"),
     "attributes.retention.as_of_days": ("a whole number at least 1", "as_of_days: 90"),
-    "attributes.retrain_cron": ("cron of the periodic retraining", "retrain_cron: 0 4 * * 1"),
+    "attributes.retrain_cron": ("cron (UTC) after which every country", "retrain_cron: 0 4 * * 1"),
     "attributes.sample": ("seeded generator of demonstration data", "sample: sample.generate"),
     "attributes.seed": ("a whole number at least 0", "seed: 0"),
     "attributes.source.arrival_time": ("values were published", "arrival_time: published_at"),

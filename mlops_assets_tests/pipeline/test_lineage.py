@@ -19,7 +19,17 @@ from mlops_assets.registry.models import CHAMPION, registered_name
 from mlops_assets_tests.platform import Platform, build_platform, failures, generated
 
 COUNTRY = "FRA"
-CHAIN = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")
+CHAIN = (
+    "raw",
+    "validated",
+    "quarantine",
+    "features",
+    "model",
+    "champion",
+    "predictions",
+    "performance",
+    "drift",
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,17 @@ from mlops_assets.registry.models import CHALLENGER, registered_name
 from mlops_assets_tests.platform import Platform, checks, failures, generated, made
 
 COUNTRY, OTHER = "FRA", "DEU"
-CHAIN = ["raw", "quarantine", "validated", "features", "model", "champion", "predictions"]
+CHAIN = [
+    "raw",
+    "quarantine",
+    "validated",
+    "features",
+    "model",
+    "champion",
+    "predictions",
+    "performance",
+    "drift",
+]
 VALUE = "Demand (parcels)"
 
 

@@ -307,10 +307,8 @@ def test_no_more_are_asked_for_than_a_day_allows_and_the_rest_the_next_day(
     (request,) = asked(one)
     queued(one, request, STATES.SUCCESS)
     assert "1 trainings in 24 hours" in said(one)
-    look = situations.look
-    tomorrow = look(
-        one.product, one.store, one.registry, one.instance, NOW + dt.timedelta(days=1, minutes=5)
-    )
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(days=1, seconds=1)
+    tomorrow = situations.look(one.product, one.store, one.registry, one.instance, now)
     later = [a.country for a in tomorrow.plan(one.product.spec).actions if a.kind == "retrain"]
     assert later == [COUNTRY]
 
