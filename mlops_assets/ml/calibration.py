@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.bootstrap import Draws, widening
-from mlops_assets.ml.metrics import NAN, Estimate
+from mlops_assets.ml.bootstrap import Draws, interval, widening
+from mlops_assets.ml.metrics import NAN, UNKNOWN, Estimate
 
 RELIABILITY_BINS = 10
 HALVINGS = 20
@@ -68,6 +68,24 @@ def calibration_estimate(y: np.ndarray, p: np.ndarray, draws: Draws, tail: float
     lower = _least(lambda error: observed_at(error, 1.0 - tail) >= value, 0.0, value)
     upper = _least(lambda error: observed_at(error, tail) > value, value, 1.0)
     return Estimate(value, lower, upper)
+
+
+def calibration_gain(
+    y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: Draws, tail: float
+) -> Estimate:
+    """By how much the expected calibration error of `p` is under that of a reference, paired.
+
+    Both on the same rows, in every draw of days; positive is better. What chance adds to either
+    is in both, and cancels where they are alike.
+    """
+    value = calibration_error(y, reference) - calibration_error(y, p)
+    if not np.isfinite(value) or draws.problem:
+        return UNKNOWN if not np.isfinite(value) else Estimate(value)
+    ours, theirs = (
+        np.abs(gaps + noise).sum(axis=1)
+        for gaps, noise in (_gaps_and_noise(y, each, draws) for each in (p, reference))
+    )
+    return interval(value, theirs - ours, tail, draws.blocks)
 
 
 def _gaps_and_noise(y: np.ndarray, p: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:

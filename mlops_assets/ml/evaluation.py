@@ -18,7 +18,7 @@ from mlops_assets.ml.bootstrap import (
     interval,
     resampled_mean,
 )
-from mlops_assets.ml.calibration import calibration_estimate, reliability
+from mlops_assets.ml.calibration import calibration_estimate, calibration_gain, reliability
 from mlops_assets.ml.evidence import evidence_frame
 from mlops_assets.ml.importance import no_importance, permutation_importance
 from mlops_assets.ml.metrics import NAN, UNKNOWN, Estimate, improvement, losses, score
@@ -80,6 +80,7 @@ class Report:
         calibration_error: classification: mean distance of predicted and observed share over ten
             bins of equal size (ECE); else NaN.
         calibration: the same with its interval.
+        calibration_gain: by how much it is under the champion's, paired on the same rows.
         coverage: regression: share of the labels inside the prediction interval; else NaN.
         importance: feature, importance (increase of the error, or loss of auc, when the feature is
             permuted) and deviation over the repeats, greatest first.
@@ -105,6 +106,7 @@ class Report:
     slices: pd.DataFrame = field(default_factory=no_slices)
     calibration_error: float = NAN
     calibration: Estimate = UNKNOWN
+    calibration_gain: Estimate = UNKNOWN
     coverage: Estimate = UNKNOWN
     importance: pd.DataFrame = field(default_factory=no_importance)
     worst: pd.DataFrame = field(default_factory=no_cases)
@@ -227,10 +229,13 @@ def _against_champion(
     known = evidence["champion"].notna().to_numpy()
     drawn, rows = draws.of(known), evidence[known]
     y, ours, theirs = (_numbers(rows, name) for name in ("label", "candidate", "champion"))
-    return {
+    found: dict[str, Any] = {
         "champion": estimate(spec.metric, y, theirs, drawn, tail),
         "champion_gain": gain_estimate(spec.metric, y, ours, theirs, drawn, tail),
     }
+    if spec.task == "classification":
+        found["calibration_gain"] = calibration_gain(y, ours, theirs, drawn, tail)
+    return found
 
 
 def _of_task(

@@ -181,22 +181,40 @@ def slices(report: Report, spec: ProductSpec) -> GateResult:
 
 
 def calibration(report: Report, spec: ProductSpec) -> GateResult:
-    """Whether the expected calibration error is not for certain above its limit.
+    """Whether the expected calibration error is not for certain above its limit, or the champion's.
+
+    Above the champion's: by more than `gates.calibration_margin`, with an interval of the paired
+    difference that is above 0. A limit alone lets a model through whose probabilities are all too
+    low where the share of class 1 is small.
 
     Args:
         report: of the candidate on the country's own holdout rows.
         spec: the product as it is for this country.
     """
-    limit, error = spec.gates.max_calibration_error, report.calibration
+    limit, error, gain = (
+        spec.gates.max_calibration_error,
+        report.calibration,
+        report.calibration_gain,
+    )
     if problem := _too_few(report, spec, error):
         return not_judged("calibration", problem, limit)
-    passed = error.lower <= limit
+    within, margin = error.lower <= limit, spec.gates.calibration_margin
+    spoiled = gain.told and gain.value < -margin and gain.upper < 0
     text = (
         f"expected calibration error {error.value:.3g} ({error.lower:.3g} to {error.upper:.3g}) "
-        f"on {report.rows} rows is {'not surely' if passed else 'surely'} above {limit:g}"
+        f"on {report.rows} rows is {'not surely' if within else 'surely'} above {limit:g}"
     )
-    numbers = {**_ends("calibration_error", error), "rows": float(report.rows)}
-    return GateResult("calibration", passed, error.value, limit, text, numbers)
+    if gain.told:
+        text += (
+            f"; {abs(gain.value):.3g} ({'over' if gain.value < 0 else 'under'} the champion's) is "
+            f"{'surely' if spoiled else 'not surely'} worse by more than {margin:g}"
+        )
+    numbers = {
+        **_ends("calibration_error", error),
+        **(_ends("gain_on_champion", gain) if gain.told else {}),
+        "rows": float(report.rows),
+    }
+    return GateResult("calibration", within and not spoiled, error.value, limit, text, numbers)
 
 
 def coverage(report: Report, spec: ProductSpec) -> GateResult:

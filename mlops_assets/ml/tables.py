@@ -35,6 +35,7 @@ def metrics(report: Report, spec: ProductSpec) -> pd.DataFrame:
     rows.append(("gain on the champion", report.champion_gain, gain_unit))
     if spec.task == "classification":
         rows.append(("calibration error", report.calibration, "share"))
+        rows.append(("calibration error under the champion's", report.calibration_gain, "share"))
     else:
         share = f"{spec.predictions.interval:.0%} interval: labels inside"
         rows.append((share, report.coverage, "share"))

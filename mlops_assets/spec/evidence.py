@@ -228,6 +228,14 @@ class GatesSpec(Strict):
         "predicted and observed share over ten bins of equal size",
         examples=[0.1],
     )
+    calibration_margin: float = Field(
+        default=0.03,
+        ge=0.0,
+        le=1.0,
+        description="classification: by how much the expected calibration error may be above the "
+        "champion's",
+        examples=[0.03],
+    )
     coverage_tolerance: float = Field(
         default=0.05,
         gt=0.0,

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -256,6 +256,7 @@ def test_text_from_outside_breaks_no_table_and_becomes_no_link_markup_or_section
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=60))
+@example("__0__")
 def test_any_text_reads_in_a_cell_as_it_was(text: str) -> None:
     tokens = parsed(f"| a | b |\n| --- | --- |\n| x{escaped(text)}x | y |\n")
     cells = [t for t in tokens if t.type == "inline"]

@@ -10,6 +10,7 @@ from scipy import stats
 
 from mlops_assets.ml import gates
 from mlops_assets.ml.bootstrap import draw_days
+from mlops_assets.ml.calibration import calibration_error
 from mlops_assets.ml.evaluation import Footprint, Report, evaluate
 from mlops_assets.ml.evidence import evidence_frame
 from mlops_assets.ml.fairness import compare_groups
@@ -268,6 +269,27 @@ def test_probabilities_that_claim_too_much_fail_and_honest_ones_of_few_rows_do_n
     chance = [gates.calibration(calibrated(1.0, 200, seed), strict) for seed in range(30)]
     assert np.mean([result.value > 0.03 for result in chance]) > 0.9
     assert sum(result.passed is False for result in chance) <= 2
+
+
+def test_probabilities_surely_worse_than_the_champions_are_stopped_under_the_limit() -> None:
+    rows = classification_rows(800)
+    share = np.random.default_rng(1).uniform(0.02, 0.3, 800)
+    rows["label"] = (np.random.default_rng(2).random(800) < share) * 1.0
+    spec = classifier(gates={"max_calibration_error": 0.3})
+    timid = evaluate(rows, share**3, spec, rows, champion=share)
+    result = gates.calibration(timid, spec)
+    assert timid.calibration.upper < 0.3
+    assert result.passed is False
+    assert "over the champion's" in result.description
+    assert timid.calibration_gain.value == pytest.approx(
+        calibration_error(rows["label"].to_numpy(), share) - timid.calibration_error
+    )
+    alike = evaluate(rows, np.clip(share + 0.001, 0, 1), spec, rows, champion=share)
+    assert gates.calibration(alike, spec).passed is True
+    lenient = classifier(gates={"max_calibration_error": 0.3, "calibration_margin": 0.5})
+    assert gates.calibration(timid, lenient).passed is True
+    better = evaluate(rows, share, spec, rows, champion=share**3)
+    assert gates.calibration(better, spec).passed is True
 
 
 def test_calibration_and_coverage_of_too_few_rows_are_not_judged() -> None:
