@@ -17,6 +17,8 @@ features left alone.
 
     python -m benchmarks drift [--countries 60] [--rounds 5] [--no-evidently]
 
+`EVIDENTLY_PYTHON` names a Python that has it already.
+
 Printed, and kept in `benchmarks/results/drift.json`.
 """
 
@@ -59,6 +61,8 @@ from mlops_assets.storage.profiles import Asked, window_profiles
 
 RESULTS = Path(__file__).parent / "results" / "drift.json"
 EVIDENTLY = "evidently==0.7.23"
+BESIDE = "pandas<3"
+"""What that version needs and does not say."""
 NUMBERS = tuple(f"number_{place:02d}" for place in range(16))
 CATEGORIES = tuple(f"category_{place}" for place in range(4))
 IMPORTANCE = {n: 0.75**place for place, n in enumerate(NUMBERS)} | dict.fromkeys(CATEGORIES, 0.1)
@@ -352,7 +356,7 @@ def _environment(folder: Path) -> str:
     home = folder / "evidently"
     venv.create(home, with_pip=True)
     python = str(home / "bin" / "python")
-    subprocess.check_call([python, "-m", "pip", "install", "-q", EVIDENTLY])
+    subprocess.check_call([python, "-m", "pip", "install", "-q", EVIDENTLY, BESIDE])
     return python
 
 

@@ -220,7 +220,7 @@ def test_schedules_wait_for_a_person_to_start_them(
     shared = found.pop(f"{product}_shared_periodic", None)
     assert (shared and shared.job_name) == (f"{product}_shared" if product == SHARING else None)
     assert {name: each.job_name for name, each in found.items()} == {
-        f"{product}_periodic": f"{product}_all",
+        f"{product}_periodic": f"{product}_train",
         f"{product}_pooled_periodic": f"{product}_pooled",
         f"{product}_reproduce_weekly": f"{product}_reproduce",
     }
@@ -235,7 +235,11 @@ def test_sensors_and_the_periodic_schedule_ask_for_jobs_that_are_there(
     asked = {
         each.name: {target.job_name for target in each.targets} for each in repository.sensor_defs
     }
-    assert asked[f"{product}_retraining"] == {f"{product}_all", f"{product}_rollback"}
+    assert asked[f"{product}_retraining"] == {
+        f"{product}_train",
+        f"{product}_predict",
+        f"{product}_rollback",
+    }
     assert asked[f"{product}_alerts"] == set()
     for names in asked.values():
         assert all(repository.has_job(name) for name in names)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Kind = Literal["incident", "gate", "give_up", "failed_run", "rollback"]
+Kind = Literal["incident", "alarm", "gate", "give_up", "failed_run", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Alert:
         id: the same for the same incident.
         product: it is about.
         country: it is about; "" for several.
-        kind: incident: most countries alarm; gate: a blocking check failed; give_up: a person is
-            needed; failed_run: a run failed for another reason; rollback: the platform put the
-            model of before into use.
+        kind: incident: most countries alarm at once; alarm: one does by itself; gate: a blocking
+            check failed; give_up: a person is needed; failed_run: a run failed for another reason;
+            rollback: the platform put the model of before into use.
         title: in one line.
         text: what happened, since when, what happens next, what a person can do; several lines.
         owners: of the product.

@@ -171,8 +171,7 @@ class Materializer:
         }
         self._made.update(stale)
         orders = [
-            self._order(_from(found, assets), country=country)
-            for country, found in stale.items()
+            self._order(_from(found, assets), country=country) for country, found in stale.items()
         ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
         return [country for country in countries if country not in failed]

@@ -146,7 +146,8 @@ class RetrainingSpec(Strict):
     new_labels: int | None = Field(
         default=None,
         ge=1,
-        description="when so many labels have matured since the champion's training; default: never",
+        description="when so many labels have matured since the champion's training; default: "
+        "never",
         examples=[90],
     )
     max_age_days: int | None = Field(

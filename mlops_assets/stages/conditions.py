@@ -88,6 +88,7 @@ class Group:
             "failed_run": "runs failed",
             "rollback": "models were rolled back",
             "incident": "incidents",
+            "alarm": "alarms of countries",
         }[self.conditions[0].kind]
         return f"{product.name}: {len(self.conditions)} {what}"
 
@@ -145,12 +146,55 @@ def current_incident(
 def find_conditions(
     product: Product, view: View, plan: Plan, instance: dg.DagsterInstance
 ) -> list[Condition]:
-    """What people are told of now, beside incidents."""
+    """What people are told of now, beside incidents of most countries."""
     return [
+        *_alarms(product, view, plan),
         *(_give_up(product, each) for each in plan.actions if each.kind == "ask"),
         *_rollbacks(product, view),
         *_failed_runs(product, view, instance),
     ]
+
+
+# One country alarms
+
+
+def _alarms(product: Product, view: View, plan: Plan) -> Iterator[Condition]:
+    """Countries that alarm by themselves: once a cause for each champion."""
+    as_one = plan.incident.countries if plan.incident else ()
+    for situation, action in zip(view.situations, plan.actions, strict=True):
+        if situation.country in as_one:
+            continue
+        realised, drift = situation.realised, situation.drift
+        if realised and realised.worse and realised.version == situation.champion:
+            yield _alarm(product, situation.champion, action, "performance", realised.reason)
+        if drift and drift.state == "alarm":
+            yield _alarm(product, situation.champion, action, "drift", drift.reason)
+
+
+def _alarm(product: Product, champion: str, action: Action, asset: str, reason: str) -> Condition:
+    country, model = action.country, f"version {champion}" if champion else "the baseline"
+    what = {
+        "performance": f"{model} is surely worse than it promised",
+        "drift": f"what comes in is no longer what {model} was trained on",
+    }[asset]
+    does = {
+        "retrain": f"it is trained again ({action.reason})",
+        "rollback": f"the model of before is put into use ({action.reason})",
+        "going_on": "a training of it is going on",
+        "nothing": "nothing: `retraining` of the YAML has it switched off",
+    }.get(action.kind, action.reason)
+    text = (
+        f"{_sentence(reason)}\nNext: {_sentence(does)}\nYou can: look at `{asset}` of the country, "
+        f"and at what the sensor {product.name}_retraining says."
+    )
+    return Condition(
+        f"{product.name} {country} {asset} of {model}",
+        "alarm",
+        country,
+        f"{product.name} {country}: {what}",
+        text,
+        *_asset_page(product, asset, country),
+    )
 
 
 # A person is needed

@@ -41,8 +41,6 @@ JOBS: dict[str, tuple[str, ...]] = {
 }
 """Job: the assets of one country that a run of it makes, in pipeline order."""
 
-_CHAIN = tuple(name for name in JOBS["all"] if name not in DATASETS)
-"""What retraining makes of a country; its features are there already."""
 _SHARED_JOB = "Makes the shared features of the validated rows every country has now."
 _POOLED_JOB = "Trains the pooled model on the features every country has now."
 _PERIODIC = {
@@ -88,7 +86,7 @@ def build_product(product: Product) -> dg.Definitions:
                 product,
                 [by_name[name] for name in ("ingest", "predict", "shared") if name in by_name],
             ),
-            retraining_sensor(product, [by_name["all"], *rollback], _CHAIN),
+            retraining_sensor(product, [by_name["train"], by_name["predict"], *rollback]),
             alerts_sensor(product),
         ],
     )
@@ -123,7 +121,7 @@ def _schedules(product: Product, jobs: Sequence[str]) -> list[dg.ScheduleDefinit
 
     whole = [name for name in _PERIODIC if name in jobs]
     return [
-        retraining_schedule(product, cron, _CHAIN),
+        retraining_schedule(product, cron),
         *(_whole_schedule(product, name, cron) for name in whole),
     ]
 

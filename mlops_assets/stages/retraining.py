@@ -14,6 +14,7 @@ from mlops_assets.ml.retraining import KINDS, Action, Plan
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.base import Storage, asset_key
+from mlops_assets.stages.decisions import TRIGGER_TAG
 from mlops_assets.stages.promotion_jobs import op_name
 from mlops_assets.stages.requests import (
     PERSON,
@@ -24,11 +25,15 @@ from mlops_assets.stages.requests import (
     named_key,
     tags_of,
 )
-from mlops_assets.stages.situations import last_due, look
+from mlops_assets.stages.situations import View, last_due, look
 
 _INTERVAL_SECONDS = 10
 _FOLLOW_UP = "*/10 * * * *"
 _EACH_SHOWN = 10
+_TRAINING = ("model", "champion")
+"""What a training makes of a country; its features are there already."""
+_SERVING = ("predictions", "performance", "drift")
+_RUN_KEY = "dagster/run_key"
 _IN_WORDS = {
     "retrain": "training asked for",
     "rollback": "rollback asked for",
@@ -55,14 +60,15 @@ _SCHEDULE = (
 def retraining_sensor(
     product: Product,
     jobs: Sequence[UnresolvedAssetJobDefinition | dg.JobDefinition],
-    chain: Sequence[str],
 ) -> dg.SensorDefinition:
     """Asks for trainings and rollbacks of just the countries that need one.
 
+    Predictions follow in a run of their own once the champion has changed: a candidate that a
+    gate stops leaves predictions and monitoring as they were.
+
     Args:
         product: which.
-        jobs: its `all` and `rollback` jobs.
-        chain: assets that a training makes; the country's features are there already.
+        jobs: its `train`, `predict` and `rollback` jobs.
     """
 
     @dg.sensor(
@@ -78,32 +84,62 @@ def retraining_sensor(
         now = dt.datetime.now(dt.UTC)
         view = look(product, storage.store(), mlflow.registry(), context.instance, now)
         plan = view.plan(product.spec)
-        text = told(plan)
-        asked = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
+        follow = _unasked(_follow_up(product, view), context.instance)
+        text = f"{told(plan)}{_told_of(follow)}"
+        actions = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
+        asked = [*(run_request(product, each, SENSOR) for each in actions), *follow]
         if not asked:
             return dg.SkipReason(text)
         context.log.info(text)
         # A tick that asks shows no reason of its own: the cursor does, and is never read.
-        return dg.SensorResult(
-            run_requests=[run_request(product, each, chain, SENSOR) for each in asked],
-            cursor=f"{now:%Y-%m-%d %H:%M:%S} UTC\n{text}",
-        )
+        cursor = f"{now:%Y-%m-%d %H:%M:%S} UTC\n{text}"
+        return dg.SensorResult(run_requests=asked, cursor=cursor)
 
     return retraining
 
 
-def retraining_schedule(product: Product, cron: str, chain: Sequence[str]) -> dg.ScheduleDefinition:
+def _follow_up(product: Product, view: View) -> list[dg.RunRequest]:
+    """Predictions, and what watches them, of countries whose champion or features changed."""
+    return [
+        dg.RunRequest(
+            run_key=f"{product.name} {country}: predictions of {made_of}",
+            job_name=f"{product.name}_predict",
+            partition_key=country,
+            asset_selection=[asset_key(product, name) for name in _SERVING],
+            tags={"product": product.name, TRIGGER_TAG: f"{SENSOR}: champion or features changed"},
+        )
+        for country, made_of in view.unserved.items()
+    ]
+
+
+def _unasked(
+    requests: Sequence[dg.RunRequest], instance: dg.DagsterInstance
+) -> list[dg.RunRequest]:
+    """Those that no run has, whatever became of it."""
+    keys = [each.run_key for each in requests if each.run_key]
+    runs = instance.get_runs(dg.RunsFilter(tags={_RUN_KEY: keys})) if keys else []
+    known = {run.tags[_RUN_KEY] for run in runs}
+    return [each for each in requests if each.run_key not in known]
+
+
+def _told_of(follow: Sequence[dg.RunRequest]) -> str:
+    if not follow:
+        return ""
+    countries = ", ".join(str(each.partition_key) for each in follow)
+    return f"\npredictions asked for, {len(follow)} ({countries}): champion or features changed."
+
+
+def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
     """Periodic retraining of every country, as far as the budget goes at each tick.
 
     Args:
         product: which.
         cron: when every country is due (UTC).
-        chain: assets that a training makes; the country's features are there already.
     """
 
     @dg.schedule(
         name=f"{product.name}_periodic",
-        job_name=f"{product.name}_all",
+        job_name=f"{product.name}_train",
         cron_schedule=[cron, _FOLLOW_UP],
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=_SCHEDULE,
@@ -125,18 +161,17 @@ def retraining_schedule(product: Product, cron: str, chain: Sequence[str]) -> dg
         context.log.info(text)
         if not asked:
             return dg.SkipReason(text)
-        return [run_request(product, each, chain, SCHEDULE) for each in asked]
+        return [run_request(product, each, SCHEDULE) for each in asked]
 
     return periodic
 
 
-def run_request(product: Product, action: Action, chain: Sequence[str], who: str) -> dg.RunRequest:
+def run_request(product: Product, action: Action, who: str) -> dg.RunRequest:
     """The run of a `retrain` or `rollback` action.
 
     Args:
         product: of the country.
         action: what is asked for.
-        chain: assets that a training makes.
         who: asks, such as `retraining sensor`.
     """
     key, tags = named_key(product, action.key), tags_of(product, action, who)
@@ -152,9 +187,9 @@ def run_request(product: Product, action: Action, chain: Sequence[str], who: str
     whole = "schedule" in causes
     return dg.RunRequest(
         run_key=key,
-        job_name=f"{product.name}_all",
+        job_name=f"{product.name}_train",
         partition_key=action.country,
-        asset_selection=None if whole else [asset_key(product, name) for name in chain],
+        asset_selection=None if whole else [asset_key(product, name) for name in _TRAINING],
         tags=tags,
     )
 

@@ -86,6 +86,8 @@ class View:
         asked_today: trainings that sensor and schedule asked for in the last 24 hours.
         past: by country, what its decisions amount to.
         now: when it was looked.
+        unserved: countries whose predictions are of another model than the one in use, or of other
+            features than the newest, while no run is at it: what they are to be made of.
     """
 
     situations: Sequence[Situation]
@@ -93,6 +95,7 @@ class View:
     asked_today: int
     past: Mapping[str, Past]
     now: dt.datetime
+    unserved: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> Plan:
         """What is done; see `retraining.plan`."""
@@ -152,10 +155,11 @@ def look(
     """
     countries = list(product.spec.countries)
     own = {country: product.resolved(country) for country in product.spec.overrides}
-    past, going_on = decided(product, store), _going_on(product, instance)
+    past, (going_on, busy) = decided(product, store), _going_on(product, instance)
     recent = _recent(product, instance, past, own, now)
     due = due or due_by_schedule(product, instance, now)
-    found = _from_snapshots(product, store, registry.aliases_of_all(product.name))
+    named = registry.aliases_of_all(product.name)
+    found = _from_snapshots(product, store, named)
     situations = [
         _with_past(
             replace(found[country], going_on=country in going_on),
@@ -167,7 +171,8 @@ def look(
     ]
     situations = _with_labels(product, store, registry, situations, own)
     situations = _with_tried(product, instance, situations, own, past)
-    return View(situations, own, recent.today, past, now)
+    unserved = _unserved(product, store, named, busy)
+    return View(situations, own, recent.today, past, now, unserved)
 
 
 def due_by_schedule(
@@ -309,6 +314,28 @@ def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
     return (drift.metadata.get(INPUTS) or {}).get("champion", champion) == champion
 
 
+def _unserved(
+    product: Product, store: SnapshotStore, named: Mapping[str, Aliases], busy: set[str]
+) -> dict[str, str]:
+    """Countries whose predictions do not follow from champion and features as they are now."""
+    countries = list(product.spec.countries)
+    features = store.current_all(path(product, "features"), countries)
+    made = store.current_all(path(product, "predictions"), countries)
+    wanted = {
+        country: {
+            "features": features[country].content_hash,
+            "champion": named.get(country, Aliases()).champion or "baseline",
+        }
+        for country in countries
+        if country in features and country in made and country not in busy
+    }
+    return {
+        country: f"{inputs['champion']} on {features[country].version}"
+        for country, inputs in wanted.items()
+        if not inputs.items() <= (made[country].metadata.get(INPUTS) or {}).items()
+    }
+
+
 def _with_past(
     situation: Situation,
     past: Past,
@@ -332,10 +359,13 @@ def _with_past(
 # Runs
 
 
-def _going_on(product: Product, instance: dg.DagsterInstance) -> set[str]:
-    """Countries that a run trains, or rolls back, or is about to."""
+def _going_on(product: Product, instance: dg.DagsterInstance) -> tuple[set[str], set[str]]:
+    """Countries that a run trains, or rolls back, or is about to; and those any run is about."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_GOING_ON)))
-    return {country_of(run.tags) for run in runs if is_training(product, run)}
+    training = {country_of(run.tags) for run in runs if is_training(product, run)}
+    return training, {
+        country_of(run.tags) for run in runs if run.tags.get("product") == product.name
+    }
 
 
 def is_training(product: Product, run: dg.DagsterRun) -> bool:

@@ -1,7 +1,7 @@
 """Windows of many countries counted in one scan of their features and one of their predictions.
 
-DuckDB reads, standardises and rounds every number to whole steps of its country's reference, which
-take two bytes; they are then counted by country and slot of time, and windows are sums of slots.
+DuckDB reads the rows of the windows of many countries; their numbers become whole steps of their
+country's reference, which are counted by country and slot of time, and windows are sums of slots.
 Whole numbers add up to the same in any order: `ml.profiles.profile` counts exactly the same.
 """
 
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,12 @@ import pandas as pd
 from mlops_assets.errors import StorageError
 from mlops_assets.ml.distances import (
     FIRST_PLACE,
-    HIGHEST,
-    LOWEST,
     PLACES,
     STEPS,
     STEPS_OF_PLACE,
     numbers_of,
     quartiles_of,
+    steps_of,
 )
 from mlops_assets.ml.profiles import NOTHING, Counted, Profile, is_outside
 from mlops_assets.ml.references import PREDICTION, REST, FeatureReference, Reference
@@ -46,9 +45,8 @@ _NONE = -(2**15)
 _ROWS_AT_ONCE = 500_000
 """Of a batch: what is counted stays near the processor."""
 _CELLS_AT_ONCE = 50_000_000
-_FLOATS = ("FLOAT", "DOUBLE")
 _NUMBERS = (
-    *_FLOATS,
+    *("FLOAT", "DOUBLE"),
     *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
 )
@@ -266,12 +264,13 @@ def _counted(
     numbers, categories = _columns(parts, types)
     with _connected(store) as connection:
         connection.execute("set threads = 1")  # a batch a core
-        connection.register("asked", _files(parts, numbers))
-        table = connection.sql(_query(parts, numbers, categories, types)).to_arrow_table()
+        connection.register("asked", _files(parts))
+        table = connection.sql(_query(parts, numbers, categories)).to_arrow_table()
     windows = _Windows.of(parts, table["g"].to_numpy())
     rows = windows.sums(np.bincount(windows.group, minlength=windows.groups)).tolist()
     by_number = {
-        name: windows.numbers(table[f"n{place}"].to_numpy()) for place, name in enumerate(numbers)
+        name: windows.numbers(table[f"n{place}"].to_numpy(), [p.counted.get(name) for p in parts])
+        for place, name in enumerate(numbers)
     }
     by_category = {
         name: windows.categories(table[f"c{place}"]) for place, name in enumerate(categories)
@@ -310,50 +309,33 @@ def _columns(parts: Sequence[_Part], types: Mapping[str, str]) -> tuple[list[str
     return numbers, [n for n in texts if (n, "category") in asked]
 
 
-def _files(parts: Sequence[_Part], numbers: Sequence[str]) -> pa.Table:
-    """The table of files: their slots, and center and steps of a unit of each number.
-
-    A number that a country's reference does not know is counted, too, and then left out.
-    """
-    known: dict[str, Any] = {
-        "file": [part.snapshot.uri for part in parts],
-        "base": [part.base for part in parts],
-        "start": [part.start for part in parts],
-        "stop": [part.start + part.width * part.slots for part in parts],
-        "after": [part.asked.reference.last.as_unit("ns").value for part in parts],
-        "width": [part.width for part in parts],
-    }
-    for place, name in enumerate(numbers):
-        own = [part.counted.get(name) for part in parts]
-        usable = [each if each and each.kind == "number" else None for each in own]
-        known[f"center{place}"] = [each.center if each else 0.0 for each in usable]
-        known[f"unit{place}"] = [STEPS / each.scale if each else 0.0 for each in usable]
-    return _arrow(known)
-
-
-def _arrow(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+def _files(parts: Sequence[_Part]) -> pa.Table:
+    """The table of files and their slots."""
     import pyarrow as pa
 
-    def kind(name: str) -> pa.DataType:
-        if name == "file":
-            return pa.string()
-        return pa.float64() if name.startswith(("center", "unit")) else pa.int64()
-
-    return pa.table({name: pa.array(each, kind(name)) for name, each in columns.items()})
+    return pa.table(
+        {
+            "file": [part.snapshot.uri for part in parts],
+            "base": [part.base for part in parts],
+            "start": [part.start for part in parts],
+            "stop": [part.start + part.width * part.slots for part in parts],
+            "after": [part.asked.reference.last.as_unit("ns").value for part in parts],
+            "width": [part.width for part in parts],
+        }
+    )
 
 
 def _query(
     parts: Sequence[_Part],
     numbers: Sequence[str],
     categories: Sequence[str],
-    types: Mapping[str, str],
 ) -> str:
     """Group and counted columns of every row of a window that is newer than its reference."""
     first = pd.Timestamp(min(part.start for part in parts))
     time = "epoch_ns(f.event_time)"
     columns = [
         f"cast(a.base + ({time} - a.start) // a.width as integer) as g",
-        *(_steps(place, name, types[name]) for place, name in enumerate(numbers)),
+        *(f"cast(f.{_quoted(name)} as double) as n{place}" for place, name in enumerate(numbers)),
         *(
             f"cast(f.{_quoted(name)} as varchar) as c{place}"
             for place, name in enumerate(categories)
@@ -366,15 +348,6 @@ def _query(
     )
 
 
-def _steps(place: int, name: str, kind: str) -> str:
-    """As `ml.distances.steps_of`; `_NONE` where there is no number."""
-    column = f"f.{_quoted(name)}" if kind == "DOUBLE" else f"cast(f.{_quoted(name)} as double)"
-    steps = f"floor(({column} - a.center{place}) * a.unit{place} + 0.5)"
-    clipped = f"greatest(least({steps}, {HIGHEST}), {LOWEST})"
-    gap = f"{column} is null" + (f" or isnan({column})" if kind in _FLOATS else "")
-    return f"cast(case when {gap} then {_NONE} else {clipped} end as smallint) as n{place}"
-
-
 @dataclass(frozen=True)
 class _Windows:
     """The rows of a batch by group, and the windows of all its parts, one after the other.
@@ -385,6 +358,7 @@ class _Windows:
         starts: first row of each group that has rows, in that order.
         there: these groups.
         groups: how many there are.
+        parts: first row of each part, and the end.
         first: group of the first slot of each window.
         last: group after the last one.
     """
@@ -394,6 +368,7 @@ class _Windows:
     starts: np.ndarray
     there: np.ndarray
     groups: int
+    parts: list[int]
     first: np.ndarray
     last: np.ndarray
 
@@ -409,6 +384,7 @@ class _Windows:
             starts,
             group[starts],
             sum(part.slots for part in parts),
+            [*np.searchsorted(group, [part.base for part in parts]).tolist(), len(group)],
             np.concatenate([part.first_slots for part in parts]),
             np.concatenate([part.last_slots for part in parts]),
         )
@@ -419,9 +395,20 @@ class _Windows:
         np.cumsum(by_group, axis=0, out=added[1:])
         return added[self.last] - added[self.first]
 
-    def numbers(self, steps: np.ndarray) -> list[Counted]:
-        """Of one number: what each window counts."""
-        steps = steps if self.order is None else steps[self.order]
+    def numbers(
+        self, values: np.ndarray, known: Sequence[FeatureReference | None]
+    ) -> list[Counted]:
+        """Of one number: what each window counts, in the units of each part's reference."""
+        values = values if self.order is None else values[self.order]
+        steps = np.full(len(values), _NONE, dtype="int16")
+        for each, first, last in zip(known, self.parts, self.parts[1:], strict=False):
+            if each is not None and each.kind == "number":
+                own = values[first:last]
+                there = ~np.isnan(own)
+                if there.all():
+                    steps[first:last] = steps_of(own, each.center, each.scale)
+                else:
+                    steps[first:last][there] = steps_of(own[there], each.center, each.scale)
         width = PLACES + 1
         keys = _PLACE_OF_STEPS[steps.view("uint16")]
         keys += self.keys

@@ -93,7 +93,7 @@ def test_distance_and_effect_are_those_of_the_raw_rows(
     low, center, high = np.quantile(learned["x"], [0.25, 0.5, 0.75])
     far = 5 * (high - low) / 1.349
     before, now = (np.clip(rows["x"], center - far, center + far) for rows in (learned, new))
-    deviation = before.to_numpy().std()
+    deviation = np.std(before)
     distance = stats.wasserstein_distance(now, before) / deviation
     assert found.distance == pytest.approx(distance, abs=d.PLACE)
     assert found.effect == pytest.approx((now.mean() - before.mean()) / deviation, abs=2e-3)

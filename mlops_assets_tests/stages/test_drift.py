@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ from dagster._core.event_api import PartitionKeyFilter
 
 from mlops_assets.ml.drift import DriftState
 from mlops_assets.stages.drift import DRIFT_COLUMNS, state_of_snapshot
+from mlops_assets.stages.references import stored_reference
 from mlops_assets_tests.platform import Platform, checks, failures, generated, made
 
 VALUE = "Demand (parcels)"
@@ -108,6 +111,17 @@ def test_a_country_that_changes_alarms_and_the_others_do_not(platform: Platform)
     assert not checks(again)["drift.drift"].passed
     assert platform.version("drift", "FRA") == version
     assert platform.told("drift", "FRA")["summary"] == told["summary"]
+
+    champion = platform.registry.champion("parcels", "DEU")
+    assert champion is not None
+    assert stored_reference(replace(champion, tags={}), platform.registry) is None
+    (file,) = (platform.home / "mlflow" / "artifacts").rglob(f"{champion.run_id}/**/reference.json")
+    file.write_text("{}")
+    result = look_at_many(platform, "DEU", "FRA")
+    assert result.success, failures(result)
+    assert state(platform, "DEU").state == "not_judged"
+    assert "version 1 is damaged" in state(platform, "DEU").reason
+    assert state(platform, "FRA").state == "alarm"
 
 
 def test_a_baseline_is_not_judged_and_says_so(platform: Platform) -> None:

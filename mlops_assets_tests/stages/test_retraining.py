@@ -89,10 +89,9 @@ def test_just_the_country_that_needs_it_is_asked_for_with_cause_and_evidence(
     else:
         watch(watched, COUNTRY, drift=ALARM)
     (request,) = asked(watched)
-    assert (request.partition_key, request.job_name) == (COUNTRY, "parcels_all")
+    assert (request.partition_key, request.job_name) == (COUNTRY, "parcels_train")
     chosen = {key.path[-1] for key in request.asset_selection or ()}
-    assert {"model", "champion", "predictions"} <= chosen
-    assert not chosen & {"raw", "validated", "features"}
+    assert chosen == {"model", "champion"}
     assert request.tags["mlops_assets/cause"] == cause
     words = request.tags["mlops_assets/trigger"]
     assert words.startswith(f"retraining sensor: {cause}: ")
@@ -212,7 +211,7 @@ def test_a_run_that_a_person_starts_again_from_a_failed_one_is_not_taken_for_a_d
     (request,) = asked(watched)
     failed = queued(watched, request, STATES.FAILURE)
     again = {**tags(request), "dagster/parent_run_id": failed, "dagster/root_run_id": failed}
-    job = watched.defs.resolve_job_def("parcels_all")
+    job = watched.defs.resolve_job_def("parcels_train")
     run = watched.instance.create_run_for_job(
         job, tags=again, parent_run_id=failed, root_run_id=failed
     )
@@ -458,7 +457,7 @@ def test_the_schedule_asks_for_every_country_as_far_as_the_budget_goes(watched: 
 
 
 def replace_job(request: dg.RunRequest) -> dg.RunRequest:
-    return request._replace(job_name="parcels_all")
+    return request._replace(job_name="parcels_train")
 
 
 def test_the_sensor_asks_for_what_the_schedule_left_over_once_it_is_switched_on(
