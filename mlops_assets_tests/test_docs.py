@@ -40,6 +40,7 @@ PAGES = (
     "docs/guide/operating.md",
     "docs/guide/data-and-leaks.md",
     "docs/guide/champions.md",
+    "docs/guide/loop.md",
     "docs/guide/replay.md",
     "docs/guide/sources.md",
     "docs/guide/trust.md",

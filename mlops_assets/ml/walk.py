@@ -41,9 +41,9 @@ from mlops_assets.ml.walk_training import Order, Pooled, Rival, Trained, Trainer
 
 HELPED_WEEKS = 8
 """Weeks after a training in which its model is compared with the one it was to replace."""
-POOLED_AGE_DAYS = 90
+POOLED_AGE_DAYS = 28
 """Of kind drift: with a pooled model older than this, the pooled models are trained before a
-country is."""
+country is. The candidate of a country that has the newest one in use already would be the same."""
 MOST = 0.5
 """Of kind drift: when more than this share of the countries are trained at a moment, the pooled
 models are trained first."""

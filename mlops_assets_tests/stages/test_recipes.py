@@ -13,7 +13,8 @@ from mlops_assets.stages.recipes import RECIPES
 from mlops_assets_tests.platform import Platform
 
 TRAINED = {"model", "champion", "pooled_model"}
-MADE = {"shared_features", "features", *TRAINED, "predictions"}
+SERVED = {"predictions", "performance"}
+MADE = {"shared_features", "features", *TRAINED, *SERVED}
 
 
 @pytest.fixture
@@ -47,26 +48,32 @@ def test_what_it_takes_to_replace_a_champion_trains_nothing(
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "more"),
     [
-        {"tuning": {"trials": 3}},
-        {"evaluation": {"draws": 1234}},
-        {"gates": {"min_improvement": 0.123}},
-        {"regions": {"north": ["DEU", "NOR"]}},
+        ({"tuning": {"trials": 3}}, set()),
+        ({"evaluation": {"draws": 1234}}, {"performance"}),
+        ({"gates": {"min_improvement": 0.123}}, set()),
+        ({"regions": {"north": ["DEU", "NOR"]}}, set()),
     ],
-    ids=lambda changes: next(iter(changes)),
+    ids=["tuning", "evaluation", "gates", "regions"],
 )
 def test_what_trains_or_judges_a_model_makes_it_due(
-    due: Callable[..., set[str]], changes: dict[str, Any]
+    due: Callable[..., set[str]], changes: dict[str, Any], more: set[str]
 ) -> None:
-    assert due(**changes) == TRAINED
+    assert due(**changes) == TRAINED | more
+
+
+def test_what_watches_a_model_trains_nothing(due: Callable[..., set[str]]) -> None:
+    assert due(monitoring={"min_labels": 33}) == {"performance"}
+    assert due(monitoring={"min_effect": 0.33}) == {"drift"}
+    assert due(retraining={"at_once": 3}, alerts={"sinks": []}) == set()
 
 
 def test_a_split_of_its_own_changes_the_country_and_what_is_trained_on_all(
     due: Callable[..., set[str]],
 ) -> None:
     own = {"split": {"min_train_rows": 9}}
-    assert due(overrides={"FRA": own}) == {*TRAINED, "predictions"}
+    assert due(overrides={"FRA": own}) == {*TRAINED, *SERVED}
     assert due(overrides={"DEU": own}) == {"pooled_model"}
     assert due(overrides={"DEU": {"gates": {"min_improvement": 0.123}}}) == set()
 
