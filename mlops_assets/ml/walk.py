@@ -511,7 +511,7 @@ class _Walker:
         held, spec = self.countries[country], self.past.specs[country]
         key = (country, held.champion and held.champion.version, held.since, end)
         if key not in self.ground.windows:
-            start = end - pd.Timedelta(days=spec.monitoring.window_days, nanoseconds=1)
+            start = end - pd.Timedelta(days=spec.monitoring.window_days + 1)
             first, last = (self.past.first_after(country, each) for each in (start, end))
             near = self.past.frames[country].iloc[first:last]
             rows = window_rows(spec, reference, near, end)
