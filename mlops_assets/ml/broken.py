@@ -80,8 +80,8 @@ def _other_unit(known: Numbers, place: int, factor: float, middle: float) -> str
     calm = known.calmest[place] / known.deviation[place]
     wild = known.wildest[place] / known.deviation[place]
     beyond = factor > _BEYOND * max(wild, 1.0) or factor * _BEYOND < calm
-    if not (beyond and (factor >= OTHER_UNIT or factor * OTHER_UNIT <= 1)):
-        return ""
+    if factor <= 0 or not (beyond and (factor >= OTHER_UNIT or factor * OTHER_UNIT <= 1)):
+        return ""  # most values are equal, which is no other unit
     before = known.center[place]
     if abs(before) > known.scale[place]:  # else it says little of a factor
         moved = middle / before

@@ -109,6 +109,8 @@ class Incident:
         since: end of the first window of the incident.
         reason: what looks wrong, in words, with features and numbers.
         holds: whether automatic training holds.
+        harmless: labels of a whole window since then have matured in most of its countries, and
+            the models do as promised: training holds for drift alone.
     """
 
     id: str
@@ -118,6 +120,7 @@ class Incident:
     since: pd.Timestamp
     reason: str
     holds: bool
+    harmless: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,7 @@ def find_incident(spec: ProductSpec, situations: Sequence[Situation]) -> Inciden
         since=since,
         reason=_incident_reason(members, len(judged), since, broken),
         holds=upstream,
+        harmless=upstream and not broken and _seen_through(spec, members, since),
     )
 
 
@@ -248,11 +252,12 @@ def _action(
     causes = _causes(spec.retraining, situation)
     if not causes:
         return _plain(situation, "nothing", *_why_nothing(situation))
+    free = [ask for ask in causes if not _holds(incident, ask)]
     return (
         _asks_person(spec, situation, causes)
-        or _held(situation, causes, incident)
-        or _waits(spec.retraining, situation, causes, now)
-        or _asked(situation, causes)
+        or _held(situation, causes, free, incident)
+        or _waits(spec.retraining, situation, free, now)
+        or _asked(situation, free)
     )
 
 
@@ -289,9 +294,17 @@ def _asks_person(spec: ProductSpec, situation: Situation, causes: Sequence[Ask])
     return None
 
 
-def _held(situation: Situation, causes: Sequence[Ask], incident: Incident | None) -> Action | None:
+def _holds(incident: Incident | None, ask: Ask) -> bool:
+    if incident is None or not incident.holds:
+        return False
+    return ask.cause == "drift" or not incident.harmless
+
+
+def _held(
+    situation: Situation, causes: Sequence[Ask], free: Sequence[Ask], incident: Incident | None
+) -> Action | None:
     why = causes[0].reason
-    if incident and incident.holds:
+    if incident and not free:
         text = _incident_in_words(incident)
         return _plain(situation, "hold", f"{text}; {why}", text)
     realised = _own_realised(situation)
@@ -497,6 +510,17 @@ def _verdicts(members: Sequence[Situation]) -> list[bool]:
     """Of those whose realised error was judged: whether it is surely worse than promised."""
     found = (_own_realised(s) for s in members)
     return [bool(each.worse) for each in found if each is not None and each.worse is not None]
+
+
+def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Timestamp) -> bool:
+    """Whether most members have been judged on labels of a whole window since then."""
+    enough = since + pd.Timedelta(days=spec.monitoring.window_days)
+    judged = [
+        each
+        for each in (_own_realised(s) for s in members)
+        if each and each.worse is not None and each.last is not None and each.last >= enough
+    ]
+    return 2 * len(judged) > len(members)
 
 
 def _confirmed(members: Sequence[Situation]) -> bool:

@@ -255,6 +255,8 @@ def _refused(log: Sequence[Entry]) -> set[str]:
     for entry in reversed(log):
         if entry.moves or entry.verdict == "promoted" or not automatic(entry):
             break
+        if entry.comparison.decision.gain == 0.0:
+            continue  # the very same model again: nothing new was tried
         if entry.verdict in ("kept", "not_judged") and entry.comparison.candidate:
             found.add(entry.comparison.candidate)
     return found

@@ -286,6 +286,13 @@ def test_what_looks_broken_is_told_in_words(change: dict[str, Any], words: str) 
     assert words in seen(new.assign(**change), learned).upstream
 
 
+def test_a_window_in_which_most_values_are_the_same_far_one_is_no_other_unit() -> None:
+    learned, new = days(0, LEARNED, 3), days(LEARNED, 28, 3)
+    found = seen(new.assign(x=new["x"].where(new.index % 5 == 0, 1e9)), learned)
+    assert "unit" not in found.upstream
+    assert next(each for each in found.features if each.feature == "x").matters
+
+
 def test_a_changed_level_and_a_column_that_was_always_still_do_not_look_broken() -> None:
     learned = days(0, LEARNED, 3).assign(still=1.0, rare=np.arange(LEARNED) == 7, gone=np.nan)
     new = days(LEARNED, 28, 3).assign(still=1.0, rare=False, gone=np.nan)

@@ -332,6 +332,22 @@ def test_half_of_those_judged_are_enough_to_confirm_and_fewer_are_not() -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
+def test_an_incident_that_models_have_stood_holds_drift_alone(cause: str) -> None:
+    situation, policy = CAUSES[cause]
+    old = replace(ALARM, since=END - 4 * WEEK)
+    outside = replace(situation, country="ZZZ")
+    found = planned([*many(4, drift=old), outside], spec(**policy))
+    assert found.incident is not None
+    assert (found.incident.holds, found.incident.harmless) == (True, True)
+    assert kinds(found)[:4] == ["hold"] * 4
+    assert found.actions[-1].kind == ("hold" if cause == "drift" else "retrain")
+    younger = planned([*many(4, drift=replace(old, since=END - 3 * WEEK)), outside], spec(**policy))
+    assert younger.actions[-1].kind == "hold"
+    broken = [*many(4, drift=replace(EMPTY, since=END - 4 * WEEK)), outside]
+    assert planned(broken, spec(**policy)).actions[-1].kind == "hold"
+
+
+@pytest.mark.parametrize("cause", CAUSES)
 def test_an_incident_before_the_models_holds_every_cause_in_every_country(cause: str) -> None:
     situation, policy = CAUSES[cause]
     outside = replace(situation, country="ZZZ")
