@@ -24,6 +24,7 @@ MODELS = [
 FIELDS = [(model, name) for model in MODELS for name in model.model_fields]
 BEYOND_A_SCHEMA = {
     "scope_twice",
+    "key_missing",
     "holdout_on_30_february",
     "cron_of_six_fields",
     "cron_at_25_o_clock",
