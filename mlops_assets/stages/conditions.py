@@ -162,8 +162,8 @@ def _alarms(product: Product, view: View, plan: Plan) -> Iterator[Condition]:
     """Countries that alarm by themselves: once a cause for each champion."""
     as_one = plan.incident.countries if plan.incident else ()
     for situation, action in zip(view.situations, plan.actions, strict=True):
-        if situation.country in as_one:
-            continue
+        if situation.country in as_one or action.kind == "ask":
+            continue  # told as one, or with what a person is needed for
         realised, drift = situation.realised, situation.drift
         if realised and realised.worse and realised.version == situation.champion:
             yield _alarm(product, situation.champion, action, "performance", realised.reason)

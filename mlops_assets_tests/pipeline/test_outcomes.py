@@ -23,8 +23,8 @@ CHAIN = [
     "model",
     "champion",
     "predictions",
-    "performance",
     "drift",
+    "performance",
 ]
 VALUE = "Demand (parcels)"
 

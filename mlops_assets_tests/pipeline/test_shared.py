@@ -351,7 +351,7 @@ def test_a_command_makes_shared_features_between_records_and_features(
         ("raw", None),
         *(("validated+quarantine", country) for country in COUNTRIES),
         ("shared_features", None),
-        *(("features+predictions", country) for country in COUNTRIES),
+        *(("features+predictions+performance+drift", country) for country in COUNTRIES),
     ]
     assert len(sharing.frame("predictions", "NOR")) > 0
 
@@ -378,7 +378,7 @@ def test_a_command_for_one_country_uses_the_records_of_all(
         ("validated+quarantine", "NOR"),
         ("validated+quarantine", "FRA"),
         ("shared_features", None),
-        ("features+predictions", "FRA"),
+        ("features+predictions+performance+drift", "FRA"),
     ]
     assert sharing.frame("shared_features", None)[COUNTRIES].notna().all(axis=None)
 
@@ -428,13 +428,17 @@ def test_the_landing_sensor_makes_shared_features_before_those_of_the_countries(
     assert answered(sharing) == ["ingest"]
     assert answered(sharing) == [f"predict {each} validated+quarantine" for each in COUNTRIES]
     assert answered(sharing) == ["shared"]
-    assert answered(sharing) == [f"predict {each} features+predictions" for each in COUNTRIES]
+    assert answered(sharing) == [
+        f"predict {each} features+predictions+performance+drift" for each in COUNTRIES
+    ]
     assert "no new file" in reason(sharing)
     sharing.deliver(only(later(sample), "FRA"), "second.parquet")
     assert answered(sharing) == ["ingest"]
     assert answered(sharing) == ["predict FRA validated+quarantine"]
     assert answered(sharing) == ["shared"]
-    assert answered(sharing) == [f"predict {each} features+predictions" for each in COUNTRIES]
+    assert answered(sharing) == [
+        f"predict {each} features+predictions+performance+drift" for each in COUNTRIES
+    ]
     assert "no new file" in reason(sharing)
 
 
@@ -454,7 +458,7 @@ def test_where_shared_features_fail_the_sensor_goes_on_with_those_of_last_time(
     assert answered(changed) == ["ingest"]
     assert answered(changed) == ["predict FRA validated+quarantine"]
     assert answered(changed) == ["shared"]
-    assert answered(changed) == ["predict FRA features+predictions"]
+    assert answered(changed) == ["predict FRA features+predictions+performance+drift"]
     assert "the runs of all countries failed" in reason(changed)
     newest = changed.frame("validated", "FRA")["date"].max()
     assert changed.frame("predictions", "FRA")["event_time"].max() == newest

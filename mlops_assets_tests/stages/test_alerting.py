@@ -255,6 +255,22 @@ def test_a_failed_gate_is_told_once_while_it_fails_and_not_as_a_failed_run(
     assert "the model in use stays" in document["text"]
 
 
+def test_a_country_that_alarms_by_itself_is_told_once_a_cause_with_what_follows(
+    trained: Platform, hook: Received
+) -> None:
+    platform = told_to(trained, HOOK)
+    watch(platform, COUNTRY, worse=True, drift=ALARM)
+    ticks(platform, 2)
+    watch(platform, COUNTRY, worse=True, drift=ALARM, look=2)
+    ticks(platform)
+    assert [each["kind"] for each in hook.documents] == ["alarm", "alarm"]
+    assert {each["country"] for each in hook.documents} == {COUNTRY}
+    error, drift = hook.documents
+    assert "surely worse than it promised" in error["title"]
+    assert "trained again" in error["text"]
+    assert ALARM.reason in drift["text"]
+
+
 def test_a_country_that_needs_a_person_is_told_once(trained: Platform, hook: Received) -> None:
     platform = told_to(trained, HOOK, give_up_after=1)
     propose(platform, COUNTRY, error=1.5)

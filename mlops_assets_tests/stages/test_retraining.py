@@ -33,6 +33,7 @@ from mlops_assets_tests.stages.proposals import PRODUCT, aliases, decide, in_use
 from mlops_assets_tests.stages.watched import (
     ALARM,
     asked,
+    followed_up,
     launch,
     queued,
     quiet_everywhere,
@@ -503,3 +504,29 @@ def test_new_labels_and_age_are_those_since_the_champions_training(watched: Plat
     since = pd.Timestamp(champion.tags["known_until"])
     assert found.new_labels == sum(time > since for time in known["label_time"])
     assert found.new_labels == 0
+
+
+# Predictions follow the champion
+
+
+def test_predictions_follow_a_champion_that_was_put_into_use(
+    watched: Platform,
+) -> None:
+    assert followed_up(watched) == []
+    propose(watched, COUNTRY, error=0.01)
+    decide(watched, COUNTRY)
+    (request,) = followed_up(watched)
+    assert (request.partition_key, request.job_name) == (COUNTRY, "parcels_predict")
+    chosen = {key.path[-1] for key in request.asset_selection or ()}
+    assert chosen == {"predictions", "performance", "drift"}
+    assert request.run_key
+    queued(watched, request, STATES.FAILURE)
+    assert followed_up(watched) == []
+
+
+def test_nothing_follows_while_a_run_is_at_the_country(watched: Platform) -> None:
+    propose(watched, COUNTRY, error=0.01)
+    decide(watched, COUNTRY)
+    (request,) = followed_up(watched)
+    queued(watched, request, STATES.STARTED)
+    assert followed_up(watched) == []

@@ -96,6 +96,16 @@ def scheduled(platform: Platform, moment: dt.datetime) -> list[dg.RunRequest] | 
 
 
 def asked(platform: Platform) -> list[dg.RunRequest]:
+    """Trainings and rollbacks."""
+    return [each for each in requests(platform) if "mlops_assets/request" in each.tags]
+
+
+def followed_up(platform: Platform) -> list[dg.RunRequest]:
+    """Predictions of countries whose champion or features have changed."""
+    return [each for each in requests(platform) if "mlops_assets/request" not in each.tags]
+
+
+def requests(platform: Platform) -> list[dg.RunRequest]:
     found = tick(platform)
     return list(found.run_requests or ()) if isinstance(found, dg.SensorResult) else []
 
