@@ -76,11 +76,11 @@ def calibration_gain(
     """By how much the expected calibration error of `p` is under that of a reference, paired.
 
     Both on the same rows, in every draw of days; positive is better. What chance adds to either
-    is in both, and cancels where they are alike.
+    is in both, and cancels where they are alike. Without ends when the days are too few.
     """
     value = calibration_error(y, reference) - calibration_error(y, p)
-    if not np.isfinite(value) or draws.problem:
-        return UNKNOWN if not np.isfinite(value) else Estimate(value)
+    if not np.isfinite(value):
+        return UNKNOWN
     ours, theirs = (
         np.abs(gaps + noise).sum(axis=1)
         for gaps, noise in (_gaps_and_noise(y, each, draws) for each in (p, reference))

@@ -191,24 +191,20 @@ def calibration(report: Report, spec: ProductSpec) -> GateResult:
         report: of the candidate on the country's own holdout rows.
         spec: the product as it is for this country.
     """
-    limit, error, gain = (
-        spec.gates.max_calibration_error,
-        report.calibration,
-        report.calibration_gain,
-    )
+    limit, margin = spec.gates.max_calibration_error, spec.gates.calibration_margin
+    error, gain = report.calibration, report.calibration_gain
     if problem := _too_few(report, spec, error):
         return not_judged("calibration", problem, limit)
-    within, margin = error.lower <= limit, spec.gates.calibration_margin
+    within = error.lower <= limit
     spoiled = gain.told and gain.value < -margin and gain.upper < 0
     text = (
         f"expected calibration error {error.value:.3g} ({error.lower:.3g} to {error.upper:.3g}) "
         f"on {report.rows} rows is {'not surely' if within else 'surely'} above {limit:g}"
     )
     if gain.told:
-        text += (
-            f"; {abs(gain.value):.3g} ({'over' if gain.value < 0 else 'under'} the champion's) is "
-            f"{'surely' if spoiled else 'not surely'} worse by more than {margin:g}"
-        )
+        where = "over" if gain.value < 0 else "under"
+        verdict = "surely worse and beyond" if spoiled else "not surely worse beyond"
+        text += f"; it is {abs(gain.value):.3g} {where} the champion's, {verdict} {margin:g}"
     numbers = {
         **_ends("calibration_error", error),
         **(_ends("gain_on_champion", gain) if gain.told else {}),

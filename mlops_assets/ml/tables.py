@@ -35,7 +35,7 @@ def metrics(report: Report, spec: ProductSpec) -> pd.DataFrame:
     rows.append(("gain on the champion", report.champion_gain, gain_unit))
     if spec.task == "classification":
         rows.append(("calibration error", report.calibration, "share"))
-        rows.append(("calibration error under the champion's", report.calibration_gain, "share"))
+        rows.append(("gain in calibration on the champion", report.calibration_gain, "share"))
     else:
         share = f"{spec.predictions.interval:.0%} interval: labels inside"
         rows.append((share, report.coverage, "share"))
@@ -148,6 +148,7 @@ def flat_metrics(report: Report) -> dict[str, float]:
         f"champion.{report.metric}": report.champion,
         "gain.baseline": report.gain,
         "gain.champion": report.champion_gain,
+        "gain.calibration": report.calibration_gain,
         "coverage": report.coverage,
         "calibration_error": report.calibration,
     }

@@ -55,7 +55,7 @@ _GATES: Mapping[GateName, str] = {
     "above_floor": "On the holdout the candidate keeps the absolute limit of the YAML.",
     "slices": "In no declared slice is the candidate worse than the champion beyond the margin.",
     "fairness": "Declared groups are treated alike, as far as the YAML demands it.",
-    "calibration": "Predicted probabilities are those observed.",
+    "calibration": "Predicted probabilities are those observed, and no worse than the champion's.",
     "coverage": "As many labels are inside the prediction intervals as these promise.",
     "stability": "The candidate is better than the best naive rule in most months.",
     "behaviour": "The candidate behaves as the product's behavioural tests say.",
