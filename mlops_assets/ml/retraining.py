@@ -24,6 +24,9 @@ KINDS: tuple[Kind, ...] = ("retrain", "rollback", "ask", "hold", "wait", "going_
 """What can be done about a country; what a person should see first goes first."""
 ATTEMPTS = 3
 """Trainings with the same evidence that may fail before a person is asked."""
+MOST = 0.5
+"""When more than this share of the countries ask at once, pooled models older than a cool-down are
+trained first."""
 PAUSE = dt.timedelta(minutes=10)
 """After the first failed training with the same evidence; as often longer as there were more."""
 _DAY = pd.Timedelta(days=1)
@@ -152,11 +155,45 @@ class Action:
 
 
 @dataclass(frozen=True)
+class PooledModels:
+    """The pooled models of a product, which candidates of its countries may be chosen from.
+
+    Args:
+        made: when they were trained last, or a training of them that was asked for came to nothing;
+            None for never.
+        going_on: whether a training of them is queued or running.
+    """
+
+    made: dt.datetime | None = None
+    going_on: bool = False
+
+
+@dataclass(frozen=True)
+class PooledAsk:
+    """The pooled models are trained before any country is.
+
+    Args:
+        key: the same until they are trained; "" while a training goes on.
+        reason: in words, with numbers.
+    """
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
-    """What is done in every country, in the order of the countries given."""
+    """What is done in every country, in the order of the countries given.
+
+    Args:
+        actions: one a country.
+        incident: most countries' alarms as one; None without one.
+        pooled: what the trainings of countries wait for; None for nothing.
+    """
 
     actions: tuple[Action, ...]
     incident: Incident | None = None
+    pooled: PooledAsk | None = None
 
 
 @dataclass(frozen=True)
@@ -182,8 +219,12 @@ def plan(
     asked_today: int,
     resolve: Mapping[str, ProductSpec] | None = None,
     only: Collection[str] | None = None,
+    pooled: PooledModels | None = None,
 ) -> Plan:
     """Decide for all countries of a product together.
+
+    Pooled models come first where they are old: the candidate of a country that has the newest one
+    in use already would be the same again, and one training of them serves all that ask.
 
     Args:
         spec: the whole product.
@@ -192,10 +233,15 @@ def plan(
         asked_today: trainings of the product that were asked for in the last 24 hours.
         resolve: the product as it is for each country with overrides; others have `spec`.
         only: countries that may be trained now, as far as the budget goes; None: every one.
+        pooled: the models of many countries; None for a product without pooled candidates.
     """
     own, incident = resolve or {}, find_incident(spec, situations)
     actions = [_action(own.get(s.country, spec), s, incident, now) for s in situations]
     allowed = {s.country for s in situations if only is None or s.country in only}
+    first = _pooled_first(spec.retraining, pooled, actions, allowed, now)
+    if first is not None:
+        waiting = [_behind_pooled(each, first) for each in actions]
+        return Plan(tuple(waiting), incident, first)
     kept = _within_budget(spec.retraining, situations, actions, asked_today, allowed)
     return Plan(tuple(kept), incident)
 
@@ -440,16 +486,20 @@ def _of_new_labels(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask
 
 
 def _of_age(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    """Once at each of the common dates, `max_age_days` apart: countries ask together.
+
+    Then one training of the pooled models serves all of them. A champion that is younger than half
+    of it waits for the next date. Where a new model would be no younger, age asks no more often.
+    """
     learned, known, most = situation.learned_until, situation.known_until, policy.max_age_days
     if most is None or learned is None or known is None:
         return
-    days = (known - learned) / _DAY
-    if days >= most:
-        # Once in so many days of labels, whoever is champion: where a new model would be no
-        # younger, age would ask for ever.
-        span = math.floor((known - _EPOCH) / _DAY / most)
+    length = pd.Timedelta(days=most)
+    date = (known - _EPOCH) // length
+    if date > (learned + length / 2 - _EPOCH) // length:
+        days = (known - learned) / _DAY
         text = f"its newest row is {days:.0f} days older than the newest label"
-        key = f"{situation.country} age of {most} days, {span}"
+        key = f"{situation.country} age of {most} days, {date}"
         yield Ask("age", key, f"{text} (max_age_days {most})")
 
 
@@ -557,6 +607,48 @@ def _incident_in_words(incident: Incident) -> str:
     )
 
 
+# Pooled models
+
+
+def _pooled_first(
+    policy: RetrainingSpec,
+    pooled: PooledModels | None,
+    actions: Sequence[Action],
+    allowed: Collection[str],
+    now: dt.datetime,
+) -> PooledAsk | None:
+    """What the trainings wait for, if any is wanted and the pooled models are old."""
+    wanted = sum(each.kind == "retrain" and each.country in allowed for each in actions)
+    if pooled is None or not wanted:
+        return None
+    if pooled.going_on:
+        return PooledAsk("", "the pooled models are being trained")
+    reason = _pooled_age(policy, pooled.made, wanted, len(actions), now)
+    after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
+    return PooledAsk(f"pooled models{after}", reason) if reason else None
+
+
+def _pooled_age(
+    policy: RetrainingSpec, made: dt.datetime | None, wanted: int, countries: int, now: dt.datetime
+) -> str:
+    """Why the pooled models are too old to train countries beside them; "" where they are not."""
+    if made is None:
+        return "there are no pooled models yet"
+    age, most = now - made, dt.timedelta(days=policy.pooled_age_days)
+    if age > most:
+        return f"the pooled models are of {made:%Y-%m-%d} (pooled_age_days {most.days})"
+    if wanted > MOST * countries and age >= policy.cooldown:
+        return f"{wanted} of {countries} countries ask, the pooled models are of {made:%Y-%m-%d}"
+    return ""
+
+
+def _behind_pooled(action: Action, first: PooledAsk) -> Action:
+    if action.kind != "retrain":
+        return action
+    group = f"waits for the pooled models: {first.reason}"
+    return _put_off(action, group)
+
+
 # Budget
 
 
@@ -594,7 +686,10 @@ def _over_budget(policy: RetrainingSpec, action: Action, by_at_once: bool) -> Ac
         if by_at_once
         else f"{policy.per_day} trainings in 24 hours (per_day)"
     )
-    group = f"waits for the budget of {limit}"
+    return _put_off(action, f"waits for the budget of {limit}")
+
+
+def _put_off(action: Action, group: str) -> Action:
     return replace(
         action,
         kind="wait",

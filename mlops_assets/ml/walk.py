@@ -36,17 +36,12 @@ from mlops_assets.ml.metrics import UNKNOWN, Estimate, improvement, score
 from mlops_assets.ml.past import Past, naive_predictions
 from mlops_assets.ml.performance import Realised, against_previous, realised
 from mlops_assets.ml.policies import Policy
-from mlops_assets.ml.retraining import Action, Situation, Tried, plan
+from mlops_assets.ml.retraining import Action, PooledModels, Situation, Tried, plan
+from mlops_assets.ml.selection import pooled_names
 from mlops_assets.ml.walk_training import Order, Pooled, Rival, Trained, Trainer
 
 HELPED_WEEKS = 8
 """Weeks after a training in which its model is compared with the one it was to replace."""
-POOLED_AGE_DAYS = 28
-"""Of kind drift: with a pooled model older than this, the pooled models are trained before a
-country is. The candidate of a country that has the newest one in use already would be the same."""
-MOST = 0.5
-"""Of kind drift: when more than this share of the countries are trained at a moment, the pooled
-models are trained first."""
 
 Progress = Callable[[pd.Timestamp], None]
 
@@ -299,11 +294,8 @@ class _Walker:
         if self.ground.due(self.policy, moment):
             self.asked |= dict.fromkeys(self.countries, "every")
         self._join(moment)
-        if self._pooled_first(moment):
-            newer, seconds = self.trainer.pooled(moment)
-            self.pooled = self.pooled.joined(newer)
-            self.pooled_moments.append(moment)
-            self.pooled_seconds += seconds
+        if self._all_again(moment):
+            self._train_pooled(moment)
 
     def rival(self, country: str) -> Rival:
         """What a candidate of the country is to replace."""
@@ -365,23 +357,17 @@ class _Walker:
             self.countries[country] = _Country(prediction, none, nothing, none.copy())
             self.asked[country] = "first"
 
-    def _pooled_first(self, moment: pd.Timestamp) -> bool:
-        """Whether the pooled models are trained before the countries are.
+    def _all_again(self, moment: pd.Timestamp) -> bool:
+        """Whether the pooled models are due whatever was planned: at first, and each period."""
+        return bool(self.asked) and (
+            not self.pooled_moments or self.ground.due(self.policy, moment)
+        )
 
-        With the first countries, and each time of kind every. Of kind drift, when more than `MOST`
-        of the countries are trained, or a pooled model is older than `POOLED_AGE_DAYS`.
-        """
-        if not self.asked:
-            return False
-        if not self.pooled_moments or (
-            self.policy.kind == "every" and self.ground.due(self.policy, moment)
-        ):
-            return True
-        if self.policy.kind != "drift":
-            return False
-        oldest = min(self.pooled.made.values(), default=moment)
-        stale = moment - oldest > pd.Timedelta(days=POOLED_AGE_DAYS)
-        return stale or len(self.asked) > MOST * len(self.countries)
+    def _train_pooled(self, moment: pd.Timestamp) -> None:
+        newer, seconds = self.trainer.pooled(moment)
+        self.pooled = self.pooled.joined(newer)
+        self.pooled_moments.append(moment)
+        self.pooled_seconds += seconds
 
     def _into_use(self, country: str, trained: Trained) -> None:
         held = self.countries[country]
@@ -533,7 +519,11 @@ class _Walker:
                 now=_utc(moment),
                 asked_today=self._asked_since(moment - pd.Timedelta(days=1)),
                 resolve=self.past.specs,
+                pooled=self._pooled_models(),
             )
+            if found.pooled is not None:
+                self._train_pooled(moment)
+                continue
             fresh = [each for each in found.actions if each.kind in ("retrain", "rollback")]
             if not fresh:
                 return {each.country: each for each in found.actions} | asked
@@ -545,6 +535,11 @@ class _Walker:
                     tried=dict(self.countries[action.country].tried),
                 )
                 asked[action.country] = action
+
+    def _pooled_models(self) -> PooledModels | None:
+        if not pooled_names(self.past.spec):
+            return None
+        return PooledModels(_utc(self.pooled_moments[-1]) if self.pooled_moments else None)
 
     def _asked_since(self, moment: pd.Timestamp) -> int:
         return sum(each > moment for each in self._times)

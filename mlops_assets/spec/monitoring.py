@@ -153,9 +153,16 @@ class RetrainingSpec(Strict):
     max_age_days: int | None = Field(
         default=None,
         ge=1,
-        description="when the newest row the champion learned from is so many days older than the "
-        "newest known label; default: never",
-        examples=[180],
+        description="so many days apart are the dates at which champions are trained again, all "
+        "countries together; one that is younger than half of it waits for the next date; default: "
+        "never",
+        examples=[60],
+    )
+    pooled_age_days: int = Field(
+        default=28,
+        ge=1,
+        description="pooled models that are older, in days, are trained before a country is",
+        examples=[28],
     )
     cooldown_days: float = Field(
         default=7.0,

@@ -17,6 +17,7 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import Storage, about, asset_key, failed, output, passed, path
 from mlops_assets.stages.lineage import of_pooled_model
 from mlops_assets.stages.pages import as_before, table
+from mlops_assets.stages.requests import leave_to_the_older
 from mlops_assets.stages.serving import (
     KNOWN_UNTIL,
     VALIDATION_DIGEST,
@@ -87,6 +88,7 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
     def pooled_model(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> StepEvents:
+        leave_to_the_older(context)
         store = storage.store()
         countries = store.current_all(path(product, "features"), list(product.spec.countries))
         lineage = of_pooled_model(product, countries)

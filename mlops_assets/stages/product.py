@@ -20,6 +20,7 @@ from mlops_assets.stages.performance import build_performance
 from mlops_assets.stages.predictions import build_predictions
 from mlops_assets.stages.promotion_jobs import build_promotion_jobs
 from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
+from mlops_assets.stages.requests import POOLED
 from mlops_assets.stages.retraining import retraining_schedule, retraining_sensor
 from mlops_assets.stages.shared import build_shared_stage
 
@@ -45,7 +46,7 @@ _SHARED_JOB = "Makes the shared features of the validated rows every country has
 _POOLED_JOB = "Trains the pooled model on the features every country has now."
 _PERIODIC = {
     "shared": "Makes the shared features again; countries use them from their next features on.",
-    "pooled": "Trains the pooled model again; countries use it from their next training on.",
+    POOLED: "Trains the pooled model again; countries use it from their next training on.",
 }
 """Job of one thing of all countries: what its schedule is for."""
 
@@ -58,7 +59,7 @@ def build_product(product: Product) -> dg.Definitions:
     if shared:
         by_name["shared"] = _whole_job(product, "shared", SHARED, _SHARED_JOB)
     if len(models) > 1:
-        by_name["pooled"] = _whole_job(product, "pooled", "pooled_model", _POOLED_JOB)
+        by_name[POOLED] = _whole_job(product, POOLED, "pooled_model", _POOLED_JOB)
     promotions = build_promotion_jobs(product)
     rollback = [job for job in promotions if job.name == f"{product.name}_rollback"]
     return dg.Definitions(
@@ -86,7 +87,13 @@ def build_product(product: Product) -> dg.Definitions:
                 product,
                 [by_name[name] for name in ("ingest", "predict", "shared") if name in by_name],
             ),
-            retraining_sensor(product, [by_name["train"], by_name["predict"], *rollback]),
+            retraining_sensor(
+                product,
+                [
+                    *(by_name[name] for name in ("train", "predict", POOLED) if name in by_name),
+                    *rollback,
+                ],
+            ),
             alerts_sensor(product),
         ],
     )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from mlops_assets.ml.retraining import Action
+from mlops_assets.ml.retraining import Action, PooledAsk
 from mlops_assets.product import Product
 from mlops_assets.stages.decisions import TRIGGER_TAG
 
@@ -17,7 +17,7 @@ REQUEST = "mlops_assets/request"
 ASKED_BY = "mlops_assets/asked_by"
 """Tag of a run that no person asked for: who did."""
 CAUSE = "mlops_assets/cause"
-"""Tag of a run: why a country is trained again, in a word, or `rollback`."""
+"""Tag of a run: why a country is trained again, in a word, or `rollback`, or `pooled`."""
 COUNTRY = "mlops_assets/country"
 DUPLICATE = "mlops_assets/duplicate_of"
 """Tag of a run that left its work to an older run of the same request: that run's id."""
@@ -32,6 +32,8 @@ ASKERS = (SENSOR, SCHEDULE)
 PERSON = SENSOR
 """Who asks for a rollback that no person asked for."""
 ROLLBACK = "rollback"
+POOLED = "pooled"
+"""Job of the pooled models, and the cause of the runs of it that the sensor asks for."""
 _LONGEST_TAG = 1000  # characters
 _PARTITION = "dagster/partition"
 
@@ -61,6 +63,23 @@ def tags_of(product: Product, action: Action, who: str) -> dict[str, str]:
     }
     evidence = {f"{EVIDENCE}{name}": value for name, value in action.evidence.items()}
     return {**tags, **asked, **evidence}
+
+
+def tags_of_pooled(product: Product, ask: PooledAsk, who: str) -> dict[str, str]:
+    """Tags of a run that trains the pooled models before countries are trained.
+
+    Args:
+        product: of the models.
+        ask: for them.
+        who: asks, such as `retraining sensor`.
+    """
+    return {
+        "product": product.name,
+        TRIGGER_TAG: f"{who}: {ask.reason}"[:_LONGEST_TAG],
+        REQUEST: named_key(product, ask.key),
+        ASKED_BY: who,
+        CAUSE: POOLED,
+    }
 
 
 def cause_of_key(country: str, key: str) -> str:

@@ -6,6 +6,7 @@ restart, a repeated tick or a deleted cursor neither loses a request nor makes i
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -18,12 +19,14 @@ from mlops_assets.stages.decisions import TRIGGER_TAG
 from mlops_assets.stages.promotion_jobs import op_name
 from mlops_assets.stages.requests import (
     PERSON,
+    POOLED,
     ROLLBACK,
     SCHEDULE,
     SENSOR,
     cause_of_key,
     named_key,
     tags_of,
+    tags_of_pooled,
 )
 from mlops_assets.stages.situations import View, last_due, look
 
@@ -47,8 +50,9 @@ _SENSOR = (
     "Asks for the training of countries whose realised error is worse than promised, whose data "
     "have drifted, or that have many new labels or an old model; for a rollback where the model "
     "before was surely better. Within the budget of the YAML (`retraining`), those with most to "
-    "lose first; an incident of most countries holds it. Each tick says what is done in every "
-    "country, or why not. Start it with the switch on this page."
+    "lose first, and pooled models that are old before them; an incident of most countries holds "
+    "it. Each tick says what is done in every country, or why not. Start it with the switch on "
+    "this page."
 )
 _SCHEDULE = (
     "Every country is due for training at the times of `retrain_cron`, within the same budget as "
@@ -68,7 +72,7 @@ def retraining_sensor(
 
     Args:
         product: which.
-        jobs: its `train`, `predict` and `rollback` jobs.
+        jobs: its `train`, `predict` and `rollback` jobs, and `pooled` where it has one.
     """
 
     @dg.sensor(
@@ -87,7 +91,11 @@ def retraining_sensor(
         follow = _unasked(_follow_up(product, view), context.instance)
         text = f"{told(plan)}{_told_of(follow)}"
         actions = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
-        asked = [*(run_request(product, each, SENSOR) for each in actions), *follow]
+        asked = [
+            *_pooled_request(product, plan),
+            *(run_request(product, each, SENSOR) for each in actions),
+            *follow,
+        ]
         if not asked:
             return dg.SkipReason(text)
         context.log.info(text)
@@ -96,6 +104,19 @@ def retraining_sensor(
         return dg.SensorResult(run_requests=asked, cursor=cursor)
 
     return retraining
+
+
+def _pooled_request(product: Product, plan: Plan) -> list[dg.RunRequest]:
+    """The run that trains the pooled models, where countries wait for it and none goes on."""
+    if plan.pooled is None or not plan.pooled.key:
+        return []
+    return [
+        dg.RunRequest(
+            run_key=named_key(product, plan.pooled.key),
+            job_name=f"{product.name}_{POOLED}",
+            tags=tags_of_pooled(product, plan.pooled, SENSOR),
+        )
+    ]
 
 
 def _follow_up(product: Product, view: View) -> list[dg.RunRequest]:
@@ -154,7 +175,7 @@ def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
         countries = [each.country for each in view.situations if each.due is not None]
         if not countries:
             return dg.SkipReason(f"no country is due; the next are by `{cron}` (UTC)")
-        plan = view.plan(product.spec, only=countries)
+        plan = without_asking(view).plan(product.spec, only=countries)
         mine = [each for each in plan.actions if each.country in countries]
         asked = [each for each in mine if each.kind == "retrain"]
         text = told(Plan(tuple(mine), plan.incident))
@@ -194,12 +215,23 @@ def run_request(product: Product, action: Action, who: str) -> dg.RunRequest:
     )
 
 
+def without_asking(view: View) -> View:
+    """A look from which nobody asks for pooled models; what is going on is waited for.
+
+    The schedule of the pooled models is due at the same time as that of the countries.
+    """
+    waits = view.pooled is not None and view.pooled.going_on
+    return view if waits else replace(view, pooled=None)
+
+
 def told(plan: Plan) -> str:
     """What is done in every country or why not, as text: countries that are alike together."""
     lines = []
     if plan.incident is not None:
         does = "automatic training holds" if plan.incident.holds else "training goes on"
         lines.append(f"Incident ({plan.incident.kind}; {does}): {plan.incident.reason}.")
+    if plan.pooled is not None and plan.pooled.key:
+        lines.append(f"pooled models asked for: {plan.pooled.reason}.")
     for kind in KINDS:
         found = [each for each in plan.actions if each.kind == kind]
         lines += [_line(_IN_WORDS[kind], group, alike) for group, alike in _groups(found)]

@@ -14,14 +14,23 @@ import pandas as pd
 from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster._utils.schedules import get_latest_completed_cron_tick
 
-from mlops_assets.ml.retraining import ATTEMPTS, Plan, Situation, Tried, asks, plan
+from mlops_assets.ml.retraining import (
+    ATTEMPTS,
+    Plan,
+    PooledModels,
+    Situation,
+    Tried,
+    asks,
+    plan,
+)
+from mlops_assets.ml.selection import pooled_names
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import asset_key, path
 from mlops_assets.stages.decisions import Entry, entries, newest_move
 from mlops_assets.stages.drift import state_of_snapshot
-from mlops_assets.stages.lineage import INPUTS
+from mlops_assets.stages.lineage import INPUTS, pooled_is_stale
 from mlops_assets.stages.performance import on_previous_of, realised_of
 from mlops_assets.stages.requests import (
     ASKED,
@@ -30,6 +39,7 @@ from mlops_assets.stages.requests import (
     CAUSE,
     DUPLICATE,
     PERSON,
+    POOLED,
     ROLLBACK,
     cause_of_key,
     country_of,
@@ -86,6 +96,8 @@ class View:
         asked_today: trainings that sensor and schedule asked for in the last 24 hours.
         past: by country, what its decisions amount to.
         now: when it was looked.
+        pooled: the models of many countries; None where there are none, and where they have learned
+            all there is.
         unserved: countries whose predictions are of another model than the one in use, or of other
             features than the newest, while no run is at it: what they are to be made of.
     """
@@ -95,6 +107,7 @@ class View:
     asked_today: int
     past: Mapping[str, Past]
     now: dt.datetime
+    pooled: PooledModels | None = None
     unserved: Mapping[str, str] = field(default_factory=dict)
 
     def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> Plan:
@@ -106,6 +119,7 @@ class View:
             asked_today=self.asked_today,
             resolve=self.resolve,
             only=None if only is None else frozenset(only),
+            pooled=self.pooled,
         )
 
 
@@ -172,7 +186,8 @@ def look(
     situations = _with_labels(product, store, registry, situations, own)
     situations = _with_tried(product, instance, situations, own, past)
     unserved = _unserved(product, store, named, busy)
-    return View(situations, own, recent.today, past, now, unserved)
+    pooled = _pooled(product, store, instance)
+    return View(situations, own, recent.today, past, now, pooled, unserved)
 
 
 def due_by_schedule(
@@ -338,6 +353,23 @@ def _unserved(
     }
 
 
+def _pooled(
+    product: Product, store: SnapshotStore, instance: dg.DagsterInstance
+) -> PooledModels | None:
+    """The pooled models as they are, unless there is nothing new for them to learn."""
+    if not pooled_names(product.spec) or not pooled_is_stale(product, store):
+        return None
+    made = store.current(path(product, "pooled_model"), None)
+    runs = instance.get_runs(
+        dg.RunsFilter(job_name=f"{product.name}_{POOLED}", statuses=list(_GOING_ON)), limit=1
+    )
+    asked = instance.get_run_records(
+        dg.RunsFilter(tags={"product": product.name, CAUSE: POOLED}), limit=1
+    )
+    times = [*([made.created_at] if made else []), *(record.create_timestamp for record in asked)]
+    return PooledModels(max(map(_utc, times), default=None), going_on=bool(runs))
+
+
 def _with_past(
     situation: Situation,
     past: Past,
@@ -409,7 +441,7 @@ def _recent(
 
 def _is_requested_training(run: dg.DagsterRun) -> bool:
     tags = run.tags
-    return DUPLICATE not in tags and tags.get(CAUSE) != ROLLBACK
+    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED)
 
 
 def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from mlops_assets.ml.retraining import (
     PAUSE,
     Action,
     Plan,
+    PooledModels,
     Situation,
     Tried,
     asks,
@@ -130,7 +132,7 @@ def test_each_cause_asks_for_a_training_and_names_what_it_saw(cause: str) -> Non
         (quiet(new_labels=89), {"new_labels": 90}),
         (quiet(new_labels=10_000), {}),
         (
-            quiet(learned_until=END - pd.Timedelta(days=179), known_until=END),
+            quiet(learned_until=END - pd.Timedelta(days=89), known_until=END),
             {"max_age_days": 180},
         ),
         (quiet(learned_until=END - pd.Timedelta(days=999), known_until=END), {}),
@@ -181,13 +183,30 @@ def test_labels_ask_again_only_when_as_many_more_have_matured() -> None:
     assert only(quiet(new_labels=180), policy).key not in keys
 
 
-def test_age_asks_once_in_a_span_even_where_a_new_model_is_no_younger() -> None:
+def test_age_asks_once_at_a_date_even_where_a_new_model_is_no_younger() -> None:
     policy, learned = spec(max_age_days=180, **ANY_TIME), END - pd.Timedelta(days=400)
     keys = {
         only(quiet(champion=str(version), learned_until=learned, known_until=END), policy).key
         for version in range(3, 6)
     }
     assert len(keys) == 1
+
+
+def test_age_asks_for_all_countries_at_the_same_dates_however_old_they_are() -> None:
+    """Day after day, each training done at once: from the second date on they go together."""
+    policy = spec(max_age_days=60, **ANY_TIME)
+    learned = {f"C{age}": END - pd.Timedelta(days=age) for age in (0, 7, 20, 31, 44, 59)}
+    asked: dict[pd.Timestamp, list[str]] = {}
+    for known in pd.date_range(END, periods=240):
+        for country, until in learned.items():
+            aged = quiet(country, learned_until=until, known_until=known)
+            if only(aged, policy).cause == "age":
+                asked.setdefault(known, []).append(country)
+                learned[country] = known
+                assert pd.Timedelta(days=30) <= known - until < pd.Timedelta(days=90)
+    dates = list(asked)
+    assert {(later - date).days for date, later in itertools.pairwise(dates[1:])} == {60}
+    assert [len(asked[date]) for date in dates[1:]] == [len(learned)] * (len(dates) - 1)
 
 
 def test_a_failed_training_is_tried_three_times_and_then_a_person_is_asked() -> None:
@@ -455,6 +474,66 @@ def test_only_the_countries_asked_for_use_the_budget() -> None:
     situations = [worse("A", excess=0.9), quiet("B", due=NOW)]
     found = plan(spec(at_once=1), situations, now=NOW, asked_today=0, only={"B"})
     assert kinds(found) == ["wait", "retrain"]
+
+
+# Pooled models
+
+OLD = PooledModels(NOW - dt.timedelta(days=29))
+
+
+def beside_pooled(
+    situations: Sequence[Situation], pooled: PooledModels | None, **retraining: Any
+) -> Plan:
+    return plan(spec(**retraining), situations, now=NOW, asked_today=0, pooled=pooled)
+
+
+@pytest.mark.parametrize("pooled", [OLD, PooledModels()])
+def test_old_pooled_models_are_trained_before_a_country_that_asks(pooled: PooledModels) -> None:
+    found = beside_pooled([worse("A"), quiet("B"), quiet("C")], pooled)
+    assert found.pooled is not None
+    assert kinds(found) == ["wait", "nothing", "nothing"]
+    assert found.actions[0].reason.startswith("waits for the pooled models")
+    assert "mae 9, not 7" in found.actions[0].reason
+    assert found.actions[0].key == ""
+
+
+def test_new_pooled_models_are_used_and_nobody_who_asks_needs_none() -> None:
+    young = PooledModels(NOW - dt.timedelta(days=27))
+    assert kinds(beside_pooled([worse("A"), quiet("B"), quiet("C")], young)) == [
+        "retrain",
+        "nothing",
+        "nothing",
+    ]
+    assert beside_pooled([quiet("A"), quiet("B")], OLD).pooled is None
+    assert kinds(beside_pooled([worse("A")], None)) == ["retrain"]
+    assert beside_pooled([worse("A"), quiet("B")], young, pooled_age_days=26).pooled is not None
+
+
+def test_when_most_countries_ask_pooled_models_older_than_a_cool_down_come_first() -> None:
+    for days, first in ((6, False), (7, True)):
+        pooled = PooledModels(NOW - dt.timedelta(days=days))
+        assert (beside_pooled(many(3, worse), pooled).pooled is not None) == first
+        half = [worse("A"), worse("B"), quiet("C"), quiet("D")]
+        assert beside_pooled(half, pooled).pooled is None
+
+
+def test_pooled_models_are_asked_for_once_and_waited_for_while_they_are_trained() -> None:
+    asked = beside_pooled([worse("A")], OLD).pooled
+    again = beside_pooled([worse("B"), worse("C")], OLD).pooled
+    assert asked is not None
+    assert again is not None
+    assert asked.key == again.key != ""
+    found = beside_pooled([worse("A")], replace(OLD, going_on=True))
+    assert (found.pooled and found.pooled.key, kinds(found)) == ("", ["wait"])
+    later = beside_pooled([worse("A")], PooledModels(NOW - dt.timedelta(days=40))).pooled
+    assert later is not None
+    assert later.key != asked.key
+
+
+def test_a_rollback_waits_for_no_pooled_model() -> None:
+    lost = quiet("A", on_previous=Estimate(-0.2, -0.3, -0.1))
+    found = beside_pooled([lost, worse("B")], OLD)
+    assert kinds(found) == ["rollback", "wait"]
 
 
 # Whatever comes

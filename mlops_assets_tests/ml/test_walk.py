@@ -23,7 +23,7 @@ from mlops_assets.ml.past import (
 from mlops_assets.ml.performance import no_performance, realised, record_predictions
 from mlops_assets.ml.policies import Policy, parse_period, parse_policy
 from mlops_assets.ml.split import split
-from mlops_assets.ml.walk import POOLED_AGE_DAYS, Training, Walked, walk
+from mlops_assets.ml.walk import Training, Walked, walk
 from mlops_assets.ml.walk_report import by_country, by_month, chart, summary, trainings
 from mlops_assets.ml.walk_training import Alone, Order, Pooled, Rival, candidate_at
 from mlops_assets.spec import ProductSpec
@@ -293,7 +293,8 @@ def test_pooled_models_are_trained_first_when_most_countries_are() -> None:
         asked = [each.country for each in again(drift) if each.moment == moment]
         newest = max(each for each in drift.pooled if each <= moment)
         assert newest == moment or (
-            len(asked) == 1 and moment - newest <= pd.Timedelta(days=POOLED_AGE_DAYS)
+            len(asked) == 1
+            and moment - newest <= pd.Timedelta(days=POOLED.retraining.pooled_age_days)
         )
     assert len(drift.pooled) > 1
 

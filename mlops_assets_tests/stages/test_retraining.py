@@ -530,3 +530,70 @@ def test_nothing_follows_while_a_run_is_at_the_country(watched: Platform) -> Non
     (request,) = followed_up(watched)
     queued(watched, request, STATES.STARTED)
     assert followed_up(watched) == []
+
+
+# Pooled models
+
+
+@pytest.fixture
+def pooled(watched: Platform) -> Platform:
+    """The three countries, one of which has features that the pooled model has not learned."""
+    spec = watched.product.spec
+    (local,) = spec.candidates
+    both = local.model_copy(update={"name": "pooled_gbm", "scopes": ["pooled"]})
+    changed = spec.model_copy(update={"candidates": [local, both]})
+    platform = platform_of(replace(watched.product, spec=changed), watched.home, watched.instance)
+    made = platform.run(None, job="pooled")
+    assert made.success, failures(made)
+    features = platform.frame("features", OTHER)
+    platform.store.write((PRODUCT, "features"), OTHER, features.iloc[:-1])
+    return platform
+
+
+def words(platform: Platform) -> str:
+    found = tick(platform)
+    return str(found.cursor if isinstance(found, dg.SensorResult) else found.skip_message)
+
+
+def by_job(platform: Platform) -> dict[str, dg.RunRequest]:
+    return {str(request.job_name): request for request in asked(platform)}
+
+
+def test_old_pooled_models_are_asked_for_first_once_and_then_the_countries(
+    pooled: Platform,
+) -> None:
+    for country in (COUNTRY, OTHER):
+        watch(pooled, country, worse=True)
+    first, again = by_job(pooled), by_job(pooled)
+    assert list(first) == ["parcels_pooled"]
+    assert first["parcels_pooled"].run_key == again["parcels_pooled"].run_key
+    text = words(pooled)
+    assert "pooled models asked for: 2 of 3 countries ask" in text
+    assert "waits for the pooled models" in text
+    waiting = queued(pooled, first["parcels_pooled"], STATES.STARTED)
+    assert "waits for the pooled models: the pooled models are being trained" in words(pooled)
+    pooled.instance.delete_run(waiting)
+    run = launch(pooled, first["parcels_pooled"])
+    assert run.success, failures(run)
+    assert [request.partition_key for request in asked(pooled)] == [OTHER, COUNTRY]
+
+
+def test_pooled_models_that_cannot_be_trained_keep_no_country_waiting(pooled: Platform) -> None:
+    late = with_policy(pooled, cooldown_days=1)
+    for country in (COUNTRY, OTHER):
+        watch(late, country, worse=True)
+    assert "cool-down" in words(late)
+    at_once = with_policy(pooled, cooldown_days=0, pooled_age_days=28)
+    failed = queued(at_once, by_job(at_once)["parcels_pooled"], STATES.FAILURE)
+    assert failed
+    watch(at_once, OTHER, worse=False)  # one of three is not most
+    assert list(by_job(at_once)) == ["parcels_train"]
+
+
+def test_two_that_ask_for_pooled_models_at_once_train_them_once(pooled: Platform) -> None:
+    for country in (COUNTRY, OTHER):
+        watch(pooled, country, worse=True)
+    request = by_job(pooled)["parcels_pooled"]
+    assert launch(pooled, request).success
+    second = launch(pooled, request)
+    assert "was asked for the same before" in failures(second)
