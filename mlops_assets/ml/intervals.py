@@ -98,7 +98,7 @@ def rolling_intervals(
     low, high = np.full(len(times), np.nan), np.full(len(times), np.nan)
     order = np.argsort(times, kind="stable")
     for row, ends in zip(order, path.ends_at(times[order]), strict=True):
-        unit = scales[row] if scales[row] > 0 else ends.usual_scale
+        unit = scales[row] if scales[row] > 0 else path.usual_scale()
         low[row], high[row] = ends.low * unit, ends.high * unit
     values = np.asarray(predicted, dtype="float64")
     return Intervals(values + low, values + high)
@@ -172,7 +172,6 @@ def interval_offsets(y: np.ndarray, p: np.ndarray, coverage: float) -> tuple[flo
 class _Ends:
     low: float
     high: float
-    usual_scale: float
 
 
 class _Path:
@@ -208,10 +207,15 @@ class _Path:
         while self._seen < len(self._known) and self._known[self._seen] <= time:
             self._correct(self._covered[self._seen])
             self._seen += 1
-        newest = slice(max(0, self._seen - self._window), self._seen)
-        low, high = covered_ends(self._errors[newest], self._left_out)
-        usual = float(np.median(self._scale[newest])) if self._seen else float("nan")
-        return _Ends(low, high, usual)
+        return _Ends(*covered_ends(self._errors[self._newest], self._left_out))
+
+    def usual_scale(self) -> float:
+        """Median scale of the window at the time of the ends given last; NaN without errors."""
+        return float(np.median(self._scale[self._newest])) if self._seen else float("nan")
+
+    @property
+    def _newest(self) -> slice:
+        return slice(max(0, self._seen - self._window), self._seen)
 
     def _correct(self, covered: float) -> None:
         if covered == covered:

@@ -46,7 +46,10 @@ PERIOD_COLUMNS = ("period", "model_version", "rows", "value", "baseline", "open_
 SLICE_COLUMNS = ("feature", "slice", "model_version", "rows", "value", "baseline", "open_rows")
 
 COMPARED_ROWS = 20_000
-"""Newest rows on which two versions are compared: more take seconds and say no more."""
+"""Most rows on which two versions are compared: more take seconds and say no more."""
+LOOKS = 4
+"""Looks at a version beside the one before it that share the chance of a false alarm: the first
+eight times `monitoring.min_labels` rows. Later ones are far apart."""
 _KEYS = ["entity", "event_time"]
 _TIMES = ("event_time", "label_time", "predicted_at")
 _TEXTS = ("entity", "made", "model_version", "model_kind", "previous_version")
@@ -264,26 +267,36 @@ def against_previous(spec: ProductSpec, table: pd.DataFrame, version: str) -> Es
     """Gain of a version on the one in use before it, on the matured rows that both predicted.
 
     Positive is better, as `metrics.improvement`; `UNKNOWN` with fewer than `monitoring.min_labels`
-    rows. The version is clearly worse when the upper end is below 0. All such rows since the
-    version came into use count (the newest `COMPARED_ROWS`), at `monitoring.confidence`: looking
-    at the newest days alone again and again would find a difference by chance some day. Where the
-    version before it changed, as by a rollback, the rows beside the newest one count.
+    rows. The version is clearly worse when the upper end is below 0. Whoever looks again and again
+    finds a difference by chance some day. So it is looked at anew only when there are twice as many
+    rows as before: at the first `monitoring.min_labels` since the version came into use, at twice,
+    four times as many and so on, with the rest of `monitoring.confidence` shared by `LOOKS` looks.
+    Where the version before it changed, as by a rollback, the rows beside the newest one count.
 
     Args:
         spec: the product as it is for this country.
-        table: of performance.
+        table: of performance, by event time.
         version: the champion's.
     """
     both = table["label"].notna() & table["previous_prediction"].notna()
     rows = table[(table["model_version"] == version) & both]
-    if rows.empty:
+    if len(rows) < spec.monitoring.min_labels:
         return UNKNOWN
     newest = rows["previous_version"].to_numpy()[int(rows["predicted_at"].to_numpy().argmax())]
-    rows = rows[rows["previous_version"] == newest].tail(COMPARED_ROWS)
+    rows = rows[rows["previous_version"] == newest]
+    rows = rows.head(_looked_at(len(rows), spec.monitoring.min_labels))
     label, ours, theirs = _numbers(rows, "label", "prediction", "previous_prediction")
     if len(rows) < spec.monitoring.min_labels or _rare_class(spec, label):
         return UNKNOWN
-    return gain_estimate(spec.metric, label, ours, theirs, _draws(spec, rows), _tail(spec))
+    return gain_estimate(spec.metric, label, ours, theirs, _draws(spec, rows), _tail(spec) / LOOKS)
+
+
+def _looked_at(rows: int, fewest: int) -> int:
+    """So many of the first rows are compared: the fewest, doubled as often as there are enough."""
+    count = fewest
+    while 2 * count <= min(rows, COMPARED_ROWS):
+        count *= 2
+    return count
 
 
 def promised_in(

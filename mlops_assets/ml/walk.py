@@ -325,7 +325,7 @@ class _Walker:
                 self._into_use(country, each)
             elif decision.verdict == "waiting":
                 held.waiting = each.version
-            else:
+            elif decision.gain != 0.0:  # else the very same model again: nothing new was tried
                 held.refused += 1
         self.asked = {}
 

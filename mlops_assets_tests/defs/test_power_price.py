@@ -114,6 +114,13 @@ def test_gaps_to_other_countries_are_those_of_the_same_day_in_units_of_the_sprea
         assert today["gap"] == pytest.approx((middle - here[place]) / spread)
 
 
+def test_a_country_is_compared_with_the_large_markets_alone() -> None:
+    frame = features_of(prices([50.0] * 40), LUX=prices([60.0] * 40, country="LUX"))
+    assert "gap_DEU" in frame
+    assert "gap_LUX" not in frame
+    assert frame["gap"].iloc[-1] == pytest.approx(5.0 / 3.0)  # of the middle of both, by the spread
+
+
 def test_a_country_without_a_price_that_day_has_no_gap_and_the_others_have() -> None:
     other = prices([float(n) for n in range(60)], country="FRA").drop(index=40)
     gap = features_of(prices([50.0] * 60), FRA=other)["gap_FRA"]
