@@ -105,6 +105,9 @@ class Realised:
         compared: `value` with the interval that is compared with `expected`: of its share of the
             baseline's error, paired on the same rows, times the baseline's error here; as `value`
             where there is no baseline, and for auc.
+        harder: whether `value` itself is surely above the promised one beyond the tolerance,
+            whatever the baseline's error is: labels confirm that the world changed, though the
+            model need not be to blame. For auc as `worse`.
     """
 
     version: str
@@ -120,6 +123,7 @@ class Realised:
     excess: float = float("nan")
     reason: str = ""
     compared: Estimate = UNKNOWN
+    harder: bool = False
 
 
 def no_performance() -> pd.DataFrame:
@@ -216,7 +220,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
     problem = _problem(spec, found, promise, label, draws)
     if problem:
         return replace(found, reason=f"not judged: {problem}")
-    return _judged(spec, found)
+    return _judged(spec, found, promise.value)
 
 
 def by_period(spec: ProductSpec, table: pd.DataFrame) -> pd.DataFrame:
@@ -489,15 +493,17 @@ def _problem(
     return ""
 
 
-def _judged(spec: ProductSpec, found: Realised) -> Realised:
+def _judged(spec: ProductSpec, found: Realised, promised: Estimate) -> Realised:
     tolerance, expected = spec.monitoring.tolerance, found.expected
     if spec.metric in GREATER_IS_BETTER:
-        worse = found.compared.upper < expected.lower - tolerance
+        worse = harder = found.compared.upper < expected.lower - tolerance
     else:
         worse = found.compared.lower > expected.upper * (1.0 + tolerance)
+        harder = found.value.lower > promised.upper * (1.0 + tolerance)
     excess = -improvement(spec.metric, found.compared.value, expected.value)
     reason = _reason(spec, found, worse=worse, excess=excess)
-    return replace(found, worse=bool(worse), excess=excess, reason=reason)
+    verdicts = {"worse": bool(worse), "harder": bool(harder)}
+    return replace(found, **verdicts, excess=excess, reason=reason)
 
 
 def _reason(spec: ProductSpec, found: Realised, *, worse: bool, excess: float) -> str:

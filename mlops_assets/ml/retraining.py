@@ -106,7 +106,8 @@ class Incident:
     Args:
         id: the same as long as the incident lasts: of the product and the first window's end.
         kind: upstream: no realised error confirms it, or something before the model looks broken;
-            regime: matured labels confirm that the world changed.
+            regime: matured labels confirm that the world changed, as the realised errors are
+            surely worse than promised, by themselves or along with the baseline's.
         countries: those that alarm.
         judged: how many countries were judged.
         since: end of the first window of the incident.
@@ -556,10 +557,10 @@ def _most_look_broken(members: Sequence[Situation]) -> bool:
     return 2 * len(broken) >= len(members)
 
 
-def _verdicts(members: Sequence[Situation]) -> list[bool]:
-    """Of those whose realised error was judged: whether it is surely worse than promised."""
+def _judged(members: Sequence[Situation]) -> list[Realised]:
+    """Realised errors of champions that were judged."""
     found = (_own_realised(s) for s in members)
-    return [bool(each.worse) for each in found if each is not None and each.worse is not None]
+    return [each for each in found if each is not None and each.worse is not None]
 
 
 def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Timestamp) -> bool:
@@ -574,17 +575,22 @@ def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Tim
 
 
 def _confirmed(members: Sequence[Situation]) -> bool:
-    verdicts = _verdicts(members)
-    return bool(verdicts) and 2 * sum(verdicts) >= len(verdicts)
+    """Whether matured labels say of half of those judged that the world changed."""
+    judged = _judged(members)
+    confirming = [each for each in judged if each.worse or each.harder]
+    return bool(judged) and 2 * len(confirming) >= len(judged)
 
 
 def _incident_reason(
     members: Sequence[Situation], judged: int, since: pd.Timestamp, broken: bool
 ) -> str:
-    verdicts = _verdicts(members)
+    found = _judged(members)
+    worse = sum(bool(each.worse) for each in found)
+    harder = sum(each.harder and not each.worse for each in found)
     errors = (
-        f"{sum(verdicts)} of {len(verdicts)} judged realised errors are surely worse than promised"
-        if verdicts
+        f"of {len(found)} judged realised errors {worse} are surely worse than promised, and "
+        f"{harder} are surely larger along with the baseline's"
+        if found
         else "no realised error is judged yet"
     )
     shown = max(members, key=lambda s: (bool(_upstream(s)), s.drift.score if s.drift else 0.0))

@@ -172,8 +172,8 @@ def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -
     for walker in walkers:
         if walker.asked:
             groups.setdefault(walker.pooled.key, []).append(walker)
-    for group in groups.values():
-        trained = trainer.candidates(moment, group[0].pooled, _orders(group))
+    wanted = [(group[0].pooled, _orders(group)) for group in groups.values()]
+    for group, trained in zip(groups.values(), trainer.candidates(moment, wanted), strict=True):
         found = {each.country: each for each in trained}
         for walker in group:
             walker.take({country: found[country] for country in walker.asked})

@@ -101,6 +101,10 @@ class Order:
     watched: bool
 
 
+Wanted = tuple[Pooled, Sequence[Order]]
+"""Trainings of countries beside the same pooled models."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A candidate of one country, and what came of it.
@@ -152,10 +156,8 @@ class Trainer(Protocol):
         """`pooled_at` a moment."""
         ...
 
-    def candidates(
-        self, moment: pd.Timestamp, pooled: Pooled, orders: Sequence[Order]
-    ) -> list[Trained]:
-        """`candidate_at` a moment for each order."""
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        """`candidate_at` a moment for each order, in the order given."""
         ...
 
 
@@ -176,11 +178,12 @@ class Alone:
             self._newest = {moment: pooled_at(self.past, moment, self.clock)}
         return self._newest[moment]
 
-    def candidates(
-        self, moment: pd.Timestamp, pooled: Pooled, orders: Sequence[Order]
-    ) -> list[Trained]:
-        """`candidate_at` a moment for each order."""
-        return [candidate_at(self.past, moment, pooled, each, self.clock) for each in orders]
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        """`candidate_at` a moment for each order, in the order given."""
+        return [
+            [candidate_at(self.past, moment, pooled, each, self.clock) for each in orders]
+            for pooled, orders in wanted
+        ]
 
 
 def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:

@@ -17,16 +17,17 @@ from mlops_assets.ml.walk_training import (
     Order,
     Pooled,
     Trained,
+    Wanted,
     candidate_at,
     pooled_at,
     with_pooled,
     without_pooled,
 )
 
-AHEAD = 2
+AHEAD = 4
 """Moments for which the pooled models are trained before they are asked for: a process that has
 nothing to do at one moment begins with the next ones."""
-SHARES = 3
+SHARES = 5
 """Parts a process gets of a moment's countries, so that none waits long for another."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PAST: list[Past] = []
@@ -76,15 +77,19 @@ class Forked:
         self._begin(moment)
         return made
 
-    def candidates(
-        self, moment: pd.Timestamp, pooled: Pooled, orders: Sequence[Order]
-    ) -> list[Trained]:
-        """`candidate_at` a moment for each order, in that order."""
-        parts = min(len(orders), self._processes * SHARES)
-        shares = [list(orders[place::parts]) for place in range(parts)]
-        waiting = [self._pool.submit(_candidates, moment, pooled, share) for share in shares]
-        found = {each.country: each for future in waiting for each in future.result()}
-        return [with_pooled(found[order.country], pooled) for order in orders]
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        """`candidate_at` a moment for each order, in the order given."""
+        waiting = [
+            [
+                self._pool.submit(_candidates, moment, pooled, share)
+                for share in _shares(orders, self._processes * SHARES)
+            ]
+            for pooled, orders in wanted
+        ]
+        return [
+            _in_order(pooled, orders, [future.result() for future in futures])
+            for (pooled, orders), futures in zip(wanted, waiting, strict=True)
+        ]
 
     def _begin(self, now: pd.Timestamp | None = None) -> None:
         """Forget what was before a moment, and begin what is asked for next."""
@@ -96,6 +101,18 @@ class Forked:
         for moment in list(self._expected)[:AHEAD]:
             if moment not in self._coming:
                 self._coming[moment] = self._pool.submit(_pooled, moment)
+
+
+def _shares(orders: Sequence[Order], most: int) -> list[list[Order]]:
+    parts = min(len(orders), most)
+    return [list(orders[place::parts]) for place in range(parts)]
+
+
+def _in_order(
+    pooled: Pooled, orders: Sequence[Order], shares: Sequence[Sequence[Trained]]
+) -> list[Trained]:
+    found = {each.country: each for share in shares for each in share}
+    return [with_pooled(found[order.country], pooled) for order in orders]
 
 
 def _start(past: Past) -> None:

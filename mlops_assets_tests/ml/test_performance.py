@@ -710,6 +710,18 @@ def test_a_promise_that_could_not_be_judged_is_unknown() -> None:
     assert promise.rows == 0
 
 
+@pytest.mark.parametrize(("factor", "harder"), [(1.0, False), (5.0, True)])
+def test_an_error_that_grows_with_the_baseline_s_is_harder_and_not_worse(
+    factor: float, harder: bool
+) -> None:
+    spec = product()
+    rng = np.random.default_rng(3)
+    label = factor * rng.normal(size=120)
+    table = recorded(label, 0.5 * label, baseline=np.zeros(120))
+    found = realised(spec, table, promised(0.4, 0.05, 0.8), "1")
+    assert (found.worse, found.harder) == (False, harder)
+
+
 # The version before
 
 

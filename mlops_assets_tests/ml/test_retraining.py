@@ -341,6 +341,19 @@ def test_matured_labels_that_confirm_it_make_it_a_regime_and_training_goes_on() 
     assert kinds(found) == ["wait", "wait", "retrain", "retrain"]
 
 
+def test_errors_that_grew_along_with_the_baseline_s_are_a_regime_and_a_broken_feed_is_not() -> None:
+    """As when prices rise tenfold: no model is to blame, and all have to learn the new world."""
+    grown = replace(error(False, -0.1), harder=True)
+    found = planned(many(6, drifted, realised=grown))
+    assert found.incident is not None
+    assert (found.incident.kind, found.incident.holds) == ("regime", False)
+    assert "6 are surely larger along with the baseline's" in found.incident.reason
+    assert "retrain" in kinds(found)
+    broken = planned(many(6, drifted, realised=grown, drift=EMPTY)).incident
+    assert broken is not None
+    assert (broken.kind, broken.holds) == ("upstream", True)
+
+
 def test_half_of_those_judged_are_enough_to_confirm_and_fewer_are_not() -> None:
     half = [worse("A", drift=ALARM), worse("B", drift=ALARM), drifted("C"), drifted("D")]
     assert not planned(half).incident.holds  # pyright: ignore[reportOptionalMemberAccess]
