@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from benchmarks import drift, ingestion, storage, tuning
+from benchmarks import drift, ingestion, storage, ticks, tuning
 
 _LOADING = """
 import time
@@ -43,6 +43,7 @@ MEASUREMENTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "ingestion": ingestion.main,
     "tuning": tuning.main,
     "drift": drift.main,
+    "ticks": ticks.main,
 }
 
 
