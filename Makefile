@@ -33,7 +33,7 @@ ui: setup  ## Dagster and MLflow in the browser, with warm workers
 	$(BIN)/mlops-assets up
 
 test: check  ## Lint, types, contracts and every test
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .

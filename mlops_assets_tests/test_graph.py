@@ -238,6 +238,7 @@ def test_sensors_and_the_periodic_schedule_ask_for_jobs_that_are_there(
     assert asked[f"{product}_retraining"] == {
         f"{product}_train",
         f"{product}_predict",
+        f"{product}_pooled",
         f"{product}_rollback",
     }
     assert asked[f"{product}_alerts"] == set()
