@@ -163,10 +163,13 @@ class PooledModels:
         made: when they were trained last, or a training of them that was asked for came to nothing;
             None for never.
         going_on: whether a training of them is queued or running.
+        failed: whether the newest one that was asked for came to nothing; the next waits a day or a
+            cool-down, and the countries go on with what there is.
     """
 
     made: dt.datetime | None = None
     going_on: bool = False
+    failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -629,22 +632,24 @@ def _pooled_first(
         return None
     if pooled.going_on:
         return PooledAsk("", "the pooled models are being trained")
-    reason = _pooled_age(policy, pooled.made, wanted, len(actions), now)
+    reason = _pooled_age(policy, pooled, wanted, len(actions), now)
     after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
     return PooledAsk(f"pooled models{after}", reason) if reason else None
 
 
 def _pooled_age(
-    policy: RetrainingSpec, made: dt.datetime | None, wanted: int, countries: int, now: dt.datetime
+    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, now: dt.datetime
 ) -> str:
     """Why the pooled models are too old to train countries beside them; "" where they are not."""
-    if made is None:
+    if pooled.made is None:
         return "there are no pooled models yet"
-    age, most = now - made, dt.timedelta(days=policy.pooled_age_days)
+    age, most = now - pooled.made, dt.timedelta(days=policy.pooled_age_days)
     if age > most:
-        return f"the pooled models are of {made:%Y-%m-%d} (pooled_age_days {most.days})"
-    if wanted > MOST * countries and age >= policy.cooldown:
-        return f"{wanted} of {countries} countries ask, the pooled models are of {made:%Y-%m-%d}"
+        return f"the pooled models are of {pooled.made:%Y-%m-%d} (pooled_age_days {most.days})"
+    rest = max(policy.cooldown, dt.timedelta(days=1)) if pooled.failed else policy.cooldown
+    if wanted > MOST * countries and age >= rest:
+        made = f"the pooled models are of {pooled.made:%Y-%m-%d}"
+        return f"{wanted} of {countries} countries ask, {made}"
     return ""
 
 

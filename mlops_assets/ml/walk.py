@@ -519,7 +519,7 @@ class _Walker:
                 now=_utc(moment),
                 asked_today=self._asked_since(moment - pd.Timedelta(days=1)),
                 resolve=self.past.specs,
-                pooled=self._pooled_models(),
+                pooled=self._pooled_models(moment),
             )
             if found.pooled is not None:
                 self._train_pooled(moment)
@@ -536,10 +536,12 @@ class _Walker:
                 )
                 asked[action.country] = action
 
-    def _pooled_models(self) -> PooledModels | None:
-        if not pooled_names(self.past.spec):
+    def _pooled_models(self, moment: pd.Timestamp) -> PooledModels | None:
+        """As the sensor sees them: None where there are none, or they have learned all there is."""
+        newest = self.pooled_moments[-1] if self.pooled_moments else None
+        if newest == moment or not pooled_names(self.past.spec):
             return None
-        return PooledModels(_utc(self.pooled_moments[-1]) if self.pooled_moments else None)
+        return PooledModels(_utc(newest) if newest is not None else None)
 
     def _asked_since(self, moment: pd.Timestamp) -> int:
         return sum(each > moment for each in self._times)

@@ -366,8 +366,11 @@ def _pooled(
     asked = instance.get_run_records(
         dg.RunsFilter(tags={"product": product.name, CAUSE: POOLED}), limit=1
     )
-    times = [*([made.created_at] if made else []), *(record.create_timestamp for record in asked)]
-    return PooledModels(max(map(_utc, times), default=None), going_on=bool(runs))
+    trained = _utc(made.created_at) if made else None
+    tried = _utc(asked[0].create_timestamp) if asked else None
+    newest = max((time for time in (trained, tried) if time is not None), default=None)
+    # What was trained is newer than the run that did it.
+    return PooledModels(newest, going_on=bool(runs), failed=newest is not None and newest == tried)
 
 
 def _with_past(

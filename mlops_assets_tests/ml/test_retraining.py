@@ -530,6 +530,12 @@ def test_when_most_countries_ask_pooled_models_older_than_a_cool_down_come_first
         assert beside_pooled(half, pooled).pooled is None
 
 
+def test_after_pooled_models_that_could_not_be_trained_the_countries_go_on_for_a_day() -> None:
+    for hours, kind in ((23, "retrain"), (25, "wait")):
+        failed = PooledModels(NOW - dt.timedelta(hours=hours), failed=True)
+        assert kinds(beside_pooled(many(3, worse), failed, **ANY_TIME)) == [kind] * 3
+
+
 def test_pooled_models_are_asked_for_once_and_waited_for_while_they_are_trained() -> None:
     asked = beside_pooled([worse("A")], OLD).pooled
     again = beside_pooled([worse("B"), worse("C")], OLD).pooled

@@ -299,6 +299,14 @@ def test_pooled_models_are_trained_first_when_most_countries_are() -> None:
     assert len(drift.pooled) > 1
 
 
+def test_without_a_cool_down_the_pooled_models_are_trained_once_a_moment() -> None:
+    policy = {"cooldown_days": 0, "max_age_days": 14}
+    eager = spec_of(candidates=[{**CANDIDATE, "scopes": ["pooled"]}], retraining=policy)
+    (drift,) = walked(world(CHANGE), DRIFT, spec=eager)
+    assert len(drift.pooled) == len(set(drift.pooled)) > 2
+    assert set(drift.pooled) <= {each.moment for each in drift.trainings}
+
+
 # The same numbers by another way
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,7 +81,8 @@ def postgres() -> Iterator[Server]:
     """A PostgreSQL server of its own."""
     pytest.importorskip("psycopg2", reason="needs the extra [postgres]")
     installed = programs()
-    if installed is None:
+    if installed is None and os.environ.get("CI") != "true":
         pytest.skip("needs Debian's package postgresql (apt-get install postgresql)")
+    assert installed is not None, "CI needs Debian's package postgresql"
     with running(installed) as server:
         yield server
