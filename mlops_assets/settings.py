@@ -12,8 +12,12 @@ from pathlib import Path
 
 from mlops_assets.errors import ConfigurationError
 
+BROKER = "MLOPS_ASSETS_BROKER"
+DAGSTER_DB = "MLOPS_ASSETS_DAGSTER_DB"
 AS_OF = "MLOPS_ASSETS_AS_OF"
 """Environment variable with the moment of an as-of run."""
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Set to 1 in every process that computes: two with a thread a core each cost six times the CPU."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFS = PROJECT_ROOT / "mlops_assets" / "defs"
 
@@ -31,6 +35,9 @@ class Settings:
         mlflow_ui: address under which people open MLflow.
         dagster_ui: address under which people open Dagster, for links in alerts; "" if not known.
         dagster_home: folder of the Dagster instance that the commands use.
+        dagster_db: SQLAlchemy URL of the PostgreSQL database of Dagster's history; "": SQLite files
+            under `dagster_home`.
+        broker: URL of the Redis that runs travel through to workers; "": a folder under `home`.
         defs: folder with one folder a product.
         as_of: moment (UTC) whose knowledge everything is made from; None: now.
         origin: the snapshots that moment is looked up in; None without `as_of`.
@@ -45,6 +52,8 @@ class Settings:
     dagster_ui: str
     dagster_home: Path
     defs: Path
+    dagster_db: str = ""
+    broker: str = ""
     as_of: dt.datetime | None = None
     origin: str | None = None
 
@@ -85,6 +94,8 @@ def _apart(settings: Settings, moment: dt.datetime) -> Settings:
         mlflow_uri=f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
         mlflow_artifacts=(home / "mlflow" / "artifacts").as_uri(),
         dagster_home=home / "dagster",
+        dagster_db="",
+        broker="",
         as_of=moment,
         origin=settings.storage,
     )
@@ -104,4 +115,6 @@ def _here() -> Settings:
         dagster_ui=(os.environ.get("MLOPS_ASSETS_DAGSTER_UI") or "").rstrip("/"),
         dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster").resolve(),
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
+        dagster_db=os.environ.get(DAGSTER_DB) or "",
+        broker=os.environ.get(BROKER) or "",
     )

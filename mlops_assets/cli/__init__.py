@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -9,13 +10,15 @@ import typer
 from mlops_assets.cli import card, champions, replay, runs, setup, trust, views
 from mlops_assets.cli.base import app
 from mlops_assets.errors import MlopsAssetsError
-from mlops_assets.settings import load_settings
+from mlops_assets.settings import ONE_THREAD, load_settings
 
 __all__ = ["app", "card", "champions", "main", "replay", "runs", "setup", "trust", "views"]
 
 
 def main() -> None:
     """Run the command line; our own errors become one readable paragraph and exit code 1."""
+    for name in ONE_THREAD:  # before numpy is imported, whose threads forks would inherit
+        os.environ.setdefault(name, "1")
     try:
         app()
     except MlopsAssetsError as error:

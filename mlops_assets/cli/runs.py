@@ -24,7 +24,7 @@ from mlops_assets.cli.base import (
 )
 from mlops_assets.cli.views import print_status, status_rows
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.settings import AS_OF, Settings, load_settings, parse_moment
+from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_moment
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
@@ -48,12 +48,67 @@ class JobName(StrEnum):
 def up(
     port: Annotated[int, typer.Option(help="Port of the Dagster UI on 127.0.0.1.")] = 3000,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Workers on this host; default: one a core. 0: on others only."),
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Runs at once on all hosts together; default: the workers here."),
+    ] = None,
 ) -> None:
     """Start everything, stop everything."""
-    from mlops_assets.runtime.up import Ports
+    from mlops_assets.runtime.instance import concurrency
+    from mlops_assets.runtime.up import Crew, Ports
     from mlops_assets.runtime.up import up as serve
 
-    serve(load_settings(), Ports(port, mlflow_port), say)
+    settings, crew = load_settings(), Crew(concurrency() if workers is None else workers)
+    if not crew.processes and not settings.broker:
+        raise _no_workers()
+    at_once = runs or max(1, crew.processes)
+    serve(settings, Ports(port, mlflow_port), crew, at_once, say)
+
+
+@app.command(
+    help="Execute runs on this host, which the UI of another one hands out, until Ctrl-C.\n\n"
+    "Example: mlops-assets worker --processes 4 --queue large"
+)
+def worker(
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at once here; default: one a core.")
+    ] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(help="Only runs of this size: small, medium, large; repeat for more."),
+    ] = None,
+) -> None:
+    """Workers of a cluster."""
+    from mlops_assets.runtime.instance import concurrency
+    from mlops_assets.runtime.programs import queues_named
+    from mlops_assets.runtime.up import Crew, work
+
+    settings = load_settings()
+    if not settings.broker:
+        raise _no_broker()
+    count = processes or concurrency()
+    work(settings, Crew(count, queues_named(queue or [])), count, say)
+
+
+def _no_workers() -> ConfigurationError:
+    return ConfigurationError(
+        "Without workers here, others have to execute the runs, and there is no broker.",
+        stored="Nothing was started.",
+        way_out=f"Set {BROKER} to the Redis of your workers, or leave out --workers 0.",
+    )
+
+
+def _no_broker() -> ConfigurationError:
+    return ConfigurationError(
+        "A host of workers needs a broker that hands it runs.",
+        stored="Nothing was started.",
+        way_out=f"Set {BROKER}, such as redis://host:6379/0. On one machine `mlops-assets up` has "
+        "workers of its own.",
+    )
 
 
 @app.command(

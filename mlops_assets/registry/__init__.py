@@ -21,6 +21,17 @@ from mlops_assets.registry.models import Aliases, LoadedModel, LoggedModel, Mode
 if TYPE_CHECKING:
     from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun
 
+_NEEDED = (
+    "dagster_mlflow.resources",
+    "mlflow.pyfunc",
+    "mlflow.sklearn",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "skops.io",
+    "sklearn.ensemble",
+    "sklearn.pipeline",
+)
+"""What every training imports."""
+
 __all__ = [
     "Aliases",
     "LoadedModel",
@@ -29,7 +40,16 @@ __all__ = [
     "ModelVersion",
     "Registry",
     "TrackedRun",
+    "preload",
 ]
+
+
+def preload() -> None:
+    """Import what a run needs, so that forks of this process have it already."""
+    from importlib import import_module
+
+    for name in _NEEDED:
+        import_module(name)
 
 
 def __getattr__(name: str) -> Any:

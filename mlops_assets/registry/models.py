@@ -13,6 +13,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -366,7 +367,7 @@ class Registry:
         Raises:
             RegistryError: files are gone or were changed, or hold types that are not trusted.
         """
-        return read_model(version, self.fetch(version))
+        return _held(version, self.fetch(version))
 
     def require_intact(self, version: ModelVersion) -> None:
         """Check that the files of a version are those that were registered, without loading them.
@@ -564,13 +565,44 @@ def read_model(version: ModelVersion, folder: Path) -> LoadedModel:
         RegistryError: files are gone or were changed, or hold types that are not trusted.
     """
     import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
     checked = _verify(version, folder)
+    file = folder / _MODEL_FILE
     try:
-        estimator = skops.io.load(folder / _MODEL_FILE, trusted=list(checked.types))
+        try:
+            estimator = skops.io.load(file, trusted=list(checked.types))
+        except UntrustedTypesFoundException:  # it holds more than MLmodel says
+            estimator = skops.io.load(file, trusted=_types_held(version, file))
+    except RegistryError:
+        raise
     except ImportError as error:
         raise _unusable(version, f"it needs a package that is not installed ({error})") from error
+    except Exception as error:
+        raise _unusable(version, f"its files are damaged ({error})") from error
     return LoadedModel(estimator, checked.features)
+
+
+_HELD = 16
+"""Models a process keeps: the pooled ones, which every country compares itself with, and those of
+the country it works on."""
+_held_models: OrderedDict[str, LoadedModel] = OrderedDict()
+
+
+def _held(version: ModelVersion, folder: Path) -> LoadedModel:
+    """`read_model`, once a process for the same files.
+
+    They are read and their digest is taken every time, so that lost or changed files are never
+    hidden by what was loaded before; parsing them costs a hundred times that.
+    """
+    _require_digest(version, folder)
+    digest = version.tags[DIGEST_TAG]
+    if digest not in _held_models:
+        _held_models[digest] = read_model(version, folder)
+        if len(_held_models) > _HELD:
+            _held_models.popitem(last=False)
+    _held_models.move_to_end(digest)
+    return _held_models[digest]
 
 
 def file_bytes(folder: Path) -> int:
@@ -579,23 +611,35 @@ def file_bytes(folder: Path) -> int:
 
 
 def _verify(version: ModelVersion, folder: Path) -> _Checked:
-    """Inputs and types of the model in `folder`, if it is the one that was registered."""
-    import skops.io
+    """Inputs and types of the model in `folder`, if it is the one that was registered.
 
+    The types are those that its MLmodel file names, if we trust all of them: skops refuses a model
+    that holds any other.
+    """
     _require_digest(version, folder)
     try:
         description = _description(folder)
         flavor = description["flavors"]["sklearn"]
-        types = tuple(skops.io.get_untrusted_types(file=folder / _MODEL_FILE))
+        types = tuple(str(each) for each in flavor.get("skops_trusted_types") or ())
     except Exception as error:
         raise _unusable(version, f"its files are damaged ({error})") from error
     if flavor.get("serialization_format") != "skops":
         raise _unusable(version, "it is not stored with skops")
-    if strangers := untrusted(sorted({*types, *(flavor.get("skops_trusted_types") or [])})):
+    if strangers := untrusted(sorted(types)):
         raise _unusable(version, f"it holds types that are not trusted: {', '.join(strangers)}")
     if not description.get("signature"):
         raise _unusable(version, "it has no signature")
     return _Checked(_input_names(description["signature"]), types)
+
+
+def _types_held(version: ModelVersion, file: Path) -> list[str]:
+    """The types in a model's file, if we trust all of them."""
+    import skops.io
+
+    types = skops.io.get_untrusted_types(file=file)
+    if strangers := untrusted(types):
+        raise _unusable(version, f"it holds types that are not trusted: {', '.join(strangers)}")
+    return types
 
 
 def _require_digest(version: ModelVersion, folder: Path) -> None:

@@ -23,13 +23,13 @@ from mlops_assets.ml.walk_training import (
     with_pooled,
     without_pooled,
 )
+from mlops_assets.settings import ONE_THREAD
 
 AHEAD = 4
 """Moments for which the pooled models are trained before they are asked for: a process that has
 nothing to do at one moment begins with the next ones."""
 SHARES = 5
 """Parts a process gets of a moment's countries, so that none waits long for another."""
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PAST: list[Past] = []
 """What a process walks; empty in the one that forks."""
 

@@ -6,21 +6,23 @@ that fails, or a worker that dies, is that country's failure and nobody else's.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.registry import Registry
+from mlops_assets.runtime.warm import definitions, forget_peak, instance, note_peak, one_thread
 from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ _REPOSITORY_TAG = ".dagster/repository"
 _ORDER_TAG = "mlops_assets/order"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
 _REPOSITORY = "__repository__@mlops_assets"
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_END_SECONDS = 10.0
 _loaded: dict[str, Any] = {}
 
 
@@ -91,6 +93,9 @@ class RunOutcome:
 class WarmWorkers:
     """Processes that hold the code location; use as a context manager.
 
+    On Linux they are forks of this process, which loads it once for all of them. They are forked
+    before this process has threads of its own; one that has to be replaced starts anew.
+
     Args:
         dagster_home: folder of the Dagster instance.
         workers: number of processes, at least 1.
@@ -99,15 +104,20 @@ class WarmWorkers:
     def __init__(self, dagster_home: Path, workers: int) -> None:
         self._home = dagster_home
         self._count = workers
-        self._pools: list[ProcessPoolExecutor] = []
+        self._workers: list[_Worker] = []
 
     def __enter__(self) -> WarmWorkers:
-        self._pools = [self._pool() for _ in range(self._count)]
+        method = "fork" if sys.platform == "linux" else "spawn"
+        if method == "fork":
+            _load(str(self._home))
+        for _ in range(self._count):
+            self._workers.append(_Worker.begin(self._home, method, self._workers))
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for pool in self._pools:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.end()
+        gc.unfreeze()
 
     def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
         """Execute the orders, as many at once as there are workers; outcomes as they come."""
@@ -136,9 +146,10 @@ class WarmWorkers:
     def _execute(self, place: int, order: RunOrder) -> RunOutcome:
         started = time.monotonic()
         try:
-            return self._pools[place].submit(_execute, order).result()
-        except BrokenProcessPool:
-            self._pools[place] = self._pool()
+            return self._workers[place].ask(order)
+        except (EOFError, OSError):
+            self._workers[place].end()
+            self._workers[place] = _Worker.begin(self._home, "spawn")
             problem = (
                 "the worker process died (killed or out of memory). Nothing half-written is in "
                 "use; run the country again"
@@ -152,28 +163,79 @@ class WarmWorkers:
             problem += f"; nor could its run be marked as failed: {type(error).__name__}: {error}"
         return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
 
-    def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            max_workers=1,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_start,
-            initargs=(str(self._home),),
-        )
+
+@dataclass
+class _Worker:
+    """A process that executes what is sent to it, one order after another."""
+
+    process: BaseProcess
+    pipe: Connection
+
+    @classmethod
+    def begin(cls, home: Path, method: str, others: Sequence[_Worker] = ()) -> _Worker:
+        """Start it; it loads what it has not got from this process.
+
+        Args:
+            home: folder of the Dagster instance.
+            method: to start it with, fork or spawn.
+            others: forked before, whose pipes it gets a copy of.
+        """
+        context: Any = multiprocessing.get_context(method)
+        ours, theirs = context.Pipe()
+        # A copy left open would keep the others from seeing the end of this process.
+        copies = [*(each.pipe for each in others), ours] if method == "fork" else []
+        process = context.Process(target=_work, args=(str(home), theirs, copies), daemon=True)
+        process.start()
+        theirs.close()  # so that its end is seen here
+        return cls(process, ours)
+
+    def ask(self, order: RunOrder) -> RunOutcome:
+        """What became of an order.
+
+        Raises:
+            EOFError: the process has died.
+            Exception: the order could not be executed; whatever it raised there.
+        """
+        self.pipe.send(order)
+        answer = self.pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        """Let it end, and wait for it."""
+        self.pipe.close()
+        self.process.join(_END_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
 
-def _start(dagster_home: str) -> None:
-    """Load code location and instance once for the life of this process."""
-    for name in _ONE_THREAD:  # two processes with a thread a core each cost six times the CPU
-        os.environ[name] = "1"
+def _load(dagster_home: str) -> None:
+    """Have everything a run needs in this process."""
+    one_thread()
     os.environ["DAGSTER_HOME"] = dagster_home
-    import dagster as dg
+    _loaded["defs"] = definitions()
+    gc.collect()
+    gc.freeze()  # forks share what is here as long as nobody looks through it for garbage
 
-    from mlops_assets.definitions import defs
 
-    # Said once where it is used; a line a run would drown the progress a person watches.
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    _loaded["defs"] = defs()
-    _loaded["instance"] = dg.DagsterInstance.get()
+def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> None:
+    """Execute orders until the other end is closed."""
+    for each in copies:
+        each.close()
+    _load(dagster_home)
+    _loaded["instance"] = instance()
+    while True:
+        try:
+            order = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: RunOutcome | Exception = _execute(order)
+        except Exception as error:  # it is told where the outcome is waited for
+            answer = error
+        pipe.send(answer)
 
 
 def _execute(order: RunOrder) -> RunOutcome:
@@ -185,6 +247,7 @@ def _execute(order: RunOrder) -> RunOutcome:
         tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
     import dagster as dg
 
+    forget_peak()
     result = job.execute_in_process(
         instance=_loaded["instance"],
         partition_key=order.country,
@@ -193,6 +256,7 @@ def _execute(order: RunOrder) -> RunOutcome:
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
+    note_peak(_loaded["instance"], result.run_id)
     seconds = time.monotonic() - started
     problems = tuple(_problems(result))
     if not result.success and not problems:

@@ -2,7 +2,7 @@
 
 The folder `DAGSTER_HOME` keeps Dagster's default launcher, so that `dagster dev` on it never waits
 for a worker that nobody started. `up` has a folder of its own with the same storage and the
-launcher of the warm workers.
+launcher of the warm workers. What each setting is worth: docs/guide/scale.md.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from mlops_assets.settings import Settings
-
-QUEUE = "dagster"
-BROKER = "filesystem://"
-"""Tasks travel as files in a folder: one machine needs no server."""
+from mlops_assets.runtime.broker import launcher_config
+from mlops_assets.runtime.sizes import SIZE_TAG
+from mlops_assets.settings import DAGSTER_DB, Settings
 
 _HEADER = "# Written by mlops-assets; changes are overwritten.\n"
+_MONITOR_SECONDS = 10
+_RUNS_AT_ONCE = "MLOPS_ASSETS_CONCURRENCY"
 
 
 def prepare_instance(settings: Settings) -> Path:
@@ -29,67 +29,48 @@ def prepare_instance(settings: Settings) -> Path:
     """
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    _write_ours(home / "dagster.yaml", _settings(settings, {}))
+    _write_ours(home / "dagster.yaml", _settings(settings, concurrency()))
     return home
 
 
-def prepare_up_instance(settings: Settings) -> Path:
-    """Folder of the instance `up` serves: the same storage, runs launched on warm workers."""
+def prepare_up_instance(settings: Settings, workers: int) -> Path:
+    """Folder of the instance `up` serves: the same storage, runs launched on warm workers.
+
+    Args:
+        settings: where everything is.
+        workers: runs at once, on all hosts together.
+    """
     prepare_instance(settings)
     home = settings.home / "up"
     for folder in ("queue", "results", "control"):
         (home / folder).mkdir(parents=True, exist_ok=True)
-    launcher = {
-        "run_launcher": {
-            "module": "dagster_celery.launcher",
-            "class": "CeleryRunLauncher",
-            "config": {
-                "broker": BROKER,
-                "backend": result_backend(settings),
-                "default_queue": QUEUE,
-                "config_source": broker_settings(settings),
-            },
-        }
-    }
-    _write_ours(home / "dagster.yaml", _settings(settings, launcher))
+    _write_ours(home / "dagster.yaml", _settings(settings, workers) | _on_workers(settings))
     return home
 
 
-def result_backend(settings: Settings) -> str:
-    """Where workers leave whether a task ended well."""
-    return f"file://{settings.home / 'up' / 'results'}"
-
-
-def broker_settings(settings: Settings) -> dict[str, Any]:
-    """How tasks travel through a folder, the same for the launcher and the workers."""
-    home = settings.home / "up"
-    return {
-        "broker_transport_options": {
-            "data_folder_in": str(home / "queue"),
-            "data_folder_out": str(home / "queue"),
-            "control_folder": str(home / "control"),
-        },
-        "broker_connection_retry_on_startup": True,
-        "worker_prefetch_multiplier": 1,  # a slow country never holds others behind it
-        "task_acks_late": False,
-    }
-
-
 def concurrency() -> int:
-    """Countries worked on at once: one a core."""
+    """Countries worked on at once: one a core of this machine, or as the environment says."""
+    if given := os.environ.get(_RUNS_AT_ONCE):
+        return max(1, int(given))
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus())
+
+
+def old_storage(settings: Settings) -> Path | None:
+    """The history of a home from before all runs were in one event log; it goes on as it is."""
+    folder = settings.dagster_home / "storage"
+    return folder if (folder / "history" / "runs.db").exists() else None
 
 
 def _cpus() -> int:
     return os.cpu_count() or 1
 
 
-def _settings(settings: Settings, launcher: dict[str, Any]) -> dict[str, Any]:
+def _settings(settings: Settings, runs: int) -> dict[str, Any]:
     home = settings.dagster_home
     return {
         "telemetry": {"enabled": False},
         "nux": {"enabled": False},
-        "storage": {"sqlite": {"base_dir": str(home / "storage")}},
+        "storage": _storage(settings),
         # Capturing stdout costs a run several processes a step; what a step logs through Dagster
         # is in the run's event log all the same.
         "compute_logs": {
@@ -102,12 +83,57 @@ def _settings(settings: Settings, launcher: dict[str, Any]) -> dict[str, Any]:
             "config": {"base_dir": str(home)},
         },
         "run_coordinator": {
-            "module": "dagster._core.run_coordinator",
-            "class": "QueuedRunCoordinator",
+            "module": "mlops_assets.runtime.coordinator",
+            "class": "SizedRunCoordinator",
             "config": {"dequeue_interval_seconds": 1},
         },
-        "concurrency": {"runs": {"max_concurrent_runs": concurrency()}},
-        **launcher,
+        "concurrency": {
+            "runs": {
+                "max_concurrent_runs": runs,
+                # The smallest never wait behind the biggest: one worker at least is left to them.
+                "tag_concurrency_limits": [
+                    {"key": SIZE_TAG, "value": "large", "limit": max(1, runs - 1)}
+                ],
+            }
+        },
+    }
+
+
+def _storage(settings: Settings) -> dict[str, Any]:
+    if settings.dagster_db:
+        return {"postgres": {"postgres_url": {"env": DAGSTER_DB}}}
+    if old := old_storage(settings):
+        return {"sqlite": {"base_dir": str(old)}}
+    return {
+        "custom": {
+            "module": "mlops_assets.runtime.history",
+            "class": "HistoryStorage",
+            "config": {"base_dir": str(settings.dagster_home / "history")},
+        }
+    }
+
+
+def _on_workers(settings: Settings) -> dict[str, Any]:
+    return {
+        "run_launcher": {
+            "module": "mlops_assets.runtime.launcher",
+            "class": "WarmRunLauncher",
+            "config": launcher_config(settings),
+        },
+        "run_monitoring": {
+            "enabled": True,
+            "poll_interval_seconds": _MONITOR_SECONDS,
+            "start_timeout_seconds": 300,
+            "cancel_timeout_seconds": 60,
+            "max_resume_run_attempts": 0,
+        },
+        # Of a worker that was killed, not of a country that fails: once, from the beginning; what
+        # is there already is not made again.
+        "run_retries": {
+            "enabled": True,
+            "max_retries": 1,
+            "retry_on_asset_or_op_failure": False,
+        },
     }
 
 

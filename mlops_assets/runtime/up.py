@@ -1,11 +1,12 @@
-"""Everything a person needs in the browser, started together and stopped together."""
+"""Everything a person needs in the browser, started together and stopped together.
+
+`work` does the same for a host that has workers alone.
+"""
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,18 +17,21 @@ from filelock import FileLock, Timeout
 
 from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.registry import Registry
-from mlops_assets.runtime.instance import QUEUE, concurrency, prepare_up_instance
+from mlops_assets.runtime.instance import prepare_up_instance
 from mlops_assets.runtime.lost_runs import end_lost_runs
+from mlops_assets.runtime.programs import Crew, Ports, free_port, has_mlflow_page, pages, workers
 from mlops_assets.runtime.services import Service, end_left_over, remember, stop_all
 from mlops_assets.settings import PROJECT_ROOT, Settings
 
+__all__ = ["AlreadyUpError", "Crew", "NotUpError", "Ports", "free_port", "up", "work"]
+
 _POLL_SECONDS = 0.2
 _LOOK_AT_CODE_SECONDS = 1.0
-_LOOK_AT_RUNS_SECONDS = 10.0
 _START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
-_BIN = Path(sys.executable).parent
 _OLD_RESULT_SECONDS = 7 * 24 * 3600.0
+_HOLD_CODE = ("code", "workers")
+"""Services that have imported the products."""
 
 Say = Callable[[str], None]
 
@@ -38,14 +42,6 @@ class AlreadyUpError(MlopsAssetsError):
 
 class NotUpError(MlopsAssetsError):
     """A service did not start."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Ports on 127.0.0.1 of the Dagster and MLflow pages."""
-
-    dagster: int
-    mlflow: int
 
 
 @dataclass
@@ -60,7 +56,6 @@ class _Up:
     """
 
     settings: Settings
-    ports: Ports
     say: Say
     stopping: bool = False
     services: list[Service] = field(default_factory=list)
@@ -72,37 +67,64 @@ class _Up:
         return self.settings.home / "up"
 
     @property
-    def workers(self) -> Service:
-        return next(service for service in self.services if service.name == "workers")
+    def alone(self) -> bool:
+        """Whether all workers are of this host: then a run without one here has none anywhere."""
+        return not self.settings.broker
+
+    def named(self, name: str) -> Service:
+        return next(service for service in self.services if service.name == name)
 
     def remember(self) -> None:
         remember(self.folder / "processes.json", [*self.services, *self.leaving])
 
 
-def up(settings: Settings, ports: Ports, say: Say) -> None:
+def up(settings: Settings, ports: Ports, crew: Crew, runs_at_once: int, say: Say) -> None:
     """Serve until Ctrl-C or SIGTERM; everything started is stopped again.
+
+    Args:
+        settings: where everything is.
+        ports: of the pages.
+        crew: the workers of this host.
+        runs_at_once: on all hosts together.
+        say: who is told.
 
     Raises:
         AlreadyUpError: another `up` serves this home, or a port is in use.
         NotUpError: Dagster did not start.
     """
-    state = _Up(settings, ports, say)
+    state = _Up(settings, say)
     with _alone(settings), _told_to_stop(state):
         try:
             _tidy(state)
             _require_free(ports)
+            home = _prepare(state, runs_at_once)
+            state.services = pages(settings, ports, crew, home)
             _start(state)
-            _announce(state)
+            _announce(state, ports)
             _watch(state)
         finally:
             _stop(state)
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def work(settings: Settings, crew: Crew, runs_at_once: int, say: Say) -> None:
+    """Execute runs until Ctrl-C or SIGTERM, on a host that has workers alone.
+
+    Raises:
+        AlreadyUpError: something is up on this home.
+    """
+    state = _Up(settings, say)
+    with _alone(settings), _told_to_stop(state):
+        try:
+            _tidy(state)
+            home = _prepare(state, runs_at_once)
+            state.services = [workers(settings, crew, home)]
+            _start(state)
+            say(f"{crew.processes} workers take runs of size {', '.join(crew.queues)}.")
+            say(f"Logs:    {state.services[0].log.parent}")
+            say("Stop with Ctrl-C.")
+            _watch(state)
+        finally:
+            _stop(state)
 
 
 @contextmanager
@@ -144,16 +166,19 @@ def _tidy(state: _Up) -> None:
     if ended := end_left_over(state.folder / "processes.json"):
         state.say(f"Ended {ended} processes that an earlier `up` had left behind.")
     oldest = time.time() - _OLD_RESULT_SECONDS
-    for file in (state.folder / "results").glob("celery-task-meta-*"):
+    for file in (state.folder / "results").glob("*"):
         if file.stat().st_mtime < oldest:
             file.unlink()
 
 
-def _start(state: _Up) -> None:
-    home = prepare_up_instance(state.settings)
+def _prepare(state: _Up, runs_at_once: int) -> Path:
+    home = prepare_up_instance(state.settings, runs_at_once)
     Registry(state.settings.mlflow_uri, state.settings.mlflow_artifacts).initialise()
-    _end_lost_runs(state, workers_stopped=True)
-    state.services = _services(state.settings, state.ports, home)
+    _end_lost_runs(state)
+    return home
+
+
+def _start(state: _Up) -> None:
     for service in state.services:
         if not state.stopping:
             service.start()
@@ -166,74 +191,20 @@ def _stop(state: _Up) -> None:
         return
     state.say(f"Stopping; runs in progress have {_STOP_SECONDS:.0f} s to finish.")
     stop_all(started, _STOP_SECONDS)
-    _end_lost_runs(state, workers_stopped=True)
+    _end_lost_runs(state)
     (state.folder / "processes.json").unlink(missing_ok=True)
     state.say("Stopped.")
 
 
-def _end_lost_runs(state: _Up, *, workers_stopped: bool) -> None:
-    lost = end_lost_runs(state.folder, state.folder / "results", workers_stopped=workers_stopped)
-    if not lost:
+def _end_lost_runs(state: _Up) -> None:
+    """No worker runs here now. Of other hosts' runs the daemon knows whether theirs live."""
+    if not state.alone:
         return
-    registry = Registry(state.settings.mlflow_uri, state.settings.mlflow_artifacts)
-    for run_id in lost:
-        registry.end_runs_of(run_id)
-    state.say(f"{len(lost)} runs had lost their worker and are marked as failed; run them again.")
-
-
-def _services(settings: Settings, ports: Ports, home: Path) -> list[Service]:
-    environment = {
-        **os.environ,
-        "DAGSTER_HOME": str(home),
-        "MLOPS_ASSETS_HOME": str(settings.home),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "1",
-        # Ten processes that serve features of MLflow that nothing here uses.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
-    }
-    environment.setdefault("MLOPS_ASSETS_DAGSTER_UI", f"http://127.0.0.1:{ports.dagster}")
-    commands = {"dagster": _dagster_command(ports.dagster), "workers": _worker_command()}
-    if not settings.mlflow_uri.startswith("http"):  # a tracking server has a UI of its own
-        commands["mlflow"] = _mlflow_command(settings, ports.mlflow)
-        environment["MLOPS_ASSETS_MLFLOW_UI"] = f"http://127.0.0.1:{ports.mlflow}"
-    # Dagster ends its own children only on the signal of Ctrl-C.
-    signals = {"dagster": signal.SIGINT}
-    return [
-        Service(name, command, environment, _log(home, name), signals.get(name, signal.SIGTERM))
-        for name, command in commands.items()
-    ]
-
-
-def _log(home: Path, name: str) -> Path:
-    """Not in `logs`: what lies there Dagster takes for telemetry, sends away and deletes."""
-    return home / "output" / f"{name}.log"
-
-
-def _dagster_command(port: int) -> list[str]:
-    workspace = str(PROJECT_ROOT / "workspace.yaml")
-    return [
-        *(sys.executable, "-m", "dagster", "dev", "-w", workspace),
-        *("-h", "127.0.0.1", "-p", str(port)),
-    ]
-
-
-def _worker_command() -> list[str]:
-    return [
-        *(sys.executable, "-m", "celery", "-A", "mlops_assets.runtime.worker", "worker"),
-        *("-Q", QUEUE, "--concurrency", str(concurrency()), "--loglevel", "warning"),
-        *("--without-gossip", "--without-mingle"),
-    ]
-
-
-def _mlflow_command(settings: Settings, port: int) -> list[str]:
-    return [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", settings.mlflow_uri, "--workers", "1"),
-        *("--default-artifact-root", settings.mlflow_artifacts),
-    ]
+    if lost := end_lost_runs(state.folder, state.folder / "results"):
+        state.say(
+            f"{lost} runs had lost their worker and are marked as failed. Each is tried once more "
+            "by itself while `up` serves."
+        )
 
 
 def _require_free(ports: Ports) -> None:
@@ -251,33 +222,33 @@ def _answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _announce(state: _Up) -> None:
+def _announce(state: _Up, ports: Ports) -> None:
     """Say where the pages are once Dagster answers.
 
     Raises:
         NotUpError: it ended, or does not answer in three minutes.
     """
     deadline = time.monotonic() + _START_SECONDS
-    dagster = state.services[0]
-    while not state.stopping and not _answers(state.ports.dagster):
-        if dagster.ended or time.monotonic() > deadline:
+    webserver = state.named("webserver")
+    while not state.stopping and not _answers(ports.dagster):
+        if webserver.ended or time.monotonic() > deadline:
             raise NotUpError(
-                f"Dagster did not start: {dagster.last_words()}",
+                f"Dagster did not start: {webserver.last_words()}",
                 stored="What was started is stopped again.",
-                way_out=f"Read {dagster.log}.",
+                way_out=f"Read {webserver.log}.",
             )
         time.sleep(_POLL_SECONDS)
     if not state.stopping:
-        state.say(f"Dagster: http://127.0.0.1:{state.ports.dagster}")
-        if any(service.name == "mlflow" for service in state.services):
-            state.say(f"MLflow:  http://127.0.0.1:{state.ports.mlflow}")
-        state.say(f"Logs:    {dagster.log.parent}")
+        state.say(f"Dagster: http://127.0.0.1:{ports.dagster}")
+        if has_mlflow_page(state.settings):
+            state.say(f"MLflow:  http://127.0.0.1:{ports.mlflow}")
+        state.say(f"Logs:    {webserver.log.parent}")
         state.say("Stop with Ctrl-C.")
 
 
 def _watch(state: _Up) -> None:
-    """Until told to stop: restart what ended, renew the workers, end runs without a worker."""
-    code, look_at_code, look_at_runs = _code_state(state.settings), 0.0, 0.0
+    """Until told to stop: restart what ended, and what holds code that changed."""
+    code, look_at_code = _code_state(state.settings), 0.0
     while not state.stopping:
         time.sleep(_POLL_SECONDS)
         now = time.monotonic()
@@ -286,10 +257,7 @@ def _watch(state: _Up) -> None:
             look_at_code = now + _LOOK_AT_CODE_SECONDS
             if (found := _code_state(state.settings)) != code:
                 code = found
-                _renew_workers(state)
-        if now >= look_at_runs:
-            look_at_runs = now + _LOOK_AT_RUNS_SECONDS
-            _end_lost_runs(state, workers_stopped=False)
+                _renew(state)
 
 
 def _start_again(state: _Up, now: float) -> None:
@@ -301,8 +269,8 @@ def _start_again(state: _Up, now: float) -> None:
                 f"{service.name} ended by itself ({service.last_words()}) and is started again in "
                 f"{wait:.0f} s; see {service.log}"
             )
-            if service is state.workers and not state.leaving:
-                _end_lost_runs(state, workers_stopped=True)
+            if service.name == "workers" and not state.leaving:
+                _end_lost_runs(state)
         elif service.process is None and now >= state.due.get(service.name, 0.0):
             service.start()
             state.remember()
@@ -311,14 +279,20 @@ def _start_again(state: _Up, now: float) -> None:
         state.leaving.remove(service)
 
 
-def _renew_workers(state: _Up) -> None:
+def _renew(state: _Up) -> None:
+    """New code for those who hold it; workers finish their runs first, and others take new ones."""
     state.say(
         "Code or YAML changed: new runs get it at once, runs in progress end with what they have. "
-        "Press `Reload definitions` in the UI."
+        "Press `Reload definitions` in the UI if it does not ask to."
     )
-    if state.workers.process is not None:
-        state.leaving.append(state.workers.retire())
-    state.workers.start()
+    for service in (each for each in state.services if each.name in _HOLD_CODE):
+        if service.process is not None:
+            leaving = service.retire()
+            if service.name == "workers":
+                state.leaving.append(leaving)
+            else:  # its port is needed again
+                leaving.end(time.monotonic() + _STOP_SECONDS)
+        service.start()
     state.remember()
 
 

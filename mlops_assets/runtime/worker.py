@@ -1,21 +1,75 @@
-"""The Celery app of the warm workers: they hold the code location before the first run comes."""
+"""The Celery app of the warm workers: they hold the code location before the first run comes.
 
+The main process imports everything and forks; a worker process that is replaced, after so many runs
+or above a memory limit, starts warm again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import socket
+import uuid
+from typing import Any, cast
+
+import dagster as dg
+from celery.signals import worker_ready
+from dagster._core.events import EngineEventData
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import unpack_value
+from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.make_app import make_app
-from dagster_celery.tasks import create_execute_job_task, create_resume_job_task
 
-import mlops_assets.definitions  # noqa: F401 -- forked workers start with it imported
-from mlops_assets.runtime.instance import BROKER, QUEUE, broker_settings, result_backend
+from mlops_assets.runtime import warm
+from mlops_assets.runtime.broker import (
+    DEFAULT_QUEUE,
+    broker_url,
+    celery_settings,
+    results_url,
+    with_queues,
+)
+from mlops_assets.runtime.heartbeats import WORKER_TAG, keep_beating
 from mlops_assets.settings import load_settings
 
+WORKER = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+"""This main process and those it forks; after a restart it is another one."""
 _settings = load_settings()
 
-app = make_app(
-    {
-        "broker": BROKER,
-        "backend": result_backend(_settings),
-        "task_default_queue": QUEUE,
-        "config_source": broker_settings(_settings),
-    }
+app = with_queues(
+    make_app(
+        {
+            "broker": broker_url(_settings),
+            "backend": results_url(_settings),
+            "task_default_queue": DEFAULT_QUEUE,
+            "config_source": celery_settings(_settings),
+        }
+    )
 )
-execute_job = create_execute_job_task(app)
-resume_job = create_resume_job_task(app)
+warm.one_thread()
+warm.repository()
+gc.collect()
+gc.freeze()  # forks share what is here as long as nobody looks through it for garbage
+atexit.register(gc.unfreeze)
+
+
+@worker_ready.connect
+def _ready(**_: Any) -> None:
+    backend: Any = app.backend
+    keep_beating(backend, WORKER)
+
+
+@app.task(bind=True, name=TASK_EXECUTE_JOB_NAME, track_started=True)
+def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
+    """Execute a run that the launcher handed over; whether it succeeded."""
+    run_id = cast("ExecuteRunArgs", unpack_value(execute_job_args_packed)).run_id
+    instance = warm.instance()
+    run = instance.get_run_by_id(run_id)
+    if run is None:  # removed since it was asked for
+        return False
+    instance.add_run_tags(run_id, {WORKER_TAG: WORKER})
+    told = EngineEventData({"worker": dg.TextMetadataValue(WORKER)})
+    instance.report_engine_event(f"On worker {WORKER}.", run, told, cls=None)
+    failed = False
+    for event in warm.execute(run):
+        failed = failed or event.is_failure
+    return not failed

@@ -38,6 +38,7 @@ from mlops_assets.spec.monitoring import (
     SinkSpec,
 )
 from mlops_assets.spec.product import ProductSpec
+from mlops_assets.spec.resources import SIZES, ResourcesSpec, Size, SizeClass
 from mlops_assets.spec.rules import OVERRIDABLE
 from mlops_assets.spec.source import ContractSpec, HttpSpec, SourceSpec, SqlSpec, landing_name
 from mlops_assets.spec.training import (
@@ -59,6 +60,7 @@ __all__ = [
     "NAME",
     "OVERRIDABLE",
     "REFERENCE",
+    "SIZES",
     "AlertsSpec",
     "BaselineSpec",
     "BehaviourSpec",
@@ -76,10 +78,13 @@ __all__ = [
     "MonitoringSpec",
     "PredictionsSpec",
     "ProductSpec",
+    "ResourcesSpec",
     "RetentionSpec",
     "RetrainingSpec",
     "Scope",
     "SinkSpec",
+    "Size",
+    "SizeClass",
     "SliceSpec",
     "SourceSpec",
     "SpaceSpec",

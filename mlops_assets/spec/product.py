@@ -35,6 +35,7 @@ from mlops_assets.spec.fields import (
     refuse,
 )
 from mlops_assets.spec.monitoring import AlertsSpec, MonitoringSpec, RetrainingSpec
+from mlops_assets.spec.resources import ResourcesSpec
 from mlops_assets.spec.rules import OVERRIDABLE, again, broken_overrides, broken_rules
 from mlops_assets.spec.source import ContractSpec, SourceSpec
 from mlops_assets.spec.training import (
@@ -168,6 +169,11 @@ class ProductSpec(Strict):
         default=AlertsSpec(),
         description="who is told of incidents, failures and countries that need a person",
         examples=[{"sinks": [{"kind": "slack", "url_env": "POWER_SLACK_URL"}]}],
+    )
+    resources: ResourcesSpec = Field(
+        default=ResourcesSpec(),
+        description="what a run of a country may use, by its size; changes nothing that is made",
+        examples=[{"sizes": {"DEU": "large"}}],
     )
     retrain_cron: Cron | None = Field(
         default=None,

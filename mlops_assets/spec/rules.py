@@ -153,6 +153,14 @@ def _probabilities(spec: ProductSpec) -> Iterator[InitErrorDetails]:
             )
 
 
+@_rule("countries", "resources")
+def _sizes_of_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    for country in spec.resources.sizes:
+        if country not in spec.countries:
+            text = f"{country!r} is not a listed country"
+            yield rule_broken(text, "resources", "sizes", country)
+
+
 @_rule("countries", "overrides")
 def _overrides_of_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
     for country, changes in spec.overrides.items():

@@ -1,0 +1,150 @@
+"""Dagster's storage on SQLite, for many small runs on one machine.
+
+Dagster's own opens a connection, and compiles its statements anew, for each of the two hundred
+queries of a run, and keeps one database a run, whose schema it migrates each time. Here a process
+keeps its connections, and all runs are in one event log. The tables are Dagster's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
+from dagster._core.storage.runs import SqliteRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from filelock import FileLock
+from sqlalchemy import create_engine, event
+from sqlalchemy.pool import QueuePool
+
+if TYPE_CHECKING:
+    from dagster._config import UserConfigSchema
+    from dagster._core.event_api import EventHandlerFn
+    from dagster._serdes import ConfigurableClassData
+    from sqlalchemy.engine import Connection, Engine
+
+_PATIENCE_SECONDS = 60
+"""How long a writer waits for another process; SQLite takes one at a time."""
+_engines: dict[tuple[int, str], Engine] = {}
+
+
+def _engine(url: str) -> Engine:
+    """The engine of this process for a database; a fork never uses its parent's connections."""
+    key = (os.getpid(), url)
+    if key not in _engines:
+        made = create_engine(
+            url,
+            poolclass=QueuePool,
+            max_overflow=-1,  # a thread of the webserver never waits for another one
+            connect_args={"timeout": _PATIENCE_SECONDS},
+        )
+        event.listen(made, "connect", _relax)
+        _engines[key] = made
+    return _engines[key]
+
+
+def _relax(connection: Any, record: object) -> None:
+    """No sync of the disk at each commit.
+
+    With a write-ahead log a killed process loses nothing, and a power cut the newest events at
+    most, never the database.
+    """
+    connection.execute("pragma synchronous = normal")
+
+
+class _Kept:
+    """Connections that a process keeps, in place of a new one for each query."""
+
+    _conn_string: str
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection in a transaction of its own."""
+        with _engine(self._conn_string).connect() as connection, connection.begin():
+            yield connection
+
+
+class RunStorage(_Kept, SqliteRunStorage):
+    """Runs, their tags, backfills and heartbeats."""
+
+
+class ScheduleStorage(_Kept, SqliteScheduleStorage):
+    """Ticks and cursors of sensors and schedules."""
+
+
+class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
+    """Events of all runs in one database."""
+
+    @cached_property
+    def _known(self) -> set[str]:
+        return set()
+
+    @cached_property
+    def _watcher(self) -> SqlPollingEventWatcher:
+        return SqlPollingEventWatcher(self)
+
+    def watch(self, run_id: str, cursor: str | None, callback: EventHandlerFn) -> None:
+        """Tell of new events of a run.
+
+        By asking: the file that Dagster watches does not change with a write-ahead log.
+        """
+        self._watcher.watch_run(run_id, cursor, callback)
+
+    def end_watch(self, run_id: str, handler: EventHandlerFn) -> None:
+        """Tell no more."""
+        self._watcher.unwatch_run(run_id, handler)
+
+    def dispose(self) -> None:
+        """End the threads of watched runs."""
+        if "_watcher" in self.__dict__:
+            self._watcher.close()
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        with self.connect() as connection:
+            yield connection
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the database has a table; one that it has once is not looked for again."""
+        if table_name not in self._known and super().has_table(table_name):
+            self._known.add(table_name)
+        return table_name in self._known
+
+
+class HistoryStorage(DagsterSqliteStorage):
+    """All of a Dagster instance's storage in one folder, see the module.
+
+    Args:
+        base_dir: the folder.
+        inst_data: the settings it is made from.
+    """
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self.base_dir = base_dir
+        self._inst_data = inst_data
+        folder = Path(base_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Many processes begin together; a database that two of them create is broken for ever.
+        with FileLock(folder / ".lock"):
+            self._run_storage = RunStorage.from_local(str(folder / "runs"))
+            self._event_log_storage = EventLogStorage(str(folder / "events"))
+            self._schedule_storage = ScheduleStorage.from_local(str(folder / "schedules"))
+        super(DagsterSqliteStorage, self).__init__()
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """As Dagster's own."""
+        return super().config_type()
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Any
+    ) -> HistoryStorage:
+        """As Dagster makes it from `dagster.yaml`."""
+        return cls(inst_data=inst_data, **config_value)
