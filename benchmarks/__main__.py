@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import drift, ingestion, storage, ticks, tuning
+from benchmarks.overhead import run as overhead
 
 _LOADING = """
 import time
@@ -44,6 +45,7 @@ MEASUREMENTS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "tuning": tuning.main,
     "drift": drift.main,
     "ticks": ticks.main,
+    "overhead": overhead.main,
 }
 
 

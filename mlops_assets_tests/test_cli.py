@@ -28,7 +28,7 @@ from mlops_assets.settings import load_settings
 from mlops_assets.storage import SnapshotStore
 
 COMMANDS = (
-    "up", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
+    "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
     "reproduce", "replay", "promote", "rollback", "approve", "undo", "card", "new-product",
     "doctor",
 )  # fmt: skip

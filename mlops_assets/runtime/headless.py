@@ -143,11 +143,14 @@ class WarmWorkers:
                 return
             done.put(self._execute(place, order))
 
-    def _execute(self, place: int, order: RunOrder) -> RunOutcome:
+    def _execute(self, place: int, order: RunOrder, *, again: bool = False) -> RunOutcome:
+        """What became of an order; one whose worker died before it began is tried once more."""
         started = time.monotonic()
+        died = False
         try:
             return self._workers[place].ask(order)
         except (EOFError, OSError):
+            died = True
             self._workers[place].end()
             self._workers[place] = _Worker.begin(self._home, "spawn")
             problem = (
@@ -161,6 +164,8 @@ class WarmWorkers:
             run_id = _mark_failed(self._home, order, problem)
         except Exception as error:  # whoever waits for this outcome gets it all the same
             problem += f"; nor could its run be marked as failed: {type(error).__name__}: {error}"
+        if died and not run_id and not again:
+            return self._execute(place, order, again=True)
         return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,12 +16,13 @@ WORKER_TAG = "mlops_assets/worker"
 BEAT_SECONDS = 5.0
 SILENT_SECONDS = 30.0
 """After which a worker is taken for dead: six beats, so that a busy machine is not."""
+_log = logging.getLogger(__name__)
 _PREFIX = "mlops_assets-worker-"
 
 
 def beat(backend: KeyValueStoreBackend, worker: str) -> None:
     """Say once that a worker lives; with each beat another value, whatever the clocks say."""
-    backend.set(f"{_PREFIX}{worker}", repr(time.time()))
+    backend.set(_key(worker), repr(time.time()))
 
 
 def keep_beating(backend: KeyValueStoreBackend, worker: str) -> None:
@@ -29,11 +30,18 @@ def keep_beating(backend: KeyValueStoreBackend, worker: str) -> None:
 
     def run() -> None:
         while True:
-            with contextlib.suppress(Exception):  # a store that restarts gets the next beat
+            try:
                 beat(backend, worker)
+            except Exception as error:  # a store that restarts gets the next beat
+                _log.warning("worker %s cannot say that it lives: %s", worker, error)
             time.sleep(BEAT_SECONDS)
 
     threading.Thread(target=run, name="heartbeat", daemon=True).start()
+
+
+def _key(worker: str) -> bytes:
+    """Celery's backend for folders takes bytes alone."""
+    return f"{_PREFIX}{worker}".encode()
 
 
 @dataclass
@@ -48,7 +56,7 @@ class Watch:
 
     def is_silent(self, worker: str) -> bool:
         """Whether nothing was heard of a worker for too long."""
-        said, now = self.backend.get(f"{_PREFIX}{worker}"), time.monotonic()
+        said, now = self.backend.get(_key(worker)), time.monotonic()
         before = self._heard.get(worker)
         if before is None or before[0] != said:
             self._heard[worker] = (said, now)

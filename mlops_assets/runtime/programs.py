@@ -70,7 +70,11 @@ def pages(settings: Settings, ports: Ports, crew: Crew, home: Path) -> list[Serv
         **({"workers": _celery(crew)} if crew.processes else {}),
         **({"mlflow": _mlflow(settings, ports.mlflow)} if has_mlflow_page(settings) else {}),
     }
-    return [_service(name, command, environment, home) for name, command in commands.items()]
+    services = [_service(name, command, environment, home) for name, command in commands.items()]
+    of_services = {"code": code, "webserver": ports.dagster}
+    for service in services:
+        service.port = of_services.get(service.name, 0)
+    return services
 
 
 def workers(settings: Settings, crew: Crew, home: Path) -> Service:

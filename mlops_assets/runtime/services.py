@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from mlops_assets.settings import PROJECT_ROOT
 _STEADY_SECONDS = 60.0
 """A service that ran this long was well; its next end is a new trouble."""
 _LONGEST_WAIT = 60.0
-_PROGRAMS = ("dagster", "celery", "mlflow")
+_PROGRAMS = ("dagster", "celery", "mlflow", "mlops_assets")
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Service:
         command: program and arguments; its environment is `environment` alone.
         log: file that gets what it prints.
         stop_signal: asks the first process to end in order; it tells those it started.
+        port: of 127.0.0.1, on which it answers once it can be used; 0 for none.
         failures: how often in a row it ended by itself soon after its start.
     """
 
@@ -37,6 +39,7 @@ class Service:
     environment: Mapping[str, str]
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
+    port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None)
     started: float = 0.0
     failures: int = 0
@@ -55,6 +58,11 @@ class Service:
                 start_new_session=True,
             )
         self.started = time.monotonic()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it can be used by others."""
+        return answers(self.port)
 
     @property
     def ended(self) -> bool:
@@ -102,6 +110,12 @@ class Service:
         """The last line of its log that says something."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on a port of 127.0.0.1."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def stop_all(services: Sequence[Service], seconds: float) -> None:

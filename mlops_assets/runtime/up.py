@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from mlops_assets.registry import Registry
 from mlops_assets.runtime.instance import prepare_up_instance
 from mlops_assets.runtime.lost_runs import end_lost_runs
 from mlops_assets.runtime.programs import Crew, Ports, free_port, has_mlflow_page, pages, workers
-from mlops_assets.runtime.services import Service, end_left_over, remember, stop_all
+from mlops_assets.runtime.services import Service, answers, end_left_over, remember, stop_all
 from mlops_assets.settings import PROJECT_ROOT, Settings
 
 __all__ = ["AlreadyUpError", "Crew", "NotUpError", "Ports", "free_port", "up", "work"]
@@ -179,10 +178,30 @@ def _prepare(state: _Up, runs_at_once: int) -> Path:
 
 
 def _start(state: _Up) -> None:
+    """Each after those it needs: a webserver that finds no code shows none for a while."""
     for service in state.services:
         if not state.stopping:
             service.start()
             state.remember()
+        if service.name == "code":
+            _await(state, service)
+
+
+def _await(state: _Up, service: Service) -> None:
+    """Until it answers.
+
+    Raises:
+        NotUpError: it ended, or does not answer in three minutes.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while not state.stopping and not service.answers:
+        if service.ended or time.monotonic() > deadline:
+            raise NotUpError(
+                f"Dagster ({service.name}) did not start: {service.last_words()}",
+                stored="What was started is stopped again.",
+                way_out=f"Read {service.log}.",
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _stop(state: _Up) -> None:
@@ -209,7 +228,7 @@ def _end_lost_runs(state: _Up) -> None:
 
 def _require_free(ports: Ports) -> None:
     for name, port in (("Dagster", ports.dagster), ("MLflow", ports.mlflow)):
-        if _answers(port):
+        if answers(port):
             raise AlreadyUpError(
                 f"Port {port}, wanted for {name}, is in use.",
                 stored="Nothing was started.",
@@ -217,27 +236,10 @@ def _require_free(ports: Ports) -> None:
             )
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def _announce(state: _Up, ports: Ports) -> None:
-    """Say where the pages are once Dagster answers.
-
-    Raises:
-        NotUpError: it ended, or does not answer in three minutes.
-    """
-    deadline = time.monotonic() + _START_SECONDS
+    """Say where the pages are once Dagster answers."""
     webserver = state.named("webserver")
-    while not state.stopping and not _answers(ports.dagster):
-        if webserver.ended or time.monotonic() > deadline:
-            raise NotUpError(
-                f"Dagster did not start: {webserver.last_words()}",
-                stored="What was started is stopped again.",
-                way_out=f"Read {webserver.log}.",
-            )
-        time.sleep(_POLL_SECONDS)
+    _await(state, webserver)
     if not state.stopping:
         state.say(f"Dagster: http://127.0.0.1:{ports.dagster}")
         if has_mlflow_page(state.settings):

@@ -42,6 +42,11 @@ RIGHT: dict[str, tuple[str, str]] = {
         "a number at least 0.0 and below 1.0",
         "min_improvement: 0.02",
     ),
+    "attributes.resources.large_seconds": (
+        "newest full run took longer is large",
+        "large_seconds: 600.0",
+    ),
+    "attributes.resources.sizes.*": ("countries whose size is set here", "sizes: {DEU: large}"),
     "attributes.regions.*": ("named groups of countries", "regions: {nordic: [DNK"),
     "attributes.candidates.space": ("parameters to search", "space: {max_leaf_nodes: {"),
     "attributes.candidates.space.*.low": ("smallest value", "low: 7"),
@@ -1022,6 +1027,23 @@ REFERENCES = [
 ]
 
 EVIDENCE = [
+    Wrong(
+        "size_of_an_unlisted_country",
+        "  task: regression\n",
+        "  resources: {sizes: {MNE: large}}\n  task: regression\n",
+        f"{A}.resources.sizes.MNE",
+        "'MNE' is not a listed country",
+        "resources: {sizes: {MNE: large}}",
+        right=f"{A}.resources.sizes.*",
+    ),
+    Wrong(
+        "large_before_medium",
+        "  task: regression\n",
+        "  resources: {medium_seconds: 60.0, large_seconds: 30.0}\n  task: regression\n",
+        f"{A}.resources.large_seconds",
+        "30 is below medium_seconds, 60",
+        "resources: {medium_seconds: 60.0, large_seconds: 30.0}",
+    ),
     Wrong(
         "region_of_an_unlisted_country",
         "  task: regression\n",

@@ -6,7 +6,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from mlops_assets.runtime.lost_runs import end_lost_runs
+from mlops_assets.registry import Registry
+from mlops_assets.runtime.lost_runs import end_lost_runs, mark_lost_runs
+from mlops_assets.settings import load_settings
 
 TASK = "dagster-celery/task_id"
 STATES = dg.DagsterRunStatus
@@ -44,40 +46,58 @@ def _nothing() -> None:
 def test_a_run_whose_worker_died_is_shown_as_failed(home: Path) -> None:
     run = _run(home, STATES.STARTED, "a", "FAILURE")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == [run]
+    assert mark_lost_runs(home, home / "results") == [run]
     assert _status(home, run) == STATES.FAILURE
-
-
-def test_a_run_in_progress_is_left_alone_while_workers_run(home: Path) -> None:
-    run = _run(home, STATES.STARTED, "a", "STARTED")
-
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == []
-    assert _status(home, run) == STATES.STARTED
 
 
 def test_a_run_in_progress_when_all_workers_stopped_is_shown_as_failed(home: Path) -> None:
     run = _run(home, STATES.STARTED, "a", "STARTED")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == [run]
+    assert mark_lost_runs(home, home / "results") == [run]
     assert _status(home, run) == STATES.FAILURE
+
+
+def test_a_run_whose_worker_was_killed_while_it_wrote_is_shown_as_failed(home: Path) -> None:
+    run = _run(home, STATES.STARTED, "a", "STARTED")
+    (home / "results" / "celery-task-meta-a").write_text('{"status": "STA')
+
+    assert mark_lost_runs(home, home / "results") == [run]
 
 
 def test_a_run_that_still_waits_for_a_worker_goes_on_waiting(home: Path) -> None:
     run = _run(home, STATES.STARTING, "a", None)
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == []
+    assert mark_lost_runs(home, home / "results") == []
     assert _status(home, run) == STATES.STARTING
 
 
 def test_a_run_that_was_asked_to_end_is_shown_as_canceled(home: Path) -> None:
     run = _run(home, STATES.CANCELING, "a", "REVOKED")
 
-    assert end_lost_runs(home, home / "results", workers_stopped=False) == [run]
+    assert mark_lost_runs(home, home / "results") == [run]
     assert _status(home, run) == STATES.CANCELED
 
 
 def test_runs_of_a_terminal_are_never_touched(home: Path) -> None:
     run = _run(home, STATES.STARTED, None, None)
 
-    assert end_lost_runs(home, home / "results", workers_stopped=True) == []
+    assert mark_lost_runs(home, home / "results") == []
     assert _status(home, run) == STATES.STARTED
+
+
+def test_nothing_is_opened_where_every_task_has_ended_well(tmp_path: Path) -> None:
+    (tmp_path / "celery-task-meta-a").write_text(json.dumps({"status": "SUCCESS"}))
+
+    assert end_lost_runs(tmp_path / "no instance is here", tmp_path) == 0
+
+
+def test_lost_runs_are_counted_by_a_process_that_ends_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLOPS_ASSETS_HOME", str(home.parent))
+    settings = load_settings()
+    Registry(settings.mlflow_uri, settings.mlflow_artifacts).initialise()
+    run = _run(home, STATES.STARTED, "a", "STARTED")
+
+    assert end_lost_runs(home, home / "results") == 1
+    assert _status(home, run) == STATES.FAILURE

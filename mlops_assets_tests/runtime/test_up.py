@@ -119,9 +119,20 @@ def test_a_service_that_was_killed_comes_back(up: Up) -> None:
 
 
 @needs_proc
+@pytest.mark.parametrize("name", ["code", "daemon", "webserver"])
+def test_dagsters_own_programs_come_back_too(up: Up, name: str) -> None:
+    before = _service(up, name)
+    os.kill(before, signal.SIGKILL)
+
+    eventually(lambda: f"{name} ended by itself" in up.said, "the notice", 20, up)
+    eventually(lambda: _service(up, name) not in (0, before), "another one", 30, up)
+    eventually(lambda: _found(up.port) == ["mlops_assets"], "the location", 60, up)
+
+
+@needs_proc
 def test_nothing_is_left_in_the_folder_that_dagster_sends_away(up: Up) -> None:
     assert not (up.home / "up" / "logs").exists() or not any((up.home / "up" / "logs").iterdir())
-    assert (up.home / "up" / "output" / "dagster.log").stat().st_size > 0
+    assert (up.home / "up" / "output" / "webserver.log").stat().st_size > 0
 
 
 @needs_proc
@@ -200,6 +211,20 @@ def _found(port: int) -> list[str]:
         return []
 
 
+def _service(up: Up, name: str) -> int:
+    """The first process of a service; 0 while there is none."""
+    told = {"code": "api grpc", "daemon": "runtime.daemon", "webserver": "dagster_webserver"}[name]
+    found = [pid for pid in processes_of(up.home) if told in _command(pid) and _leads(pid)]
+    return found[0] if found else 0
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
+
+
 def _judged_countries(up: Up, asset: str, check: str) -> set[str | None]:
     key = dg.AssetCheckKey(dg.AssetKey(["power_price", asset]), check)
     with dg.DagsterInstance.from_config(str(up.home / "dagster")) as instance:
@@ -209,9 +234,7 @@ def _judged_countries(up: Up, asset: str, check: str) -> set[str | None]:
 
 def _main_workers(up: Up) -> set[int]:
     """First processes of Celery: those that lead a group."""
-    return {
-        pid for pid in processes_of(up.home) if "celery" in _command(pid) and os.getpgid(pid) == pid
-    }
+    return {pid for pid in processes_of(up.home) if "celery" in _command(pid) and _leads(pid)}
 
 
 def _command(pid: int) -> str:

@@ -1,0 +1,130 @@
+"""Dagster's history on SQLite: whole, shared by processes, and read while it is written."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+
+from mlops_assets.runtime.history import RunStorage
+from mlops_assets.runtime.instance import old_storage, prepare_instance
+from mlops_assets.settings import Settings, load_settings
+
+PROCESSES, RUNS = 4, 3
+Opened = Callable[[], dg.DagsterInstance]
+
+
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["AUT", "BEL"]))
+def price() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"rows": 7})
+
+
+@dg.job(name="nothing")
+def _nothing() -> None:
+    pass
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("MLOPS_ASSETS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    return load_settings()
+
+
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as opened:
+        yield opened
+
+
+def _write(home: str) -> None:
+    with dg.DagsterInstance.from_config(home) as opened:
+        for _ in range(RUNS):
+            dg.materialize([price], partition_key="AUT", instance=opened)
+
+
+def test_what_a_run_wrote_is_read_by_another_instance(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    done = dg.materialize([price], partition_key="BEL", instance=instance)
+
+    assert isinstance(instance.run_storage, RunStorage)
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as other:
+        run = other.get_run_by_id(done.run_id)
+        assert run is not None
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        (made,) = other.fetch_materializations(price.key, limit=10).records
+        assert made.partition_key == "BEL"
+        assert {event.event_type_value for event in done.all_events} <= {
+            record.dagster_event.event_type_value
+            for record in other.all_logs(done.run_id)
+            if record.dagster_event is not None
+        }
+
+
+def test_processes_that_begin_together_on_an_empty_folder_lose_nothing(settings: Settings) -> None:
+    home = str(prepare_instance(settings))
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(home,)) for _ in range(PROCESSES)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+
+    assert [writer.exitcode for writer in writers] == [0] * PROCESSES
+    with dg.DagsterInstance.from_config(home) as opened:
+        assert len(opened.get_runs()) == PROCESSES * RUNS
+        assert len(opened.fetch_materializations(price.key, limit=100).records) == PROCESSES * RUNS
+
+
+def test_a_forked_process_writes_on_connections_of_its_own(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    dg.materialize([price], partition_key="AUT", instance=instance)
+    forked = multiprocessing.get_context("fork").Process(
+        target=_write, args=(str(settings.dagster_home),)
+    )
+    forked.start()
+    forked.join(60)
+
+    assert forked.exitcode == 0
+    assert len(instance.get_runs()) == 1 + RUNS
+
+
+def test_someone_who_looks_on_is_told_of_events_while_they_come(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    run = instance.create_run_for_job(_nothing)
+    told, seen = threading.Event(), []
+
+    def callback(event: Any, cursor: str) -> None:
+        seen.append(event.message)
+        told.set()
+
+    instance.watch_event_logs(run.run_id, None, callback)
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as other:
+        other.report_engine_event("begun elsewhere", run)
+
+    assert told.wait(10)
+    assert "begun elsewhere" in seen
+    instance.end_watch_event_logs(run.run_id, callback)
+
+
+def test_a_home_from_before_keeps_the_history_it_has(settings: Settings) -> None:
+    file = settings.dagster_home / "dagster.yaml"
+    settings.dagster_home.mkdir(parents=True)
+    storage = {"sqlite": {"base_dir": str(settings.dagster_home / "storage")}}
+    file.write_text(yaml.safe_dump({"storage": storage, "telemetry": {"enabled": False}}))
+    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as before:
+        run = before.create_run_for_job(_nothing)
+    file.unlink()
+
+    assert old_storage(settings) == settings.dagster_home / "storage"
+    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as now:
+        assert now.get_run_by_id(run.run_id) is not None
