@@ -28,6 +28,7 @@ Part = Literal["contract", "features", "shared_features", "sample"]
 
 _ALL_PARTS: tuple[Part, ...] = ("contract", "features", "shared_features")
 _DEFS = Path(__file__).parent / "defs"
+_versions: dict[tuple[object, ...], str] = {}
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,13 @@ class Product:
         Modules of the folder that these import count as well. Comments, blank lines and layout do
         not: the hash is over the parsed code.
         """
-        return code_hash(self._modules(*(parts or _ALL_PARTS)), self.folder)
+        parts = parts or _ALL_PARTS
+        modules = tuple(self._module_of(part) for part in parts)
+        # Parsed once for files as they are: a run asks for it a dozen times.
+        key = (self.folder, self._package, modules, _stamp(self.folder))
+        if key not in _versions:
+            _versions[key] = code_hash(self._modules(*parts), self.folder)
+        return _versions[key]
 
     def _modules(self, *parts: Part) -> set[Path]:
         """Files of the parts and all files of the folder that they import, directly or not."""
@@ -220,6 +227,12 @@ def _folder_as_package(name: str, folder: Path) -> ModuleType:
     assert spec is not None
     spec.submodule_search_locations = [str(folder)]
     return importlib.util.module_from_spec(spec)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of every module of a folder."""
+    found = ((file, file.stat()) for file in sorted(folder.rglob("*.py")))
+    return tuple((str(file), each.st_size, each.st_mtime_ns) for file, each in found)
 
 
 def _imported_siblings(path: Path, folder: Path, package: str | None) -> Iterator[Path]:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.registry import Registry
-from mlops_assets.runtime.warm import definitions, forget_peak, instance, note_peak, one_thread
+from mlops_assets.runtime import warm
+from mlops_assets.runtime.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _ORDER_TAG = "mlops_assets/order"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
 _REPOSITORY = "__repository__@mlops_assets"
 _END_SECONDS = 10.0
-_loaded: dict[str, Any] = {}
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,9 @@ class _Worker:
 
 def _load(dagster_home: str) -> None:
     """Have everything a run needs in this process."""
-    one_thread()
+    warm.one_thread()
     os.environ["DAGSTER_HOME"] = dagster_home
-    _loaded["defs"] = definitions()
+    warm.repository()
     gc.collect()
     gc.freeze()  # forks share what is here as long as nobody looks through it for garbage
 
@@ -230,7 +231,6 @@ def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> 
     for each in copies:
         each.close()
     _load(dagster_home)
-    _loaded["instance"] = instance()
     while True:
         try:
             order = pipe.recv()
@@ -245,35 +245,27 @@ def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> 
 
 def _execute(order: RunOrder) -> RunOutcome:
     started = time.monotonic()
-    job = _loaded["defs"].resolve_job_def(f"{order.product}_{order.job}")
     tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, _ORDER_TAG: order.order_id}
     tags |= dict(order.tags)
+    if order.country is not None:
+        tags |= {PARTITION_TAG: order.country}
     if order.countries:
         tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
-    import dagster as dg
-
-    forget_peak()
-    result = job.execute_in_process(
-        instance=_loaded["instance"],
-        partition_key=order.country,
-        asset_selection=[dg.AssetKey([order.product, asset]) for asset in order.assets],
-        tags=tags,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
-    note_peak(_loaded["instance"], result.run_id)
+    assets = [(order.product, asset) for asset in order.assets]
+    run = warm.create(f"{order.product}_{order.job}", assets, tags, _QUIET)
+    events = list(warm.execute(run))
     seconds = time.monotonic() - started
-    problems = tuple(_problems(result))
-    if not result.success and not problems:
+    problems = tuple(_problems(events))
+    if not problems and any(event.is_failure for event in events):
         problems = ("the run failed; its page in the UI has the cause",)
-    return RunOutcome(order, result.run_id, problems, tuple(_warnings(result)), seconds)
+    return RunOutcome(order, run.run_id, problems, tuple(_warnings(events)), seconds)
 
 
-def _problems(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """What stopped the run: the causes of failed steps, and gates these do not speak of."""
-    causes = [_cause(event) for event in result.all_events if event.is_step_failure]
+    causes = [_cause(event) for event in events if event.is_step_failure]
     causes = [cause for cause in causes if "asset check failed" not in cause]
-    for event in result.all_events:
+    for event in events:
         if event.event_type_value == _CHECK_EVENT:
             check = event.asset_check_evaluation_data
             stops = not check.passed and check.severity.value == "ERROR"
@@ -289,8 +281,8 @@ def _cause(event: dg.DagsterEvent) -> str:
     return _plain(innermost.message.strip()) if innermost else "failed"
 
 
-def _warnings(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    for event in result.all_events:
+def _warnings(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    for event in events:
         if event.event_type_value == _CHECK_EVENT:
             check = event.asset_check_evaluation_data
             if not check.passed and check.severity.value == "WARN":

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.code_pointer import CodePointer, ModuleCodePointer
 from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
 from dagster._grpc.impl import core_execute_run
-from dagster._utils.hosted_user_process import recon_repository_from_origin
 
 from mlops_assets.runtime.sizes import MEMORY_TAG
 from mlops_assets.settings import ONE_THREAD, Settings, load_settings
@@ -73,20 +74,64 @@ def _instance_of(process: int) -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
+def create(
+    job: str,
+    assets: Sequence[tuple[str, str]],
+    tags: Mapping[str, str],
+    config: Mapping[str, Any],
+) -> dg.DagsterRun:
+    """A run of some assets of a job, to be executed here.
+
+    Args:
+        job: its name.
+        assets: keys of a part of its assets.
+        tags: of the run; its partition is one of them.
+        config: of the run.
+    """
+    definition = _part_of(_Held(repository()), job, frozenset(map(dg.AssetKey, assets)))
+    return instance().create_run_for_job(
+        job_def=definition,
+        asset_selection=definition.asset_selection,
+        tags={**definition.run_tags, **tags},
+        run_config=dict(config),
+    )
+
+
 def execute(run: dg.DagsterRun) -> Iterator[DagsterEvent]:
     """Execute a run that was created, here and now; its events as they come.
 
     Everything that goes wrong in it is an event and its status; nothing is raised but an interrupt.
     """
-    origin = run.job_code_origin
-    assert origin is not None, f"run {run.run_id} says nothing of its code"
-    from_origin = recon_repository_from_origin(origin.repository_origin)
-    job = ReconstructableJob(_HeldRepository(*from_origin), origin.job_name)
+    job = ReconstructableJob(_HeldRepository(_pointer(repository())), run.job_name)
     forget_peak()
     try:
         yield from core_execute_run(job, run, instance(), inject_env_vars=False)
     finally:
         note_peak(instance(), run.run_id)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A code location as part of a key: it is itself and no other."""
+
+    repository: RepositoryDefinition
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.repository is self.repository
+
+    def __hash__(self) -> int:
+        return id(self.repository)
+
+
+@lru_cache(maxsize=64)
+def _part_of(held: _Held, job: str, assets: frozenset[dg.AssetKey]) -> dg.JobDefinition:
+    """A part of a job; made once, with all that Dagster derives from it."""
+    return held.repository.get_maybe_subset_job_def(job, asset_selection=assets)
+
+
+def _pointer(held: RepositoryDefinition) -> CodePointer:
+    """What Dagster keeps definitions by in a process: another code location has another one."""
+    return ModuleCodePointer("mlops_assets.definitions", f"held_{id(held)}", None)
 
 
 def one_thread() -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
-from mlops_assets.runtime import headless
+from mlops_assets.runtime import headless, warm
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.materialize import Job, Materializer, Outcome
 from mlops_assets.stages.promotion import Asked, Office, execute, plan_promotion
@@ -31,8 +31,9 @@ def materialized(monkeypatch: pytest.MonkeyPatch) -> Materialize:
     """Runs a job for some countries, by default for all."""
 
     def run(platform: Platform, job: Job, *countries: str) -> Outcome:
-        monkeypatch.setitem(headless._loaded, "defs", platform.defs)
-        monkeypatch.setitem(headless._loaded, "instance", platform.instance)
+        held = platform.defs.get_repository_def()
+        monkeypatch.setattr(warm, "repository", lambda: held)
+        monkeypatch.setattr(warm, "instance", lambda: platform.instance)
         product = platform.product
         workers, outcome = cast("WarmWorkers", Here()), Outcome(product.name)
         silent: Any = lambda *_: None  # noqa: E731
