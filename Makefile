@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
 DATA ?=
+# Of the product that `test-cluster` backfills.
+COUNTRIES ?= 31
 # One more than there are cores: a test that starts services or a browser mostly waits for them.
 TESTERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 # Two threads a core cost six times the CPU of one.
@@ -13,7 +15,7 @@ export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo ui test check gates bench lock clean
+.PHONY: setup demo ui test test-cluster check gates bench lock clean
 
 setup: .venv/.installed
 
@@ -34,8 +36,11 @@ demo: setup  ## All products, all countries, raw to predictions (DATA=folder for
 ui: setup  ## Dagster and MLflow in the browser, with warm workers
 	$(BIN)/mlops-assets up
 
-test: check  ## Lint, types, contracts and every test
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+test: check  ## Lint, types, contracts and every test but the long ones of `test-cluster`
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not cluster"
+
+test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; an hour or so
+	MLOPS_ASSETS_TEST_COUNTRIES=$(COUNTRIES) $(BIN)/python -m pytest -m cluster
 
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def load_settings() -> Settings:
     settings = _here()
     moment = os.environ.get(AS_OF)
     return settings if not moment else _apart(settings, parse_moment(moment))
+
+
+def without_password(url: str) -> str:
+    """An address as people may read it."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def parse_moment(text: str) -> dt.datetime:

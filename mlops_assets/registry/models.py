@@ -13,13 +13,17 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.once import is_shared, one_at_a_time
+from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowModelVersion
@@ -61,6 +65,8 @@ REFUSED_PREFIXES: tuple[str, ...] = (
 """Parts of scikit-learn that reach files, processes and the network, and hold no estimator."""
 
 DIGEST_TAG = "mlops_assets.sha256"
+_found_whole: set[str] = set()
+"""Databases whose tables are there, as this process has seen."""
 _MODEL_FILE = "model.skops"
 _DESCRIPTION_FILE = "MLmodel"
 _PAGE = 1000
@@ -138,10 +144,12 @@ class Registry:
             RegistryError: the backend does not answer.
         """
         database = _sqlite_path(self.tracking_uri)
-        if database is None:
-            self._probe()
-        elif not database.exists():
+        if database is not None and not database.exists():
             self._create(database)
+        elif database is None and is_shared(self.tracking_uri):
+            self._probe_alone()
+        elif database is None:
+            self._probe()
 
     def experiment(self, product: str) -> str:
         """Id of the product's experiment, made at need with its artifacts under our root."""
@@ -358,7 +366,8 @@ class Registry:
                 return None
             raise RegistryError(
                 f"The model registry did not answer for {name}@{alias}: {error}.",
-                way_out=f"Check that {self.tracking_uri} can be reached and run again.",
+                way_out=f"Check that {without_password(self.tracking_uri)} can be reached, and "
+                "run again.",
             ) from error
 
     def load(self, version: ModelVersion) -> LoadedModel:
@@ -367,7 +376,8 @@ class Registry:
         Raises:
             RegistryError: files are gone or were changed, or hold types that are not trusted.
         """
-        return _held(version, self.fetch(version))
+        with self._files(version) as folder:
+            return _held(version, folder)
 
     def require_intact(self, version: ModelVersion) -> None:
         """Check that the files of a version are those that were registered, without loading them.
@@ -375,26 +385,43 @@ class Registry:
         Raises:
             RegistryError: they are gone or were changed.
         """
-        _require_digest(version, self.fetch(version))
+        with self._files(version) as folder:
+            _require_digest(version, folder)
+
+    def bytes_of(self, version: ModelVersion) -> int:
+        """Size of what is read of a version's files, in bytes.
+
+        Raises:
+            RegistryError: they cannot be read.
+        """
+        with self._files(version) as folder:
+            return file_bytes(folder)
 
     def fetch(self, version: ModelVersion, into: Path | None = None) -> Path:
         """The folder with the files of a version, unchecked; see `read_model`.
 
         Args:
             version: whose files are wanted.
-            into: where to put a copy; None: where they are, if that is a local folder.
+            into: where to put a copy of what is read; None: where they are, in a local folder.
 
         Raises:
             RegistryError: they cannot be read.
         """
+        return self._placed(version, into)
+
+    @contextmanager
+    def _files(self, version: ModelVersion) -> Iterator[Path]:
+        """The folder with the files of a version, unchecked; a copy only until the block ends."""
+        with _place_for(self.artifact_root) as target:
+            yield self._placed(version, target)
+
+    def _placed(self, version: ModelVersion, target: Path | None) -> Path:
         import mlflow
-        from mlflow import artifacts
 
         mlflow.set_tracking_uri(self.tracking_uri)
         mlflow.set_registry_uri(self.tracking_uri)
-        target = None if into is None else str(into)
         try:
-            return Path(artifacts.download_artifacts(version.uri, dst_path=target))
+            return _download(version.uri, target)
         except Exception as error:
             raise _unusable(version, f"its files cannot be read ({error})") from error
 
@@ -409,9 +436,23 @@ class Registry:
         except Exception as error:
             raise self._no_answer(error) from error
 
+    def _probe_alone(self) -> None:
+        """The first time in a process no other one of any host, as MLflow may make its tables."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if self.tracking_uri in _found_whole:
+            self._probe()
+            return
+        try:
+            with one_at_a_time(self.tracking_uri):
+                self._probe()
+        except SQLAlchemyError as error:
+            raise self._no_answer(error) from error
+        _found_whole.add(self.tracking_uri)
+
     def _no_answer(self, error: Exception) -> RegistryError:
         return RegistryError(
-            f"The model registry {self.tracking_uri} does not answer: {error}.",
+            f"The model registry {without_password(self.tracking_uri)} does not answer: {error}.",
             way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
         )
 
@@ -498,7 +539,7 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
         RegistryError: the estimator holds types outside `TRUSTED_PREFIXES`.
     """
     import skops.io
-    from mlflow import artifacts, sklearn
+    from mlflow import get_artifact_uri, sklearn
     from mlflow.models import infer_signature
 
     try:
@@ -524,8 +565,35 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
         signature=infer_signature(example_input, example_output),
         pyfunc_predict_fn="predict_proba" if hasattr(model, "predict_proba") else "predict",
     )
-    folder = Path(artifacts.download_artifacts(info.model_uri))
-    return LoggedModel(uri=info.model_uri, digest=_digest(folder))
+    with _place_for(get_artifact_uri()) as target:
+        digest = _digest(_download(info.model_uri, target))
+    return LoggedModel(uri=info.model_uri, digest=digest)
+
+
+@contextmanager
+def _place_for(root: str) -> Iterator[Path | None]:
+    """A folder for a copy of files under `root`, gone after the block; None: read them there.
+
+    A worker lives through hundreds of runs, each of which reads a dozen models.
+    """
+    if "://" not in root or root.startswith("file:"):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="mlops_assets-model-") as folder:
+        yield Path(folder)
+
+
+def _download(uri: str, target: Path | None) -> Path:
+    """The folder with a model's files; of a copy, only what is read."""
+    from mlflow import artifacts
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if target is None:
+        return Path(artifacts.download_artifacts(uri))
+    repository = get_artifact_repository(uri)
+    for name in (_MODEL_FILE, _DESCRIPTION_FILE):
+        repository.download_artifacts(name, dst_path=str(target))
+    return target
 
 
 def untrusted(types: Iterable[str]) -> list[str]:

@@ -6,6 +6,7 @@ task.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.settings import BROKER, Settings
@@ -13,6 +14,7 @@ from mlops_assets.spec import SIZES
 
 if TYPE_CHECKING:
     from celery import Celery
+    from redis import Redis
 
 DEFAULT_QUEUE = SIZES[0]
 """Of runs without a size, such as those from before there were sizes."""
@@ -49,6 +51,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a broker that restarts is waited for
         "worker_prefetch_multiplier": 1,  # a slow country never holds others behind it
+        # Nor behind one that another host could take at once; files cannot be left like that.
+        "worker_disable_prefetch": bool(settings.broker),
         "task_acks_late": False,  # a run that killed its worker must not kill the next one
         "task_publish_retry_policy": {
             "max_retries": _PATIENCE_SECONDS,
@@ -58,6 +62,13 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         },
         "result_expires": _KEPT_SECONDS,
     }
+
+
+def waiting_tasks(client: Redis) -> set[str]:
+    """Ids of the tasks that no worker has taken yet."""
+    queues = (key for size in SIZES for key in client.scan_iter(f"{size}*", _type="list"))
+    messages = [each for key in queues for each in client.lrange(key, 0, -1)]
+    return {str(json.loads(each)["headers"]["id"]) for each in messages}
 
 
 def with_queues(app: Celery) -> Celery:

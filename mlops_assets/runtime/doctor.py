@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_assets.settings import Settings
+from mlops_assets.settings import BROKER, DAGSTER_DB, Settings, without_password
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 
@@ -33,6 +33,8 @@ def examine(settings: Settings) -> list[Finding]:
         ),
         "storage": (_storage, "Set MLOPS_ASSETS_STORAGE to a folder or bucket you may write to."),
         "registry": (_registry, "Set MLFLOW_TRACKING_URI to a database that answers."),
+        "history": (_history, f"Set {DAGSTER_DB} to a PostgreSQL database that answers."),
+        "broker": (_broker, f"Set {BROKER} to a Redis that answers, or unset it on one machine."),
         "workspace": (_workspace, "Make location_name and code_location_name `mlops_assets`."),
     }
     return [_finding(name, check, way_out, settings) for name, (check, way_out) in checks.items()]
@@ -90,7 +92,33 @@ def _registry(settings: Settings) -> str:
     registry = Registry(settings.mlflow_uri, settings.mlflow_artifacts)
     registry.initialise()
     registry.champions("doctor")
-    return f"{settings.mlflow_uri} answers"
+    return f"{without_password(settings.mlflow_uri)} answers"
+
+
+def _history(settings: Settings) -> str:
+    import dagster as dg
+
+    from mlops_assets.runtime.instance import old_storage, prepare_instance
+
+    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as instance:
+        runs = instance.get_runs_count()
+    where = without_password(settings.dagster_db) or str(settings.dagster_home)
+    slow = (
+        ", in the slower storage of before: start with an empty folder"
+        if (old_storage(settings) and not settings.dagster_db)
+        else ""
+    )
+    return f"{where} has {runs:,} runs{slow}"
+
+
+def _broker(settings: Settings) -> str:
+    if not settings.broker:
+        return "a folder: all workers are of this machine"
+    from celery import Celery
+
+    with Celery(broker=settings.broker).connection() as connection:
+        connection.ensure_connection(max_retries=1, timeout=5)
+    return f"{without_password(settings.broker)} answers"
 
 
 def _workspace(settings: Settings) -> str:

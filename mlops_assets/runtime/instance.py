@@ -15,6 +15,7 @@ import yaml
 
 from mlops_assets.runtime.broker import launcher_config
 from mlops_assets.runtime.sizes import SIZE_TAG
+from mlops_assets.runtime.tables import create_tables
 from mlops_assets.settings import DAGSTER_DB, Settings
 
 _HEADER = "# Written by mlops-assets; changes are overwritten.\n"
@@ -39,12 +40,17 @@ def prepare_up_instance(settings: Settings, workers: int) -> Path:
     Args:
         settings: where everything is.
         workers: runs at once, on all hosts together.
+
+    Raises:
+        NoHistoryError: the database of Dagster's history does not answer.
     """
     prepare_instance(settings)
     home = settings.home / "up"
     for folder in ("queue", "results", "control"):
         (home / folder).mkdir(parents=True, exist_ok=True)
     _write_ours(home / "dagster.yaml", _settings(settings, workers) | _on_workers(settings))
+    if settings.dagster_db:
+        create_tables(home)
     return home
 
 

@@ -57,6 +57,8 @@ def pages(settings: Settings, ports: Ports, crew: Crew, home: Path) -> list[Serv
         **_environment(settings, home),
         # Ten processes that serve features of MLflow that nothing here uses.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Not among its arguments, which everybody on the machine can read: it may have a password.
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_uri,
     }
     environment.setdefault("MLOPS_ASSETS_DAGSTER_UI", f"http://127.0.0.1:{ports.dagster}")
     if has_mlflow_page(settings):
@@ -148,7 +150,6 @@ def _number(name: str, default: int) -> int:
 def _mlflow(settings: Settings, port: int) -> list[str]:
     return _python(
         *("mlops_assets.registry.page", "--host", "127.0.0.1", "--port", str(port)),
-        *("--backend-store-uri", settings.mlflow_uri),
         *("--default-artifact-root", settings.mlflow_artifacts),
     )
 

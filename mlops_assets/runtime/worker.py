@@ -29,6 +29,7 @@ from mlops_assets.runtime.broker import (
     with_queues,
 )
 from mlops_assets.runtime.heartbeats import WORKER_TAG, keep_beating
+from mlops_assets.runtime.lost_runs import TASK_TAG
 from mlops_assets.settings import load_settings
 
 WORKER = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
@@ -66,7 +67,8 @@ def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
     run = instance.get_run_by_id(run_id)
     if run is None:  # removed since it was asked for
         return False
-    instance.add_run_tags(run_id, {WORKER_TAG: WORKER})
+    # The task too: who handed it over may have been killed before it wrote that down.
+    instance.add_run_tags(run_id, {WORKER_TAG: WORKER, TASK_TAG: task.request.id})
     told = EngineEventData({"worker": dg.TextMetadataValue(WORKER)})
     instance.report_engine_event(f"On worker {WORKER}.", run, told, cls=None)
     failed = False

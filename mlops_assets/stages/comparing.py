@@ -18,7 +18,6 @@ from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.judgement import gates_again
 from mlops_assets.ml.split import split
 from mlops_assets.registry import ModelVersion
-from mlops_assets.registry.models import file_bytes
 from mlops_assets.stages.base import path
 from mlops_assets.stages.decisions import (
     Comparison,
@@ -198,7 +197,7 @@ def _side(desk: Desk, version: ModelVersion | None, holdout: pd.DataFrame) -> _S
         return _Side(None)
     try:
         predicted = unseen_predictions(version, holdout, desk.spec, desk.registry)
-        size = file_bytes(desk.registry.fetch(version))
+        size = desk.registry.bytes_of(version)
     except (TrainingError, RegistryError) as error:
         return _Side(None, problem=error.problem)
     return _Side(predicted, time_of(version, "until"), size)

@@ -30,7 +30,6 @@ from mlops_assets.ml.split import Split, newest_label
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.fresh import check_fresh, largest_difference
-from mlops_assets.registry.models import file_bytes
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.decisions import gates_to_json
 from mlops_assets.stages.evaluation_page import CARD_FILE, CARD_TAG, artifacts, metrics
@@ -202,7 +201,7 @@ def _champion(place: Workplace, parts: Split) -> _Champion:
         return _Champion(None)
     try:
         predicted = unseen_predictions(version, parts.holdout, place.spec, place.registry)
-        size = file_bytes(place.registry.fetch(version))
+        size = place.registry.bytes_of(version)
     except (RegistryError, TrainingError):
         return _Champion(version)
     return _Champion(version, predicted, time_of(version, "until"), size)
