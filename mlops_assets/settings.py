@@ -40,6 +40,9 @@ class Settings:
             under `dagster_home`.
         broker: URL of the Redis that runs travel through to workers; "": a folder under `home`.
         defs: folder with one folder a product.
+        concurrency: runs at once on this machine; 0: one a core.
+        worker_runs: runs after which a worker process is replaced.
+        worker_memory_mb: MiB above which a worker process is replaced after its run.
         as_of: moment (UTC) whose knowledge everything is made from; None: now.
         origin: the snapshots that moment is looked up in; None without `as_of`.
     """
@@ -55,6 +58,9 @@ class Settings:
     defs: Path
     dagster_db: str = ""
     broker: str = ""
+    concurrency: int = 0
+    worker_runs: int = 200
+    worker_memory_mb: int = 2048
     as_of: dt.datetime | None = None
     origin: str | None = None
 
@@ -123,4 +129,7 @@ def _here() -> Settings:
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
         dagster_db=os.environ.get(DAGSTER_DB) or "",
         broker=os.environ.get(BROKER) or "",
+        concurrency=int(os.environ.get("MLOPS_ASSETS_CONCURRENCY") or 0),
+        worker_runs=int(os.environ.get("MLOPS_ASSETS_WORKER_RUNS") or 200),
+        worker_memory_mb=int(os.environ.get("MLOPS_ASSETS_WORKER_MEMORY_MB") or 2048),
     )

@@ -16,11 +16,10 @@ import yaml
 from mlops_assets.runtime.broker import launcher_config
 from mlops_assets.runtime.sizes import SIZE_TAG
 from mlops_assets.runtime.tables import create_tables
-from mlops_assets.settings import DAGSTER_DB, Settings
+from mlops_assets.settings import DAGSTER_DB, Settings, load_settings
 
 _HEADER = "# Written by mlops-assets; changes are overwritten.\n"
 _MONITOR_SECONDS = 10
-_RUNS_AT_ONCE = "MLOPS_ASSETS_CONCURRENCY"
 
 
 def prepare_instance(settings: Settings) -> Path:
@@ -56,8 +55,8 @@ def prepare_up_instance(settings: Settings, workers: int) -> Path:
 
 def concurrency() -> int:
     """Countries worked on at once: one a core of this machine, or as the environment says."""
-    if given := os.environ.get(_RUNS_AT_ONCE):
-        return max(1, int(given))
+    if given := load_settings().concurrency:
+        return given
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus())
 
 

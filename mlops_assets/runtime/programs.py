@@ -19,8 +19,6 @@ from mlops_assets.spec import SIZES, Size
 _BIN = Path(sys.executable).parent
 _LOCATION = "mlops_assets"
 _MODULE = "mlops_assets.definitions"
-_RUNS = "MLOPS_ASSETS_WORKER_RUNS"
-_MEMORY = "MLOPS_ASSETS_WORKER_MEMORY_MB"
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def pages(settings: Settings, ports: Ports, crew: Crew, home: Path) -> list[Serv
         "code": _code(code),
         "webserver": _webserver(workspace, ports.dagster),
         "daemon": _python("mlops_assets.runtime.daemon", "run", "-w", workspace),
-        **({"workers": _celery(crew)} if crew.processes else {}),
+        **({"workers": _celery(settings, crew)} if crew.processes else {}),
         **({"mlflow": _mlflow(settings, ports.mlflow)} if has_mlflow_page(settings) else {}),
     }
     services = [_service(name, command, environment, home) for name, command in commands.items()]
@@ -81,7 +79,7 @@ def pages(settings: Settings, ports: Ports, crew: Crew, home: Path) -> list[Serv
 
 def workers(settings: Settings, crew: Crew, home: Path) -> Service:
     """The workers of a host alone."""
-    return _service("workers", _celery(crew), _environment(settings, home), home)
+    return _service("workers", _celery(settings, crew), _environment(settings, home), home)
 
 
 def has_mlflow_page(settings: Settings) -> bool:
@@ -132,19 +130,15 @@ def _webserver(workspace: str, port: int) -> list[str]:
     return _python("dagster_webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port))
 
 
-def _celery(crew: Crew) -> list[str]:
+def _celery(settings: Settings, crew: Crew) -> list[str]:
     return _python(
         *("celery", "-A", "mlops_assets.runtime.worker", "worker"),
         *("-Q", ",".join(crew.queues), "--concurrency", str(crew.processes)),
-        *("--max-tasks-per-child", str(_number(_RUNS, 200))),
-        *("--max-memory-per-child", str(1024 * _number(_MEMORY, 2048))),
+        *("--max-tasks-per-child", str(settings.worker_runs)),
+        *("--max-memory-per-child", str(1024 * settings.worker_memory_mb)),
         *("--hostname", f"{os.getpid()}@%h", "--loglevel", "warning"),
         *("--without-gossip", "--without-mingle", "--without-heartbeat"),
     )
-
-
-def _number(name: str, default: int) -> int:
-    return int(os.environ.get(name) or default)
 
 
 def _mlflow(settings: Settings, port: int) -> list[str]:

@@ -19,6 +19,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import unpack_value
 from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.make_app import make_app
+from kombu.utils.functional import retry_over_time
 
 from mlops_assets.runtime import warm
 from mlops_assets.runtime.broker import (
@@ -29,11 +30,12 @@ from mlops_assets.runtime.broker import (
     with_queues,
 )
 from mlops_assets.runtime.heartbeats import WORKER_TAG, keep_beating
-from mlops_assets.runtime.lost_runs import TASK_TAG
+from mlops_assets.runtime.lost_runs import TASK_TAG, end_tracking_of
 from mlops_assets.settings import load_settings
 
 WORKER = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 """This main process and those it forks; after a restart it is another one."""
+_PATIENCE_TRIES = 30
 _settings = load_settings()
 
 app = with_queues(
@@ -74,4 +76,13 @@ def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
     failed = False
     for event in warm.execute(run):
         failed = failed or event.is_failure
+    if failed:
+        _end_tracking(run_id)
     return not failed
+
+
+def _end_tracking(run_id: str) -> None:
+    """End the MLflow run that a failed run could not: its database was away, and may still be."""
+    retry_over_time(
+        end_tracking_of, Exception, args=([run_id],), max_retries=_PATIENCE_TRIES, interval_max=2
+    )
