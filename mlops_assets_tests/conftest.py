@@ -10,7 +10,15 @@ import pytest
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
-from mlops_assets_tests.platform import Platform, build_platform, edit, generated, share_features
+from mlops_assets.runtime.history import HistoryStorage
+from mlops_assets_tests.platform import (
+    Platform,
+    build_platform,
+    dagster_home,
+    edit,
+    generated,
+    share_features,
+)
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
@@ -33,11 +41,18 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return database
 
 
+@pytest.fixture(scope="session")
+def history_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty history of Dagster: its migrations take a second, a copy takes none."""
+    folder = tmp_path_factory.mktemp("history")
+    HistoryStorage(str(folder)).dispose()
+    return folder
+
+
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    home = tmp_path / "dagster"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+def instance(tmp_path: Path, history_template: Path) -> Iterator[dg.DagsterInstance]:
+    """A real instance on the storage that runs have."""
+    home = dagster_home(tmp_path / "dagster", history_template)
     with dg.DagsterInstance.from_config(str(home)) as made:
         yield made
 

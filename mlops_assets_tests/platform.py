@@ -12,10 +12,12 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import yaml
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
+from mlops_assets.runtime.history import HistoryStorage
 from mlops_assets.runtime.status import CountryStatus, product_status
 from mlops_assets.stages import build_product
 from mlops_assets.stages.base import Storage
@@ -158,6 +160,19 @@ def failures(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(
         str(event.step_failure_data.error) for event in result.all_events if event.is_step_failure
     )
+
+
+def dagster_home(home: Path, history_template: Path) -> Path:
+    """A new folder of a Dagster instance, with an empty history as runs have it."""
+    shutil.copytree(history_template, home / "history")
+    storage = {
+        "module": HistoryStorage.__module__,
+        "class": HistoryStorage.__name__,
+        "config": {"base_dir": str(home / "history")},
+    }
+    settings = {"telemetry": {"enabled": False}, "storage": {"custom": storage}}
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return home
 
 
 def build_platform(

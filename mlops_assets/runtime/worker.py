@@ -73,12 +73,14 @@ def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
     instance.add_run_tags(run_id, {WORKER_TAG: WORKER, TASK_TAG: task.request.id})
     told = EngineEventData({"worker": dg.TextMetadataValue(WORKER)})
     instance.report_engine_event(f"On worker {WORKER}.", run, told, cls=None)
-    failed = False
-    for event in warm.execute(run):
-        failed = failed or event.is_failure
-    if failed:
-        _end_tracking(run_id)
-    return not failed
+    succeeded = False
+    try:
+        events = list(warm.execute(run))  # to the last one: that makes them happen
+        succeeded = not any(event.is_failure for event in events)
+    finally:
+        if not succeeded:
+            _end_tracking(run_id)
+    return succeeded
 
 
 def _end_tracking(run_id: str) -> None:

@@ -16,7 +16,13 @@ from mlflow.tracking import MlflowClient
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry.models import CHAMPION, registered_name
-from mlops_assets_tests.platform import Platform, build_platform, failures, generated
+from mlops_assets_tests.platform import (
+    Platform,
+    build_platform,
+    dagster_home,
+    failures,
+    generated,
+)
 
 COUNTRY = "FRA"
 CHAIN = (
@@ -33,10 +39,11 @@ CHAIN = (
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Platform]:
+def platform(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("lineage")
-    (home / "dagster").mkdir()
-    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    dagster_home(home / "dagster", history_template)
     folder = new_product("parcels", home / "defs")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         yield build_platform(folder, home / "home", instance, mlflow_template)

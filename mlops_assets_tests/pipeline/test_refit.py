@@ -23,7 +23,14 @@ from mlops_assets.stages.replay import replay
 from mlops_assets.stages.reproduction import reproduce
 from mlops_assets.stages.serving import judged_twin, known_to, load_pooled, pooled_versions
 from mlops_assets_tests.pipeline.test_outcomes import later
-from mlops_assets_tests.platform import Platform, build_platform, edit, failures, generated
+from mlops_assets_tests.platform import (
+    Platform,
+    build_platform,
+    dagster_home,
+    edit,
+    failures,
+    generated,
+)
 from mlops_assets_tests.stages.proposals import ASKED
 
 COUNTRY, OTHERS = "FRA", ("DEU", "NOR")
@@ -41,11 +48,12 @@ Make = Callable[..., Platform]
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Platform]:
+def once(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Iterator[Platform]:
     """A country with its first champion and its predictions."""
     home = tmp_path_factory.mktemp("refit")
-    (home / "dagster").mkdir()
-    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    dagster_home(home / "dagster", history_template)
     folder = new_product("parcels", home / "defs")
     edit(folder / "defs.yaml", ROLLING, ONE_CANDIDATE, LOCAL)
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:

@@ -30,7 +30,13 @@ from mlops_assets.stages.reproduction import reproduce
 from mlops_assets.stages.reproduction_record import Reproduction, as_dict, describe
 from mlops_assets.stages.training_record import RECORD_TAG, recorded
 from mlops_assets_tests.pipeline.test_outcomes import later
-from mlops_assets_tests.platform import Platform, build_platform, failures, generated
+from mlops_assets_tests.platform import (
+    Platform,
+    build_platform,
+    dagster_home,
+    failures,
+    generated,
+)
 
 COUNTRY, OTHER, OVERRIDDEN = "FRA", "DEU", "NOR"
 COUNTRIES = (OTHER, COUNTRY, OVERRIDDEN)
@@ -47,11 +53,12 @@ Make = Callable[..., Platform]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Platform]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Iterator[Platform]:
     """A local champion in each country, and a pooled model trained after them."""
     home = tmp_path_factory.mktemp("reproduction")
-    (home / "dagster").mkdir()
-    (home / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    dagster_home(home / "dagster", history_template)
     folder = new_product("parcels", home / "defs")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         platform = build_platform(folder, home / "home", instance, mlflow_template)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mlops_assets
-from mlops_assets.runtime import headless
+from mlops_assets.runtime import headless, warm
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.materialize import Job, Materializer, Outcome
 from mlops_assets.stages.lineage import INPUTS, first_stale, shared_is_stale
@@ -319,8 +319,9 @@ Materialize = Callable[..., tuple[Outcome, list[tuple[str, str | None]]]]
 @pytest.fixture
 def materialize(sharing: Platform, monkeypatch: pytest.MonkeyPatch) -> Materialize:
     """Runs a job as the command does; gives its outcome and the runs it launched."""
-    monkeypatch.setitem(headless._loaded, "defs", sharing.defs)
-    monkeypatch.setitem(headless._loaded, "instance", sharing.instance)
+    held = sharing.defs.get_repository_def()
+    monkeypatch.setattr(warm, "repository", lambda: held)
+    monkeypatch.setattr(warm, "instance", lambda: sharing.instance)
 
     def run(
         countries: Sequence[str] = COUNTRIES, job: Job = "predict"
