@@ -17,7 +17,7 @@ from pathlib import Path
 _BODY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 _REFUSAL = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n"
-    b"Content-Length: " + str(len(_BODY)).encode() + b"\r\n\r\n" + _BODY
+    b"Content-Length: " + str(len(_BODY)).encode() + b"\r\n\r\n"
 )
 _CHUNK = 1 << 16
 
@@ -49,7 +49,7 @@ async def _requests(
     while chunk := await client.read(_CHUNK):
         what, _, seconds = mode.read_text().partition(" ")
         if what == "503":
-            answer.write(_REFUSAL)
+            answer.write(_REFUSAL if chunk.startswith(b"HEAD") else _REFUSAL + _BODY)
             await answer.drain()
             return
         if what == "slow":

@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
+
 from mlops_assets_tests.cluster import hosts
 from mlops_assets_tests.cluster.faults import (
     COUNTRIES,
@@ -14,6 +16,7 @@ from mlops_assets_tests.cluster.faults import (
 from mlops_assets_tests.cluster.hosts import Cluster
 
 
+@pytest.mark.cluster
 def test_a_backfill_runs_on_both_hosts_and_what_it_makes_is_in_the_bucket(
     cluster: Cluster,
 ) -> None:
@@ -24,6 +27,10 @@ def test_a_backfill_runs_on_both_hosts_and_what_it_makes_is_in_the_bucket(
 
     complete(backfill, since)
     assert len({run["mlops_assets/worker"] for run in backfill.runs()}) == len(hosts.WORKERS)
+    _require_all_in_the_bucket(cluster)
+
+
+def _require_all_in_the_bucket(cluster: Cluster) -> None:
     stored = hosts.keys(cluster.servers)
     for country in hosts.codes(COUNTRIES):
         assert f"store/{hosts.PRODUCT}/predictions/country={country}/_current.json" in stored
@@ -36,7 +43,7 @@ def test_a_worker_host_that_dies_costs_no_country_and_its_runs_end_within_a_minu
     cluster: Cluster,
 ) -> None:
     victim = cluster.workers[1]
-    with during(cluster, "kill -9 of a worker host") as backfill:
+    with during(cluster, "kill -9 of a worker host", repeat=False) as backfill:
         before = {run["runId"] for run in backfill.working(2)}
         victim.kill()
         killed = time.monotonic()
@@ -45,7 +52,8 @@ def test_a_worker_host_that_dies_costs_no_country_and_its_runs_end_within_a_minu
         )
         assert time.monotonic() - killed < LOST_SECONDS
         victim.start()
-    assert set(backfill.states().values()) == {"SUCCESS"}
+    assert len({run["mlops_assets/worker"] for run in backfill.runs()}) >= len(hosts.WORKERS)
+    _require_all_in_the_bucket(cluster)
 
 
 def _failed(runs: list[dict[str, str]]) -> set[str]:
