@@ -24,10 +24,11 @@ setup: .venv/.installed
 		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@# The lock is complete, so that nothing is left to resolve.
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes \
+		--requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@# Without bytecode every process pays seconds for imports.
-	$(BIN)/python -m compileall -q .venv/lib mlops_assets >/dev/null || true
+	@# Without bytecode every process pays seconds for imports; pip would compile on one core.
+	$(BIN)/python -m compileall -q -j 0 .venv/lib mlops_assets >/dev/null || true
 	@touch $@
 
 demo: setup  ## All products, all countries, raw to predictions (DATA=folder for published files)
@@ -45,10 +46,10 @@ test-cluster: setup  ## Faults on a cluster of two worker hosts, one after anoth
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/basedpyright
-	$(BIN)/lint-imports
-	$(BIN)/dg check yaml
-	$(BIN)/dg check defs
+	@# Types take a core for longer than all the others: side by side.
+	@$(BIN)/basedpyright & types=$$!; \
+		$(BIN)/lint-imports && $(BIN)/dg check yaml && $(BIN)/dg check defs; others=$$?; \
+		wait $$types && exit $$others
 
 gates: setup  ## Known-bad and known-equal candidates against the gates, on the published files
 	$(BIN)/python -m benchmarks.gates $(if $(DATA),--data "$(DATA)")

@@ -110,10 +110,14 @@ class Host:
             self.process.wait(20)
             self.process = None
 
+    def ask_to_stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+
     def stop(self) -> None:
         """In order, and then whatever is left."""
         if self.process is not None:
-            self.process.terminate()
+            self.ask_to_stop()
             try:
                 self.process.wait(60)
             except subprocess.TimeoutExpired:
@@ -234,6 +238,8 @@ def running(folder: Path, countries: Sequence[str], *changes: tuple[str, str]) -
             _wait(cluster)
             yield cluster
         finally:
+            for host in hosts:
+                host.ask_to_stop()
             for host in hosts:
                 host.stop()
 
