@@ -146,11 +146,13 @@ class WarmWorkers:
 
     def _execute(self, place: int, order: RunOrder, *, again: bool = False) -> RunOutcome:
         """What became of an order; one whose worker died before it began is tried once more."""
-        started = time.monotonic()
-        died = False
+        started, run_id, died = time.monotonic(), "", False
         try:
-            return self._workers[place].ask(order)
-        except (EOFError, OSError):
+            answer = self._workers[place].ask(order)
+            if isinstance(answer, RunOutcome):
+                return answer
+            problem = f"the run could not be executed: {answer}"
+        except _Died:
             died = True
             self._workers[place].end()
             self._workers[place] = _Worker.begin(self._home, "spawn")
@@ -158,9 +160,6 @@ class WarmWorkers:
                 "the worker process died (killed or out of memory). Nothing half-written is in "
                 "use; run the country again"
             )
-        except Exception as error:
-            problem = f"the run could not be executed: {type(error).__name__}: {error}"
-        run_id = ""
         try:
             run_id = _mark_failed(self._home, order, problem)
         except Exception as error:  # whoever waits for this outcome gets it all the same
@@ -168,6 +167,10 @@ class WarmWorkers:
         if died and not run_id and not again:
             return self._execute(place, order, again=True)
         return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
+
+
+class _Died(Exception):
+    """A worker process is gone."""
 
 
 @dataclass
@@ -195,18 +198,17 @@ class _Worker:
         theirs.close()  # so that its end is seen here
         return cls(process, ours)
 
-    def ask(self, order: RunOrder) -> RunOutcome:
-        """What became of an order.
+    def ask(self, order: RunOrder) -> RunOutcome | str:
+        """What became of an order, or why it could not be executed.
 
         Raises:
-            EOFError: the process has died.
-            Exception: the order could not be executed; whatever it raised there.
+            _Died: the process is gone.
         """
-        self.pipe.send(order)
-        answer = self.pipe.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        try:
+            self.pipe.send(order)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _Died from error
 
     def end(self) -> None:
         """Let it end, and wait for it."""
@@ -237,9 +239,9 @@ def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> 
         except EOFError:
             return
         try:
-            answer: RunOutcome | Exception = _execute(order)
+            answer: RunOutcome | str = _execute(order)
         except Exception as error:  # it is told where the outcome is waited for
-            answer = error
+            answer = f"{type(error).__name__}: {error}"
         pipe.send(answer)
 
 
