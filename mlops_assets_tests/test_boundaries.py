@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import compileall
-import os
 import shutil
 import statistics
 import subprocess
@@ -17,8 +15,6 @@ import pytest
 from mlops_assets.settings import PROJECT_ROOT
 
 PACKAGE = PROJECT_ROOT / "mlops_assets"
-MOST_SECONDS = 2.0
-"""CPU seconds the code location may cost above `import dagster`."""
 
 
 def modules() -> set[str]:
@@ -54,24 +50,6 @@ def test_models_and_features_import_neither_dagster_nor_mlflow() -> None:
     for name in pure:
         reached = {each.partition(".")[0] for each in graph.find_upstream_modules(name)}
         assert reached.isdisjoint({"dagster", "dagster_mlflow", "mlflow", "fsspec", "duckdb"}), name
-
-
-def cpu_seconds(statement: str) -> float:
-    """CPU seconds of a fresh interpreter that runs one statement."""
-    before = os.times()
-    subprocess.run([sys.executable, "-c", statement], check=True, capture_output=True)
-    after = os.times()
-    return (
-        after.children_user + after.children_system - before.children_user - before.children_system
-    )
-
-
-def test_loading_the_code_location_is_cheap() -> None:
-    compileall.compile_dir(PACKAGE, quiet=2)
-    load = "from mlops_assets.definitions import defs; defs()"
-    pairs = [(cpu_seconds("import dagster"), cpu_seconds(load)) for _ in range(3)]
-    above = min(each for _, each in pairs) - min(each for each, _ in pairs)
-    assert above < MOST_SECONDS
 
 
 def test_loading_the_code_location_loads_no_model_library() -> None:

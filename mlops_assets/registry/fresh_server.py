@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import select
 import signal
 import statistics
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlops_assets.errors import MlopsAssetsError
-from mlops_assets.registry.wire import Closed, Reply, Request, receive, send
+from mlops_assets.registry.wire import Closed, Reply, Request, readable, receive, send
 
 _BASICS = (
     "numpy",
@@ -116,8 +115,7 @@ def _awaited(child: int, answers: int, requests: int, limit: float) -> bytes:
 
 def _first_of(answers: int, requests: int, deadline: float) -> None:
     """Wait for the child, and meanwhile for the parent's end: it asks nothing while it waits."""
-    left = max(deadline - time.monotonic(), 0.0)
-    ready = select.select([answers, requests], [], [], left)[0]
+    ready = readable(answers, requests, deadline=deadline)
     if not ready:
         raise TimeoutError
     if requests in ready:

@@ -118,5 +118,17 @@ def _exactly(pipe: int, size: int, deadline: float | None) -> bytes:
 def _await(pipe: int, deadline: float | None) -> None:
     if deadline is None:
         return
-    if not select.select([pipe], [], [], max(deadline - time.monotonic(), 0.0))[0]:
+    if not readable(pipe, deadline=deadline):
         raise TimeoutError
+
+
+def readable(*pipes: int, deadline: float) -> set[int]:
+    """The pipes with something to read, or closed; none when the deadline passed.
+
+    `poll` and not `select`, which refuses a descriptor above 1023: a process that keeps many files
+    open has those.
+    """
+    waiting = select.poll()
+    for pipe in pipes:
+        waiting.register(pipe, select.POLLIN)
+    return {pipe for pipe, _ in waiting.poll(max(deadline - time.monotonic(), 0.0) * 1000)}

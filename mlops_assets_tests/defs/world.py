@@ -64,7 +64,6 @@ class Trained:
     selections: Mapping[str, Selection]
     judged: pd.DataFrame
     """Holdout rows of all countries with `served` and `pooled` predictions."""
-    seconds: float
 
 
 def sql(rows: pd.DataFrame, query: str) -> pd.DataFrame:
@@ -116,7 +115,7 @@ def _features(
 
 
 def train(world: World) -> Trained:
-    spec, start = world.spec, time.process_time()
+    spec = world.spec
     pooled = train_pooled(spec, world.frames, clock=time.monotonic)
     known = [model.known_until for model in pooled.values()]
     parts = {c: country_split(f, spec.for_country(c), known) for c, f in world.frames.items()}
@@ -124,7 +123,6 @@ def train(world: World) -> Trained:
         c: train_candidates(spec.for_country(c), parts[c], pooled, country=c, clock=time.monotonic)
         for c in parts
     }
-    seconds = time.process_time() - start
     judged = [
         part.holdout.assign(
             country=country,
@@ -134,4 +132,4 @@ def train(world: World) -> Trained:
         for country, part in parts.items()
         if len(part.holdout)
     ]
-    return Trained(pooled, parts, selections, pd.concat(judged, ignore_index=True), seconds)
+    return Trained(pooled, parts, selections, pd.concat(judged, ignore_index=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,9 +218,7 @@ def test_looking_for_unknown_files_opens_none(place: Place) -> None:
     os.mkfifo(place.landing / "pipe.csv")
     settle_all(place)
     place.put("a.csv")
-    started = time.monotonic()
     assert place.unknown() == ["a.csv", "pipe.csv"]
-    assert time.monotonic() - started < 2
     assert place.hashed == []
 
 
