@@ -69,6 +69,10 @@ class _Kept:
         with _engine(self._conn_string).connect() as connection, connection.begin():
             yield connection
 
+    def dispose(self) -> None:
+        """Close what nobody uses just now; whoever comes next has a new connection."""
+        _engine(self._conn_string).dispose()
+
 
 class RunStorage(_Kept, SqliteRunStorage):
     """Runs, their tags, backfills and heartbeats."""
@@ -79,7 +83,16 @@ class ScheduleStorage(_Kept, SqliteScheduleStorage):
 
 
 class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
-    """Events of all runs in one database."""
+    """Events of all runs in one database.
+
+    Args:
+        base_dir: its folder.
+        schedules: closed with it, as Dagster closes runs and events alone.
+    """
+
+    def __init__(self, base_dir: str, schedules: ScheduleStorage) -> None:
+        super().__init__(base_dir)
+        self._schedules = schedules
 
     @cached_property
     def _known(self) -> set[str]:
@@ -101,9 +114,11 @@ class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
         self._watcher.unwatch_run(run_id, handler)
 
     def dispose(self) -> None:
-        """End the threads of watched runs."""
+        """End the threads of watched runs, and close what nobody uses."""
         if "_watcher" in self.__dict__:
             self._watcher.close()
+        self._schedules.dispose()
+        super().dispose()
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -133,8 +148,10 @@ class HistoryStorage(DagsterSqliteStorage):
         # Many processes begin together; a database that two of them create is broken for ever.
         with FileLock(folder / ".lock"):
             self._run_storage = RunStorage.from_local(str(folder / "runs"))
-            self._event_log_storage = EventLogStorage(str(folder / "events"))
             self._schedule_storage = ScheduleStorage.from_local(str(folder / "schedules"))
+            self._event_log_storage = EventLogStorage(
+                str(folder / "events"), self._schedule_storage
+            )
         super(DagsterSqliteStorage, self).__init__()
 
     @classmethod

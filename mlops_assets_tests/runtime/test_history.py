@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,6 +68,21 @@ def test_what_a_run_wrote_is_read_by_another_instance(
             for record in other.all_logs(done.run_id)
             if record.dagster_event is not None
         }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which files are open")
+def test_a_closed_instance_leaves_no_file_open(settings: Settings) -> None:
+    home = prepare_instance(settings)
+    with dg.DagsterInstance.from_config(str(home)) as opened:
+        dg.materialize([price], partition_key="AUT", instance=opened)
+        assert _open_below(home)
+    assert _open_below(home) == []
+
+
+def _open_below(folder: Path) -> list[str]:
+    mine = Path("/proc/self/fd")
+    held = [os.readlink(each) for each in mine.iterdir() if each.exists()]
+    return [name for name in held if name.startswith(str(folder))]
 
 
 def test_processes_that_begin_together_on_an_empty_folder_lose_nothing(settings: Settings) -> None:
