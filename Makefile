@@ -15,7 +15,7 @@ export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo ui test test-cluster check gates bench lock clean
+.PHONY: setup demo ui test test-cluster nightly check gates bench lock clean
 
 setup: .venv/.installed
 
@@ -42,6 +42,9 @@ test: check  ## Lint, types, contracts and every test but the long ones of `test
 
 test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; an hour or so
 	MLOPS_ASSETS_TEST_COUNTRIES=$(COUNTRIES) $(BIN)/python -m pytest -m cluster
+
+nightly: test-cluster  ## What takes too long for every change
+	MLOPS_ASSETS_TEST_INPUTS=1000 $(BIN)/python -m pytest mlops_assets_tests/pipeline/test_damaged_inputs.py
 
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .

@@ -90,7 +90,7 @@ class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
         schedules: closed with it, as Dagster closes runs and events alone.
     """
 
-    def __init__(self, base_dir: str, schedules: ScheduleStorage) -> None:
+    def __init__(self, base_dir: str, schedules: SqliteScheduleStorage) -> None:
         super().__init__(base_dir)
         self._schedules = schedules
 

@@ -10,7 +10,7 @@ from mlops_assets.ml.gates import GateResult, declared_gates
 from mlops_assets.ml.selection import pooled_names, rows_served
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
-from mlops_assets.registry.fresh import prepare
+from mlops_assets.registry.fresh_processes import prepare
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import GateName
 from mlops_assets.stages.base import (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ import pandas as pd
 from mlops_assets.components.loading import load_product
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.platform import edit
 from mlops_assets_tests.runtime.serving import BIN, Up, environment, graphql, running
 
 PRODUCT = load_product(PROJECT_ROOT / "mlops_assets" / "defs" / "power_price")
@@ -73,6 +75,7 @@ class Site:
     home: Path
     up: Up
     stack: ExitStack
+    more: Mapping[str, str]
 
     @property
     def store(self) -> SnapshotStore:
@@ -81,7 +84,7 @@ class Site:
     def restart(self) -> None:
         """Stop everything that runs and serve the same home again, on other ports."""
         self.stack.close()
-        self.up = self.stack.enter_context(running(self.home))
+        self.up = self.stack.enter_context(running(self.home, **self.more))
 
     def deliver(self, frame: pd.DataFrame, name: str) -> None:
         deliver(self.home, frame, name)
@@ -90,7 +93,7 @@ class Site:
         return self.store.read((PRODUCT.name, asset), country)
 
     def standing(self) -> Standing:
-        said = command(self.home, "status", PRODUCT.name, "--json")
+        said = command(self.home, "status", PRODUCT.name, "--json", **self.more)
         return Standing(
             validated=self._versions("validated"),
             predictions=self._versions("predictions"),
@@ -116,10 +119,21 @@ class Site:
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[Site]:
+def serving(home: Path, **more: str) -> Iterator[Site]:
     """Serve a home until the block ends, with as many restarts as wanted."""
     with ExitStack() as stack:
-        yield Site(home, stack.enter_context(running(home)), stack)
+        yield Site(home, stack.enter_context(running(home, **more)), stack, more)
+
+
+def quickly_trained(folder: Path) -> dict[str, str]:
+    """The environment in which the product's models are small.
+
+    For tests of data and of pages, to which it is all one how good a model is.
+    """
+    made = folder / PRODUCT.name
+    shutil.copytree(PRODUCT.folder, made, ignore=shutil.ignore_patterns("__pycache__"))
+    edit(made / "defs.yaml", ("max_iter: 200", "max_iter: 15"), ("max_iter: 60", "max_iter: 8"))
+    return {"MLOPS_ASSETS_DEFS": str(folder)}
 
 
 def published() -> pd.DataFrame:
@@ -148,9 +162,9 @@ def deliver(home: Path, frame: pd.DataFrame, name: str) -> None:
     part.rename(folder / name)
 
 
-def materialize_all(home: Path) -> None:
+def materialize_all(home: Path, **more: str) -> None:
     """Every listed country, headless, before anything is served."""
-    (said,) = json.loads(command(home, "materialize", PRODUCT.name, "--all", "--json"))
+    (said,) = json.loads(command(home, "materialize", PRODUCT.name, "--all", "--json", **more))
     assert said["failures"] == {}, said
 
 

@@ -26,6 +26,7 @@ from mlops_assets_tests.browser.site import (
     materialize_all,
     newest,
     published,
+    quickly_trained,
     serving,
 )
 from mlops_assets_tests.runtime.serving import Up, eventually
@@ -60,8 +61,9 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     own = earlier[COUNTRY] == RESTATED
     deliver(home, earlier[~own], "history.parquet")
     deliver(home, earlier[own], f"{RESTATED}.csv")
-    materialize_all(home)
-    with serving(home) as site:
+    quick = quickly_trained(tmp_path_factory.mktemp("defs"))
+    materialize_all(home, **quick)
+    with serving(home, **quick) as site:
         yield site
 
 

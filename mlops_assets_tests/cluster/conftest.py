@@ -14,9 +14,12 @@ from mlops_assets_tests.cluster.hosts import Cluster
 from mlops_assets_tests.sources import databases
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
-    """One cluster for all tests; each delivers anew, and leaves every host as it was."""
+    """One cluster for all tests here; each delivers anew, and leaves every host as it was.
+
+    Not for the session: its services would take their part of the machine from all later tests.
+    """
     require_servers()
     folder = Path(tempfile.mkdtemp(prefix="mlops-cluster-", dir="/tmp"))
     try:

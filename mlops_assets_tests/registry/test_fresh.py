@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from mlops_assets.ml.estimators import FrameEncoder
-from mlops_assets.registry import LoggedModel, ModelVersion, Registry, fresh
+from mlops_assets.registry import LoggedModel, ModelVersion, Registry, fresh_processes
 from mlops_assets.registry.fresh import FreshCheck, check_fresh, largest_difference
 from mlops_assets.registry.models import DIGEST_TAG, _digest
 from mlops_assets_tests.registry.conftest import ROWS
@@ -51,7 +51,7 @@ FEATURES = ["price", "temperature", "kind", "holiday"]
 @pytest.fixture(autouse=True, scope="module")
 def _no_server_left() -> Iterator[None]:
     yield
-    fresh.close()
+    fresh_processes.close()
 
 
 def version_of(registry: Registry, logged: LoggedModel) -> ModelVersion:
@@ -68,8 +68,8 @@ def registered_as_it_is(version: ModelVersion, logged: LoggedModel) -> ModelVers
 
 
 def server_id() -> int:
-    server = fresh._state.server
-    assert server is not None
+    server = fresh_processes._state.server
+    assert isinstance(server, fresh_processes._OwnServer)
     return server.process.pid
 
 
@@ -145,7 +145,7 @@ def test_one_server_serves_every_check_and_no_child_of_it_is_left(
 def test_the_server_has_imported_what_the_model_is_made_of_but_no_orchestrator(
     registry: Registry, ridge: LoggedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh.close()
+    fresh_processes.close()
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.setenv("WAREHOUSE_PASSWORD", "secret")
     check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
@@ -216,7 +216,7 @@ def test_no_rows_are_no_problem(registry: Registry, ridge: LoggedModel) -> None:
 @pytest.fixture
 def obeying(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A server whose children run the model's name as a program instead of a model."""
-    fresh.close()
+    fresh_processes.close()
     program = (
         "import sys; sys.path.append(sys.argv[1]); "
         "import os, signal, subprocess, time; "
@@ -224,9 +224,9 @@ def obeying(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "server._predictions = lambda request, rows: exec(request.name)\n"
         "server.main()"
     )
-    monkeypatch.setattr(fresh, "_PROGRAM", program)
+    monkeypatch.setattr(fresh_processes, "_PROGRAM", program)
     yield
-    fresh.close()
+    fresh_processes.close()
 
 
 CRASHES = {
@@ -280,11 +280,11 @@ def test_a_server_that_was_killed_is_replaced(registry: Registry, ridge: LoggedM
 def test_a_server_that_cannot_start_is_a_problem_with_its_last_words(
     registry: Registry, ridge: LoggedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh.close()
-    monkeypatch.setattr(fresh, "_PROGRAM", "raise ImportError('no scikit-learn here')")
+    fresh_processes.close()
+    monkeypatch.setattr(fresh_processes, "_PROGRAM", "raise ImportError('no scikit-learn here')")
     check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
     assert "no scikit-learn here" in check.problem
-    fresh.close()
+    fresh_processes.close()
 
 
 def a_check(tracking_uri: str, artifact_root: str, version: ModelVersion) -> tuple[str, int]:
@@ -311,6 +311,82 @@ def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
     assert check_fresh(version, ROWS, "regression", registry).problem == ""
 
 
+def a_forked_check(tracking_uri: str, artifact_root: str, version: ModelVersion) -> tuple[str, str]:
+    """In a worker: the problem, and the kind of server it had."""
+    check = check_fresh(version, ROWS, "regression", Registry(tracking_uri, artifact_root))
+    return check.problem, type(fresh_processes._state.server).__name__
+
+
+def common_id() -> int:
+    common = fresh_processes._state.common
+    assert common is not None
+    return common.process.pid
+
+
+def children_of(process: int) -> list[int]:
+    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(each) for each in listed.split()]
+
+
+@pytest.fixture
+def shared() -> Iterator[None]:
+    fresh_processes.close()
+    fresh_processes.share()
+    yield
+    fresh_processes.close()
+
+
+def test_forked_workers_have_servers_that_are_forked_from_one_and_end_with_them(
+    registry: Registry, ridge: LoggedModel, shared: None
+) -> None:
+    asked = (registry.tracking_uri, registry.artifact_root, version_of(registry, ridge))
+    pools = [ProcessPoolExecutor(1, mp_context=get_context("fork")) for _ in range(2)]
+    for _ in range(2):
+        for pool in pools:
+            assert pool.submit(a_forked_check, *asked).result() == ("", "_ForkedServer")
+    servers = children_of(common_id())
+    assert len(servers) == 2
+    for pool in pools:
+        pool.shutdown()
+    assert all(gone(server) for server in servers)
+    assert is_alive(common_id())
+
+
+def test_a_forked_server_that_was_killed_is_replaced(
+    registry: Registry, ridge: LoggedModel, shared: None
+) -> None:
+    version = version_of(registry, ridge)
+    assert check_fresh(version, ROWS, "regression", registry).problem == ""
+    (killed,) = children_of(common_id())
+    os.kill(killed, signal.SIGKILL)
+    assert gone(killed)
+    assert check_fresh(version, ROWS, "regression", registry).problem == ""
+    assert children_of(common_id()) not in ([], [killed])
+
+
+def test_without_the_common_server_a_worker_has_one_of_its_own(
+    registry: Registry, ridge: LoggedModel, shared: None
+) -> None:
+    asked = (registry.tracking_uri, registry.artifact_root, version_of(registry, ridge))
+    os.kill(common_id(), signal.SIGKILL)
+    assert gone(common_id())
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        assert pool.submit(a_forked_check, *asked).result() == ("", "_OwnServer")
+
+
+def test_a_common_server_that_cannot_import_leaves_a_worker_one_of_its_own(
+    registry: Registry, ridge: LoggedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh_processes.close()
+    lazy = "import socket; socket.recv_fds(socket.socket(fileno=0), 1, 1); raise ImportError"
+    monkeypatch.setattr(fresh_processes, "_PROGRAM_OF_MANY", lazy)
+    fresh_processes.share()
+    check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
+    assert check.problem == ""
+    assert server_id()
+    fresh_processes.close()
+
+
 @pytest.mark.parametrize(
     ("ending", "status"),
     [
@@ -326,12 +402,12 @@ def test_nothing_is_left_however_the_parent_ends(
     script.write_text(
         "import os, signal\n"
         "import pandas as pd\n"
-        "from mlops_assets.registry import ModelVersion, Registry, fresh\n"
+        "from mlops_assets.registry import ModelVersion, Registry, fresh, fresh_processes\n"
         f"registry = Registry({registry.tracking_uri!r}, {registry.artifact_root!r})\n"
         f"version = {version!r}\n"
         f"rows = pd.DataFrame({ROWS.head(5).to_dict('list')!r})\n"
         "check = fresh.check_fresh(version, rows, 'regression', registry)\n"
-        "print(fresh._state.server.process.pid, check.problem or 'fine', flush=True)\n"
+        "print(fresh_processes._state.server.process.pid, check.problem or 'fine', flush=True)\n"
         f"{ending}\n"
     )
     (tmp_path / "types.py").write_text("raise SystemExit('taken for the one of Python')\n")
@@ -364,8 +440,8 @@ def test_a_hanging_model_ends_with_a_parent_that_is_killed(
     )
     script = (
         "import pandas as pd\n"
-        "from mlops_assets.registry import ModelVersion, Registry, fresh\n"
-        f"fresh._PROGRAM = {program!r}\n"
+        "from mlops_assets.registry import ModelVersion, Registry, fresh, fresh_processes\n"
+        f"fresh_processes._PROGRAM = {program!r}\n"
         f"registry = Registry({registry.tracking_uri!r}, {registry.artifact_root!r})\n"
         f"fresh.check_fresh({version_of(registry, ridge)!r}, pd.DataFrame({{'a': [1.0]}}), "
         "'regression', registry)\n"

@@ -193,11 +193,13 @@ def test_every_way_to_start_loads_the_one_code_location(tmp_path: Path, command:
         cwd=PROJECT_ROOT,
         stdout=log,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         eventually(lambda: _found(port) == ["mlops_assets"], "the location", 100)
     finally:
-        process.send_signal(signal.SIGINT)
+        # Asked kindly, Dagster may wait a minute for a program of its own that still starts.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(60)
         log.close()
         for pid in processes_of(home):
