@@ -38,13 +38,13 @@ ui: setup  ## Dagster and MLflow in the browser, with warm workers
 	$(BIN)/mlops-assets up
 
 test: check  ## Lint, types, contracts and every test but the long ones of `test-cluster`
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not cluster"
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not cluster and not nightly"
 
 test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; an hour or so
 	MLOPS_ASSETS_TEST_COUNTRIES=$(COUNTRIES) $(BIN)/python -m pytest -m cluster
 
 nightly: test-cluster  ## What takes too long for every change
-	MLOPS_ASSETS_TEST_INPUTS=1000 $(BIN)/python -m pytest mlops_assets_tests/pipeline/test_damaged_inputs.py
+	MLOPS_ASSETS_TEST_EFFORT=whole $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not cluster"
 
 check: setup  ## Lint, types, import contracts, definitions
 	$(BIN)/ruff check .

@@ -7,10 +7,12 @@ from pathlib import Path
 import dagster as dg
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.history import HistoryStorage
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.platform import (
     Platform,
     build_platform,
@@ -20,6 +22,8 @@ from mlops_assets_tests.platform import (
     share_features,
 )
 
+settings.register_profile("here", max_examples=examples(100))
+settings.load_profile("here")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

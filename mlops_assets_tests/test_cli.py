@@ -26,6 +26,7 @@ from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import load_settings
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.called import call
 
 COMMANDS = (
     "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
@@ -65,12 +66,16 @@ class Said:
 
 
 def mlops_assets(home: Path, *arguments: str, **environment: str) -> Said:
-    """One real call of the installed program, with its home in a temporary folder."""
+    """One call in a process of its own, with its home in a temporary folder."""
+    return Said(*call(arguments, _environment(home, **environment), home.parent, PATIENCE * 2))
+
+
+def installed(home: Path, *arguments: str) -> Said:
+    """One call of the installed program."""
     program = Path(sys.executable).with_name("mlops-assets")
-    inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
     done = subprocess.run(
         [str(program), *arguments],
-        env={**inherited, "MLOPS_ASSETS_HOME": str(home), **environment},
+        env=_environment(home),
         cwd=home.parent,
         capture_output=True,
         text=True,
@@ -78,6 +83,11 @@ def mlops_assets(home: Path, *arguments: str, **environment: str) -> Said:
         timeout=PATIENCE * 2,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def _environment(home: Path, **more: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    return {**inherited, "MLOPS_ASSETS_HOME": str(home), **more}
 
 
 def prices(first: str, last: str) -> pd.DataFrame:
@@ -125,7 +135,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Pat
 @pytest.fixture(scope="module")
 def everything(home: Path) -> Said:
     """`materialize power_price --all` where 28 of the 31 countries have no data."""
-    return mlops_assets(home, "materialize", "power_price", "--all", "--json")
+    return installed(home, "materialize", "power_price", "--all", "--json")
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +272,7 @@ def test_a_demonstration_needs_files_with_the_columns_of_a_product(
     empty: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "readme.csv").write_text("a,b\n1,2\n")
-    complaint = mlops_assets(empty, "demo", "--data", str(tmp_path)).complaint()
+    complaint = installed(empty, "demo", "--data", str(tmp_path)).complaint()
     assert f"No file in {tmp_path} has the columns of a product" in complaint
     assert "ISO3 Code" in complaint
     file = str(tmp_path / "readme.csv")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from mlops_assets.spec import OVERRIDABLE, BaselineSpec, ProductSpec
 from mlops_assets_tests.components.folders import YAML
+from mlops_assets_tests.effort import examples
 
 
 def attributes(**changes: Any) -> dict[str, Any]:
@@ -188,7 +189,7 @@ CRON_PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(CRON_PARTS, min_size=4, max_size=6).map(" ".join))
 def test_an_accepted_cron_is_one_to_dagster(cron: str) -> None:
     try:

@@ -426,9 +426,9 @@ class Registry:
             raise _unusable(version, f"its files cannot be read ({error})") from error
 
     def _client(self) -> MlflowClient:
-        from mlflow.tracking import MlflowClient
+        from mlops_assets.registry.client import RegistryClient
 
-        return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+        return RegistryClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     def _probe(self) -> None:
         try:

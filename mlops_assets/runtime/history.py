@@ -49,6 +49,20 @@ def _engine(url: str) -> Engine:
     return _engines[key]
 
 
+def _close_idle() -> None:
+    """Before a fork: SQLite in the fork would take the locks of these connections for its own.
+
+    It would hold none in truth, and what it writes would be dropped with the log that whoever
+    closes last, as it seems, takes away.
+    """
+    for (process, _), engine in list(_engines.items()):
+        if process == os.getpid():
+            engine.dispose()
+
+
+os.register_at_fork(before=_close_idle)
+
+
 def _relax(connection: Any, record: object) -> None:
     """No sync of the disk at each commit.
 

@@ -16,6 +16,7 @@ import mlops_assets
 from mlops_assets.components.loading import load_product
 from mlops_assets.errors import ConfigurationError
 from mlops_assets_tests.components.folders import YAML, spoiled, write
+from mlops_assets_tests.effort import examples
 
 DEFS = Path(mlops_assets.__file__).parent / "defs"
 
@@ -234,19 +235,19 @@ SNIPPETS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.text() | st.lists(SNIPPETS | st.text(max_size=3)).map("".join))
 def test_any_text_loads_or_is_refused(scratch: Callable[[str], None], content: str) -> None:
     scratch(content)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.binary())
 def test_any_bytes_load_or_are_refused(scratch: Callable[[bytes], None], content: bytes) -> None:
     scratch(content)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(YAML)), st.integers(0, 30), SNIPPETS | st.text(max_size=5)),
@@ -270,7 +271,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.data())
 def test_any_value_at_any_key_loads_or_is_refused(
     scratch: Callable[[str], None], data: st.DataObject

@@ -8,11 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.components.strict_yaml import read
+from mlops_assets_tests.effort import examples
 
 SCALARS = st.text(alphabet="0123456789.:_-+eExobNOnyestruFAl~=< ", max_size=8)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(SCALARS)
 def test_an_accepted_value_reads_the_same_in_dagster(scalar: str) -> None:
     content = f"key: {scalar}\n"
@@ -23,7 +24,7 @@ def test_an_accepted_value_reads_the_same_in_dagster(scalar: str) -> None:
     assert type(document.value["key"]) is type(expected["key"])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(SCALARS)
 def test_an_accepted_key_reads_the_same_in_dagster(scalar: str) -> None:
     content = f"{scalar or 'x'}: 1\n"

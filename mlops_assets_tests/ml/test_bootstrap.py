@@ -17,6 +17,7 @@ from mlops_assets.ml.bootstrap import (
     resampled_mean,
 )
 from mlops_assets.ml.metrics import improvement, score
+from mlops_assets_tests.effort import examples
 
 METRICS = ["mae", "rmse", "auc", "brier", "log_loss"]
 
@@ -32,7 +33,7 @@ def drawn_days(days: int, block: int, draws: int, seed: int) -> list[list[int]]:
     return [[(int(s) + j) % days for s in row for j in range(block)][:days] for row in starts]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     days=st.integers(1, 40),
     block=st.integers(1, 15),
@@ -56,7 +57,7 @@ def test_the_bootstrap_is_the_one_written_out_day_by_day_and_row_by_row(
         np.testing.assert_allclose(resampled(metric, y, p, draws), expected, atol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(days=st.integers(1, 200), block=st.integers(1, 30), seed=st.integers(0, 99))
 def test_every_draw_has_as_many_days_as_there_are(days: int, block: int, seed: int) -> None:
     draws = draw_days(times(np.arange(days)), block_days=block, draws=15, seed=seed)

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.coercion import Kind, as_text, typed
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.plain_rules import plain_text, plainly_coerced, plainly_filled
 
 KINDS = st.sampled_from(get_args(Kind))
@@ -66,7 +67,7 @@ def require_plain_rules(published: pd.Series, kind: Kind, *, nullable: bool) -> 
     assert found.unfilled.tolist() == unfilled.tolist()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(columns(PADDED), KINDS, st.booleans())
 @example(pd.Series(["\ud800", "1"]), "float", True)
 def test_columns_of_text_are_typed_value_by_value(
@@ -75,7 +76,7 @@ def test_columns_of_text_are_typed_value_by_value(
     require_plain_rules(published, kind, nullable=nullable)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(columns(ANYTHING), KINDS, st.booleans())
 def test_columns_of_mixed_values_are_typed_value_by_value(
     published: pd.Series, kind: Kind, nullable: bool
@@ -83,7 +84,7 @@ def test_columns_of_mixed_values_are_typed_value_by_value(
     require_plain_rules(published, kind, nullable=nullable)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.one_of(
         columns(st.dates()),
@@ -131,7 +132,7 @@ def test_typed_columns_follow_the_same_rules(name: str, kind: Kind, nullable: bo
 
 
 @given(columns(ANYTHING))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_text_is_written_value_by_value(published: pd.Series) -> None:
     assert as_text(published).tolist() == plain_text(published).tolist()
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.validation import DELIVERED, validate
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import SOURCE, Prices
 
 RECORDS = st.fixed_dictionaries(
@@ -35,7 +36,7 @@ def is_good(record: Record) -> bool:
     return record["Price"] not in (None, 99999.0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=14))
 def test_of_every_key_the_newest_good_record_is_kept_and_the_others_are_counted(
     records: list[Record],
@@ -54,7 +55,7 @@ def test_of_every_key_the_newest_good_record_is_kept_and_the_others_are_counted(
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=14))
 def test_a_rejected_record_is_corrected_when_a_later_delivery_has_a_good_one_of_its_key(
     records: list[Record],

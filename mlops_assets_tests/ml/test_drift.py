@@ -27,6 +27,7 @@ from mlops_assets.ml.drift import (
     window_ends,
 )
 from mlops_assets.ml.drift_plot import drift_plot
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import product
 from mlops_assets_tests.ml.watched import (
     IMPORTANCE,
@@ -68,7 +69,7 @@ def seen(new: pd.DataFrame, learned: pd.DataFrame, **changes: Any) -> Window:
 # Distances, by another route.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     arrays.arrays("int64", d.PLACES, elements=st.integers(0, 50)),
     arrays.arrays("int64", d.PLACES, elements=st.integers(0, 50)),
@@ -82,7 +83,7 @@ def test_the_distance_of_histograms_is_that_of_their_middles_by_scipy(
     assert d.wasserstein(now, before) == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(st.integers(0, 10_000), st.floats(-1.5, 1.5), st.floats(0.3, 1.5))
 def test_distance_and_effect_are_those_of_the_raw_rows(
     seed: int, shift: float, factor: float
@@ -100,7 +101,7 @@ def test_distance_and_effect_are_those_of_the_raw_rows(
     assert found.weight == pytest.approx(4.0 / 11.1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     arrays.arrays("int64", 4, elements=st.integers(0, 400)),
     arrays.arrays("int64", 4, elements=st.integers(50, 400)),
@@ -182,7 +183,7 @@ def test_how_much_means_of_windows_differ_is_known_for_days_that_are_alike() -> 
 # Windows.
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.datetimes(pd.Timestamp("2000-01-01"), pd.Timestamp("2030-01-01")),
     st.integers(1, 30),

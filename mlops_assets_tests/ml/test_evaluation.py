@@ -16,6 +16,7 @@ from mlops_assets.ml.importance import REPEATS, permutation_importance
 from mlops_assets.ml.metrics import auc, improvement, is_better, score
 from mlops_assets.ml.models import fit, predict
 from mlops_assets.spec import BaselineSpec, ProductSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import (
     CLASSIFIER,
     GBM,
@@ -28,7 +29,7 @@ from mlops_assets_tests.ml.scenarios import (
 RNG = np.random.default_rng(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(seed=st.integers(0, 10_000), ties=st.integers(1, 30), rows=st.integers(2, 60))
 def test_metrics_agree_with_scikit_learn(seed: int, ties: int, rows: int) -> None:
     rng = np.random.default_rng(seed)
@@ -245,7 +246,7 @@ def test_coverage_is_the_share_of_the_labels_between_the_ends() -> None:
     assert np.isnan(evaluate(rows, label, product(), rows).coverage.value)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 80), digits=st.integers(0, 3))
 def test_the_calibration_error_is_that_of_a_plain_loop(seed: int, rows: int, digits: int) -> None:
     rng = np.random.default_rng(seed)

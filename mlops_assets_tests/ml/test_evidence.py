@@ -18,6 +18,7 @@ from mlops_assets.ml.evidence import (
     slice_names,
 )
 from mlops_assets.spec import ProductSpec, SliceSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import product, regression_rows
 
 
@@ -77,7 +78,7 @@ def test_rare_values_are_together_and_missing_ones_are_a_slice_of_their_own() ->
     assert len(set(names)) == MAX_SLICES + 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(values=st.lists(st.one_of(st.none(), st.integers(0, 60)), min_size=1, max_size=200))
 def test_every_row_is_in_one_slice_and_no_value_is_in_two(values: list[int | None]) -> None:
     names = slice_names(pd.Series(values, dtype="Int64"), [])

@@ -14,6 +14,7 @@ from mlops_assets.ml.intervals import (
     residual_history,
     rolling_intervals,
 )
+from mlops_assets_tests.effort import examples
 
 
 def labelled(errors: np.ndarray, start: str = "2023-01-01", matures: int = 1) -> pd.DataFrame:
@@ -37,7 +38,7 @@ def covers(rows: pd.DataFrame, window: int = 250, coverage: float = 0.8) -> np.n
     return (ends.low <= rows["label"].to_numpy()) & (rows["label"].to_numpy() <= ends.high)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     rows=st.integers(2, 60),
     window=st.integers(3, 30),

@@ -32,6 +32,7 @@ from mlops_assets.ml.performance import (
 )
 from mlops_assets.ml.performance_plot import MOST_PERIODS, realised_plot
 from mlops_assets.spec import ProductSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import (
     classification_rows,
     classifier,
@@ -163,7 +164,7 @@ def histories(draw: st.DrawFn) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(histories())
 def test_what_is_recorded_is_what_the_rules_say_row_by_row(
     history: list[tuple[pd.DataFrame, pd.DataFrame]],
@@ -184,7 +185,7 @@ def test_what_is_recorded_is_what_the_rules_say_row_by_row(
             assert (None if row[name] != row[name] else row[name]) == expected[name], name
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(histories())
 def test_recording_the_same_again_changes_nothing(
     history: list[tuple[pd.DataFrame, pd.DataFrame]],
@@ -329,7 +330,7 @@ def by_sklearn(metric: str, label: pd.Series, guess: pd.Series) -> float:
     return SKLEARN[metric](label, guess)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     metric=st.sampled_from(list(SKLEARN)),
     period=st.sampled_from([("day", "D"), ("week", "W-SUN"), ("month", "M")]),
@@ -361,7 +362,7 @@ def test_metrics_by_period_are_those_of_each_period_by_itself(
     pd.testing.assert_frame_equal(by_period(spec, table), wanted, check_dtype=False, atol=1e-9)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(metric=st.sampled_from(list(SKLEARN)), seed=st.integers(0, 999))
 def test_metrics_by_slice_are_of_the_newest_labels_of_each_slice(metric: str, seed: int) -> None:
     spec, table = random_table(metric, seed)
@@ -432,7 +433,7 @@ def test_periods_and_slices_are_in_the_order_a_person_expects() -> None:
     assert by_slice(product(), table, where).empty
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(metric=st.sampled_from(list(SKLEARN)), seed=st.integers(0, 999))
 def test_the_realised_metric_is_of_the_version_and_the_newest_labels(
     metric: str, seed: int
@@ -754,6 +755,7 @@ def test_a_champion_no_better_or_worse_than_before_is_not_called_clearly_worse()
     assert clearly <= 4
 
 
+@pytest.mark.nightly
 def test_looking_every_week_for_a_year_hardly_ever_finds_an_equal_version_clearly_worse() -> None:
     """Errors of neighbouring days are alike; at most the 2.5 % of a single look, by a wide mark."""
     clearly, found_out, spec = 0, 0, product()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.restatement import COLUMNS, Restatement, compare_versions
+from mlops_assets_tests.effort import examples
 
 KEY = ["country", "date"]
 
@@ -101,7 +102,7 @@ def frame_of(values: dict[int, float | None]) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(records, records)
 def test_the_counts_are_those_of_an_outer_join_in_sql(
     earlier: dict[int, float | None], later: dict[int, float | None]

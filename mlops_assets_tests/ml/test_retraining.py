@@ -30,6 +30,7 @@ from mlops_assets.ml.retraining import (
     plan,
 )
 from mlops_assets.spec import ProductSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import product
 
 NOW = dt.datetime(2024, 6, 3, 12, tzinfo=dt.UTC)
@@ -603,7 +604,7 @@ POLICIES = st.builds(
 
 
 @given(situations(), POLICIES, st.integers(0, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_every_country_gets_one_action_and_no_budget_is_exceeded(
     given_situations: list[Situation], policy: ProductSpec, asked_today: int
 ) -> None:
@@ -629,7 +630,7 @@ def test_every_country_gets_one_action_and_no_budget_is_exceeded(
 
 
 @given(situations(), POLICIES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_nobody_waits_for_a_country_with_less_to_lose(
     given_situations: list[Situation], policy: ProductSpec
 ) -> None:
@@ -648,7 +649,7 @@ def test_nobody_waits_for_a_country_with_less_to_lose(
 
 
 @given(situations(), POLICIES, st.integers(1, 6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_however_often_it_is_asked_the_same_evidence_leads_to_one_request(
     given_situations: list[Situation], policy: ProductSpec, ticks: int
 ) -> None:
@@ -671,7 +672,7 @@ def test_however_often_it_is_asked_the_same_evidence_leads_to_one_request(
 
 
 @given(situations(), POLICIES)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_same_evidence_has_the_same_key_at_any_time_and_among_any_others(
     given_situations: list[Situation], policy: ProductSpec
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.split import rolling_folds, split
 from mlops_assets.spec import SplitSpec
+from mlops_assets_tests.effort import examples
 
 DAY = pd.Timedelta(days=1)
 
@@ -31,7 +32,7 @@ def features(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(frame=features(), window=st.integers(1, 90), late=st.booleans())
 def test_no_label_leaks_across_a_cut(frame: pd.DataFrame, window: int, late: bool) -> None:
     spec = SplitSpec(
@@ -52,7 +53,7 @@ def test_no_label_leaks_across_a_cut(frame: pd.DataFrame, window: int, late: boo
         assert (parts.final["event_time"] >= pd.Timestamp(spec.train_from)).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(frame=features())
 def test_every_row_is_used_once_or_purged_for_a_reason(frame: pd.DataFrame) -> None:
     parts = split(frame, SplitSpec(holdout_from=dt.date(2023, 9, 1), validation_days=30))
@@ -68,7 +69,7 @@ def test_every_row_is_used_once_or_purged_for_a_reason(frame: pd.DataFrame) -> N
     assert (crosses[0] | crosses[1]).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(frame=features(), days=st.integers(1, 200), window=st.integers(1, 90), trained=st.booleans())
 def test_a_rolling_holdout_is_the_newest_days_of_known_labels(
     frame: pd.DataFrame, days: int, window: int, trained: bool
@@ -103,7 +104,7 @@ def test_a_rolling_holdout_is_the_newest_days_of_known_labels(
         assert getattr(parts, name)["entity"].tolist() == [row["entity"] for row in rows], name
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(frame=features(), days=st.integers(1, 200))
 def test_the_holdout_of_then_can_be_cut_again_when_newer_labels_have_moved_it(
     frame: pd.DataFrame, days: int

@@ -15,6 +15,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.tuning import Budget, Tuned, tune
 from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import (
     CLASSIFIER,
     GBM,
@@ -247,7 +248,7 @@ def test_a_search_is_silent_and_leaves_the_loggers_as_they_were(
     assert logging.getLogger().level == logging.WARNING
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_every_trial_is_inside_the_space_whatever_the_seed(trials: int, seed: int) -> None:
     candidate = slow()

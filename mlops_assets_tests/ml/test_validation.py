@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.validation import Validation, describe, validate
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import SOURCE, Prices, raw
 
 
@@ -227,7 +228,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     damage=st.lists(
         st.tuples(

@@ -20,6 +20,7 @@ from mlops_assets.ml.validation import validate
 from mlops_assets.stages.ingestion import Ingestion, deliveries_of, ingest, live_rows
 from mlops_assets.stages.quarantine import RELEASE_REASON, RELEASED_BY, quarantined
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, VALUE, later, only
 from mlops_assets_tests.platform import Platform, checks, failures, generated, made, rebuilt, settle
 
@@ -437,7 +438,9 @@ kinds = st.sampled_from(["good", "bad", "twice", "stranger", "nameless"])
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     files=st.lists(

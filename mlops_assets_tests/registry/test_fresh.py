@@ -50,6 +50,7 @@ FEATURES = ["price", "temperature", "kind", "holiday"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_server_left() -> Iterator[None]:
+    fresh_processes.close()  # of a test before: of another kind, if that shared one
     yield
     fresh_processes.close()
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from mlops_assets.registry.models import (
     PREVIOUS,
     registered_name,
 )
+from mlops_assets_tests.forks import forks
 from mlops_assets_tests.registry.conftest import ROWS
 
 ODD = ["Côte d'Ivoire", "a/b", "../x", 'quo"te', "100%", "a:b", "tilde~41", "a.b", "日本", "NO WAY"]
@@ -215,11 +217,9 @@ def test_eight_processes_that_start_together_create_one_whole_database(
     half = tmp_path / "mlflow.partial"
     half.write_bytes(b"SQLite format 3\0 and then the power went")
     (tmp_path / "types.py").write_text("raise SystemExit('not the one of Python')\n")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     target = tmp_path / "mlflow.db"
     work = [(f"sqlite:///{target}", str(tmp_path))] * 8
-    with context.Pool(8) as pool:
+    with forks().Pool(8) as pool:
         assert pool.starmap(initialised, work, chunksize=1) == [True] * 8
     assert not half.exists()
     with closing(sqlite3.connect(target)) as made, closing(sqlite3.connect(mlflow_template)) as one:
@@ -246,3 +246,33 @@ def test_a_tracking_server_that_is_down_is_named_with_the_way_out(
     for ask in (registry.initialise, lambda: registry.champions("power_price")):
         with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 does not answer.*run again"):
             ask()
+
+
+def _registered_when_told(registry: Registry, pipe: Connection) -> None:
+    registry.aliases("parcels.FRA")  # connected
+    pipe.send("ready")
+    pipe.recv()
+    registry.experiment("made by a fork")
+
+
+def test_what_a_forked_process_writes_outlives_its_parents_connections(registry: Registry) -> None:
+    from mlops_assets.registry.client import close_idle
+
+    registry.aliases("parcels.FRA")
+    ours, theirs = get_context("fork").Pipe()
+    forked = get_context("fork").Process(target=_registered_when_told, args=(registry, theirs))
+    forked.start()
+    assert ours.recv() == "ready"
+    close_idle()
+    ours.send("go")
+    forked.join(60)
+    names = {each.name for each in registry._client().search_experiments()}
+    assert "made by a fork" in names
+
+
+def test_the_question_that_the_client_leaves_out_is_still_one_that_mlflow_asks() -> None:
+    from mlflow.tracking import MlflowClient
+
+    from mlops_assets.registry.client import RegistryClient
+
+    assert set(vars(RegistryClient)) & set(vars(MlflowClient)) >= {"_raise_if_prompt"}

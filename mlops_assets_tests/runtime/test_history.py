@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,32 @@ def test_a_forked_process_writes_on_connections_of_its_own(
 
     assert forked.exitcode == 0
     assert len(instance.get_runs()) == 1 + RUNS
+
+
+def _write_when_told(home: str, pipe: Connection) -> None:
+    with dg.DagsterInstance.from_config(home) as opened:
+        opened.get_runs()  # connected
+        pipe.send("ready")
+        pipe.recv()
+        dg.materialize([price], partition_key="AUT", instance=opened)
+
+
+def test_what_a_forked_process_writes_outlives_its_parents_connections(settings: Settings) -> None:
+    """SQLite in a fork takes its parent's locks for its own: the last to close would drop what
+    others have just written."""
+    home = str(prepare_instance(settings))
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    with dg.DagsterInstance.from_config(home) as opened:
+        dg.materialize([price], partition_key="AUT", instance=opened)
+        forked = context.Process(target=_write_when_told, args=(home, theirs))
+        forked.start()
+        assert ours.recv() == "ready"
+    ours.send("go")
+    forked.join(60)
+
+    with dg.DagsterInstance.from_config(home) as opened:
+        assert len(opened.get_runs()) == 2
 
 
 def test_someone_who_looks_on_is_told_of_events_while_they_come(

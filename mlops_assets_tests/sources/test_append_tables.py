@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.sources.files import append_tables
+from mlops_assets_tests.effort import examples
 
 NAMES = st.sampled_from(["a", "A", "b", "price (EUR)", "", "_source_file", "_ingested_at"])
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -59,7 +60,7 @@ def same(before: Any, after: Any) -> bool:
     return str(before) == after or type(before)(after) == before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(tables(), tables())
 def test_no_row_and_no_text_is_lost(earlier: pa.Table, new: pa.Table) -> None:
     joined = append_tables(earlier, new)
@@ -74,7 +75,7 @@ def test_no_row_and_no_text_is_lost(earlier: pa.Table, new: pa.Table) -> None:
             assert all(map(same, table[name].to_pylist(), part))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(tables(), tables(), tables())
 def test_appending_one_by_one_or_together_gives_the_same_columns(
     one: pa.Table, two: pa.Table, three: pa.Table

@@ -31,6 +31,7 @@ from mlops_assets.sources.increments import pull_query, series_of
 from mlops_assets.sources.pull import Pulled, pull
 from mlops_assets.sources.writing import Landing
 from mlops_assets.spec import SourceSpec, SqlSpec
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.sources.databases import Server
 
 QUERY = "select * from t"
@@ -238,7 +239,7 @@ class _Killed(BaseException):
 
 @given(steps=STEPS, kind=st.sampled_from(sorted(KINDS)), batch_rows=st.integers(1, 4))
 @example([[(0, "a", 0)], "pull", [(0, "a", 0)], "killed pull", "pull"], "integer", 1)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_sequence_of_inserts_and_pulls_lands_every_row_exactly_once(
     steps: list[Any], kind: str, batch_rows: int
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.sources.files import list_files
 from mlops_assets.sources.landing import Listed, hashed, place_of, scan
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.sources.conftest import Put
 
 GOOD = b"country,x\nDEU,1\n"
@@ -48,7 +49,7 @@ def test_a_folder_that_does_not_exist_has_nothing_to_scan(tmp_path: Path) -> Non
 
 
 @given(contents=st.lists(st.binary(min_size=1, max_size=3), min_size=2, max_size=4))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_another_content_has_another_stamp_even_of_the_same_size(
     contents: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.sources.files import list_files, read_by_country
 from mlops_assets.sources.split import split
+from mlops_assets_tests.effort import examples
 
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
 
@@ -40,7 +41,7 @@ def batches_of(rows: list[tuple[int, str | None]], sizes: list[int]) -> list[pa.
     ]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), PUBLISHED), max_size=30),
     st.lists(st.integers(0, 9), max_size=6),

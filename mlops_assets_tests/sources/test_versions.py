@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.sources.union import INGESTED, REPLACED, SOURCE_COLUMNS, TECHNICAL_COLUMNS
 from mlops_assets.sources.versions import append_rows, merge_version, move_rows, rows_as_of
+from mlops_assets_tests.effort import examples
 
 START = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
@@ -170,7 +171,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, Any]]:
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(happenings(), st.booleans())
 def test_what_stands_is_the_newest_version_of_each_file_and_nothing_delivered_is_lost(
     happened: list[tuple[str, Any]], full: bool

@@ -1,4 +1,4 @@
-"""Moves of champions in a process of their own that is killed (module level: spawn imports it)."""
+"""Moves of champions in a process of their own that is killed (the fork server imports it)."""
 
 from __future__ import annotations
 

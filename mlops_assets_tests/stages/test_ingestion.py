@@ -34,6 +34,7 @@ from mlops_assets.stages.ingestion import (
 )
 from mlops_assets.stages.limits import check_limits
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.platform import settle
 
 COUNTRIES = ("DEU", "FRA")
@@ -167,7 +168,7 @@ renamed = st.permutations(NAMES).map(lambda order: dict(zip(NAMES, order, strict
 changes = st.lists(st.tuples(renamed, laid), min_size=1, max_size=4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(happened=changes)
 def test_every_content_that_lies_there_stands_once_whatever_files_were_renamed_or_overwritten(
     products: dict[str, Product], happened: list[tuple[dict[str, str], dict[str, str]]]
@@ -188,7 +189,7 @@ def test_every_content_that_lies_there_stands_once_whatever_files_were_renamed_o
                 _require_sum(folder, country)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     happened=st.lists(
         st.tuples(renamed, st.dictionaries(names, st.sampled_from([None, *sorted(CONTENTS)]))),
@@ -228,7 +229,7 @@ def _require_sum(folder: Folder, country: str) -> None:
         assert raw.rows - stands == sum(each.replaced for each in every)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(happened=st.lists(laid, min_size=1, max_size=5))
 def test_of_files_that_are_the_whole_history_one_stands_and_a_new_one_is_it(
     products: dict[str, Product], happened: list[dict[str, str]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from typing import Any
 
 import dagster as dg
@@ -24,6 +23,7 @@ from mlops_assets.stages.promotion import (
 )
 from mlops_assets.stages.replay import replay
 from mlops_assets.stages.units import Unit, left_open, units
+from mlops_assets_tests.forks import forks
 from mlops_assets_tests.platform import Platform, checks, failures
 from mlops_assets_tests.stages.killed_decisions import Moment, decide_and_die, roll_back_and_die
 from mlops_assets_tests.stages.proposals import (
@@ -265,7 +265,7 @@ def test_there_is_nothing_to_approve_where_nothing_waits(two: Platform) -> None:
 
 
 def killed(target: Any, platform: Platform, *arguments: Any) -> None:
-    process = multiprocessing.get_context("spawn").Process(
+    process = forks().Process(
         target=target, args=(platform.home, platform.product.folder, *arguments)
     )
     process.start()

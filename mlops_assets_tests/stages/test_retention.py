@@ -18,6 +18,7 @@ from mlops_assets.registry import Registry
 from mlops_assets.stages.retention import RetentionPlan, execute, plan
 from mlops_assets.storage import Snapshot, SnapshotStore, VersionGoneError
 from mlops_assets.storage.hashing import content_hash
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.stages.history import COUNTRIES, History
 
 TICK = timedelta(microseconds=1)
@@ -460,7 +461,9 @@ def _told(history: History, asset: str, country: str | None, moment: datetime) -
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=STEPS, beginning=st.integers(0, 40), shift=st.sampled_from([-TICK, 0 * TICK, TICK]))
 def test_whatever_happened_nothing_needed_is_removed_and_nothing_else_is_left(

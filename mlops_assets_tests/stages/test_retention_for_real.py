@@ -14,12 +14,12 @@ from mlops_assets.registry.trained import trained_versions
 from mlops_assets.stages.reproduction import reproduce
 from mlops_assets.stages.retention import RetentionPlan, execute, plan
 from mlops_assets.storage import SnapshotStore, VersionGoneError
+from mlops_assets_tests.forks import forks
 from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
 from mlops_assets_tests.platform import Platform, failures
 from mlops_assets_tests.stages.history import History
 from mlops_assets_tests.stages.killed import remove_some_and_die
 from mlops_assets_tests.stages.test_retention import late, one_chain, registry, removable
-from mlops_assets_tests.storage.writers import processes
 
 __all__ = ["registry"]  # the fixture
 COUNTRY = "FRA"
@@ -102,7 +102,7 @@ def test_a_removal_killed_half_way_is_finished_by_the_next_one(
     for content in (1, 2, 3):
         one_chain(history, content)
     made = late(history)
-    process = processes().Process(target=remove_some_and_die, args=(history, made, 4))
+    process = forks().Process(target=remove_some_and_die, args=(history, made, 4))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL

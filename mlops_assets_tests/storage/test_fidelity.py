@@ -21,6 +21,7 @@ from mlops_assets.storage.frames import (
     to_table,
     write_parquet,
 )
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.storage.frames import FRAMES, prices
 
 ASSET = ("power_price", "features")
@@ -52,7 +53,9 @@ COLUMNS = [
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(frame=hp.data_frames(COLUMNS), categories=st.lists(st.text(max_size=3), unique=True))
 def test_any_frame_comes_back_as_it_was_written(
@@ -146,7 +149,7 @@ def test_a_slice_is_stored_as_if_it_had_always_been_alone(store: SnapshotStore) 
     assert_frame_equal(store.read(ASSET, "DEU"), alone)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     kind=st.sampled_from([pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint32(), pa.uint64()]),
     seed=st.integers(0, 9),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.storage.frames import to_table
 from mlops_assets.storage.hashing import content_hash
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.storage.frames import FRAMES, prices
 
 ARRAYS = {
@@ -122,7 +123,7 @@ def test_the_same_frame_made_again_has_the_same_hash(name: str) -> None:
     assert content_hash(to_table(frame)) == content_hash(to_table(frame.copy(deep=True)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.integers(-5, 5)), max_size=12),
     st.lists(st.integers(0, 12), max_size=3),

@@ -22,6 +22,7 @@ from mlops_assets.ml.drift import (
 from mlops_assets.spec import ProductSpec
 from mlops_assets.storage import SnapshotStore, profiles
 from mlops_assets.storage.profiles import Asked, columns_of, newest_times, window_profiles
+from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import product
 
 SPEC = product(monitoring={"window_days": 14, "every_days": 4, "reference_days": 90})
@@ -130,7 +131,9 @@ def test_the_scan_counts_what_pandas_counts_over_odd_columns_and_odd_countries(
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_the_scan_counts_what_pandas_counts_whatever_the_values(

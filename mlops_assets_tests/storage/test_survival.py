@@ -19,11 +19,11 @@ from pandas.testing import assert_frame_equal
 
 from mlops_assets.errors import StorageError
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.forks import forks
 from mlops_assets_tests.storage.frames import prices
 from mlops_assets_tests.storage.writers import (
     ASSET,
     marked,
-    processes,
     rewrite_for_ever,
     start,
     write_rounds,
@@ -66,7 +66,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_or_the_new_version_whole(
     write = _seconds_of_a_write(rows)
     last = 0
     for kill in range(KILLS):
-        ready, told = processes().Pipe(duplex=False)
+        ready, told = forks().Pipe(duplex=False)
         process = start(rewrite_for_ever, str(root), (kill + 1) * 10_000, rows, told)
         ready.recv()
         time.sleep(chance.uniform(0, 4 * write))

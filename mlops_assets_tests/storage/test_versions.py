@@ -21,10 +21,11 @@ from pandas.testing import assert_frame_equal
 
 from mlops_assets.errors import StorageError
 from mlops_assets.storage import Snapshot, SnapshotStore, StoredVersion
+from mlops_assets_tests.effort import examples
+from mlops_assets_tests.forks import forks
 from mlops_assets_tests.storage.frames import prices
 from mlops_assets_tests.storage.writers import (
     marked,
-    processes,
     remove_and_die_before_the_file_goes,
     rewrite_for_ever,
     start,
@@ -170,7 +171,7 @@ def test_as_of_a_moment_stays_the_same_while_another_process_writes(
 ) -> None:
     asset, partition = ("power_price", "features"), "P0"
     fixed = store.write(asset, partition, marked(0, 0)).snapshot
-    ready, told = processes().Pipe(duplex=False)
+    ready, told = forks().Pipe(duplex=False)
     process = start(rewrite_for_ever, str(root), 10_000, 500, told)
     ready.recv()
     while len(list(root.rglob("*.parquet"))) < 30:
@@ -575,7 +576,7 @@ class _Told:
         return then[-1] if then else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(steps=STEPS)
 def test_whatever_happened_every_moment_gives_what_was_current(
     steps: list[tuple[str, int, int]],

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.context import ForkServerProcess
 
 import numpy as np
 import pandas as pd
@@ -17,18 +16,13 @@ import pandas as pd
 import mlops_assets.storage.frames
 import mlops_assets.storage.hashing  # noqa: F401
 from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets_tests.forks import forks
 
 ASSET = ("power_price", "features")
 
 
-def processes() -> ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
 def start(target: object, *arguments: object) -> ForkServerProcess:
-    process = processes().Process(target=target, args=arguments, daemon=True)  # pyright: ignore[reportArgumentType] (any function of this module)
+    process = forks().Process(target=target, args=arguments, daemon=True)  # pyright: ignore[reportArgumentType] (any function of this module)
     process.start()
     return process
 
