@@ -23,9 +23,10 @@ setup: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	@# The lock is complete, so that nothing is left to resolve.
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes \
-		--requirement requirements.lock
+	@# The lock is complete, so that nothing is left to resolve, and its halves can go side by side.
+	awk '/^[^ #]/ {half = 1 - half} {print > (".venv/lock-" half ".txt")}' requirements.lock
+	printf '%s\n' .venv/lock-0.txt .venv/lock-1.txt | xargs -P 2 -I LOCK $(BIN)/python -m pip \
+		install --quiet --no-compile --no-deps --require-hashes --requirement LOCK
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@# Without bytecode every process pays seconds for imports; pip would compile on one core.
 	$(BIN)/python -m compileall -q -j 0 .venv/lib mlops_assets >/dev/null || true
