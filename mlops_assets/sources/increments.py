@@ -257,11 +257,19 @@ def _write(found: _Found, column: str, newest: Landed | None, file: Path) -> Pat
     assert found.newest is not None
     noted = {
         "number": newest.number + 1 if newest else 1,  # no two files of a series are the same
-        "after": _as_text(newest.watermark.cast(kind)) if newest else None,
+        "after": _as_text(_in_type(newest.watermark, kind)) if newest else None,
         "watermark": _as_text(found.newest.cast(kind)),
     }
     write_parquet(found.new, schema, noted, file)
     return file
+
+
+def _in_type(watermark: pa.Scalar, kind: pa.DataType) -> pa.Scalar:
+    """In the type of the rows that follow it, or as it is: 14.5 is before every whole number."""
+    try:
+        return watermark.cast(kind)
+    except pa.ArrowInvalid:
+        return watermark
 
 
 def _as_text(watermark: pa.Scalar) -> str:

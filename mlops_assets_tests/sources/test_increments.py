@@ -239,6 +239,7 @@ class _Killed(BaseException):
 
 @given(steps=STEPS, kind=st.sampled_from(sorted(KINDS)), batch_rows=st.integers(1, 4))
 @example([[(0, "a", 0)], "pull", [(0, "a", 0)], "killed pull", "pull"], "integer", 1)
+@example([[*[(1, "a", 0)] * 14], "pull", [(1, "a", 0)]], "mixed numbers", 1)
 @settings(max_examples=examples(40), deadline=None)
 def test_any_sequence_of_inserts_and_pulls_lands_every_row_exactly_once(
     steps: list[Any], kind: str, batch_rows: int
