@@ -38,7 +38,7 @@ demo: setup  ## All products, all countries, raw to predictions (DATA=folder for
 ui: setup  ## Dagster and MLflow in the browser, with warm workers
 	$(BIN)/mlops-assets up
 
-test: check  ## Lint, types, contracts and every test but the long ones of `test-cluster`
+test: check  ## Lint, types, contracts and every test but the long ones of `nightly`
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder -m "not cluster and not nightly"
 
 test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; an hour or so

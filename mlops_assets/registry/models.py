@@ -365,7 +365,8 @@ class Registry:
             if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
                 return None
             raise RegistryError(
-                f"The model registry did not answer for {name}@{alias}: {error}.",
+                f"The model registry did not answer for {name}@{alias}: "
+                f"{without_password(str(error))}.",
                 way_out=f"Check that {without_password(self.tracking_uri)} can be reached, and "
                 "run again.",
             ) from error
@@ -452,7 +453,7 @@ class Registry:
 
     def _no_answer(self, error: Exception) -> RegistryError:
         return RegistryError(
-            f"The model registry {without_password(self.tracking_uri)} does not answer: {error}.",
+            without_password(f"The model registry {self.tracking_uri} does not answer: {error}."),
             way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
         )
 

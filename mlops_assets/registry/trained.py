@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.registry.models import ModelVersion, Registry
+from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -39,15 +40,15 @@ def trained_versions(registry: Registry, product: str) -> list[TrainedVersion]:
     Raises:
         RegistryError: the registry does not answer, or its database is not there.
     """
-    from mlflow.tracking import MlflowClient
+    from mlops_assets.registry.client import RegistryClient
 
     uri = registry.tracking_uri
     try:
         _require_database(uri)
-        return _found(MlflowClient(tracking_uri=uri, registry_uri=uri), product)
+        return _found(RegistryClient(tracking_uri=uri, registry_uri=uri), product)
     except Exception as error:
         raise RegistryError(
-            f"The model registry {uri} does not answer: {error}.",
+            without_password(f"The model registry {uri} does not answer: {error}."),
             stored="Nothing was read or changed.",
             way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
         ) from error

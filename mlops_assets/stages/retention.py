@@ -19,6 +19,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.registry.models import POOLED
 from mlops_assets.registry.trained import TrainedVersion, trained_versions
+from mlops_assets.settings import without_password
 from mlops_assets.stages.base import path
 from mlops_assets.stages.lineage import INPUTS
 from mlops_assets.stages.training_record import LINEAGE_FILE, has_record
@@ -389,12 +390,13 @@ def _ever_registered(product: Product, store: SnapshotStore, decisions: "pd.Data
 
 
 def _other_registry(product: Product, registry: Registry) -> RegistryError:
+    address = without_password(registry.tracking_uri)
     return RegistryError(
-        f"The model registry {registry.tracking_uri} has no model of {product.name}, but the store "
+        f"The model registry {address} has no model of {product.name}, but the store "
         "names some: it is another registry.",
         stored="Nothing was removed.",
         way_out="Set MLFLOW_TRACKING_URI to the registry of this store and run again.",
-        culprits={"product": product.name, "registry": registry.tracking_uri},
+        culprits={"product": product.name, "registry": address},
     )
 
 

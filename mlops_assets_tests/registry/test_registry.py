@@ -23,6 +23,7 @@ from mlops_assets.registry.models import (
     PREVIOUS,
     registered_name,
 )
+from mlops_assets.registry.trained import trained_versions
 from mlops_assets_tests.forks import forks
 from mlops_assets_tests.registry.conftest import ROWS
 
@@ -248,10 +249,17 @@ def test_a_tracking_server_that_is_down_is_named_with_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    registry = Registry("http://127.0.0.1:1", "unused")
-    for ask in (registry.initialise, lambda: registry.champions("power_price")):
-        with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1 does not answer.*run again"):
+    registry = Registry("http://me:secret@127.0.0.1:1", "unused")
+    for ask in (
+        registry.initialise,
+        lambda: registry.champions("power_price"),
+        lambda: registry.by_alias("power_price.FRA", "champion"),
+        lambda: trained_versions(registry, "power_price"),
+    ):
+        with pytest.raises(RegistryError, match=r"127\.0\.0\.1:1.*run again") as told:
             ask()
+        assert "answer" in str(told.value)
+        assert "secret" not in str(told.value)
 
 
 def _registered_when_told(registry: Registry, pipe: Connection) -> None:
