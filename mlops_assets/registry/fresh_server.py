@@ -53,7 +53,7 @@ def main_of_many() -> None:
     """
     asked = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the servers
+    signal.signal(signal.SIGCHLD, _reap)
     while pipes := socket.recv_fds(asked, 1, 1)[1]:
         _import_basics()
         if not os.fork():
@@ -64,6 +64,15 @@ def main_of_many() -> None:
             finally:
                 os._exit(0)
         os.close(pipes[0])
+
+
+def _reap(*_: object) -> None:
+    """Wait for servers that have ended, so that what they used is counted as this process's."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:  # none is left
+        return
 
 
 def _import_basics() -> None:

@@ -329,6 +329,11 @@ def children_of(process: int) -> list[int]:
     return [int(each) for each in listed.split()]
 
 
+def seconds_of_ended_children(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 @pytest.fixture
 def shared() -> Iterator[None]:
     fresh_processes.close()
@@ -351,6 +356,11 @@ def test_forked_workers_have_servers_that_are_forked_from_one_and_end_with_them(
         pool.shutdown()
     assert all(gone(server) for server in servers)
     assert is_alive(common_id())
+    deadline = time.monotonic() + 20
+    while children_of(common_id()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert children_of(common_id()) == []
+    assert seconds_of_ended_children(common_id()) > 0, "what they used is counted"
 
 
 def test_a_forked_server_that_was_killed_is_replaced(
