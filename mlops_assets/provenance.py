@@ -63,6 +63,11 @@ def provenance_now(product_code: str) -> Provenance:
     )
 
 
+def prepare() -> None:
+    """Find out what is the same for every product, so that forks of this process have it."""
+    platform_code(), _libraries(), _machine()
+
+
 @cache
 def platform_code() -> str:
     """12 hex digits over the code of `mlops_assets.ml` and the spec, as this process found it."""

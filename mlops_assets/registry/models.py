@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -568,6 +569,7 @@ def log_model(model: Any, example_input: Any, example_output: Any, name: str) ->
     )
     with _place_for(get_artifact_uri()) as target:
         digest = _digest(_download(info.model_uri, target))
+    _hold(digest, LoadedModel(model, tuple(map(str, example_input.columns))))
     return LoggedModel(uri=info.model_uri, digest=digest)
 
 
@@ -586,15 +588,26 @@ def _place_for(root: str) -> Iterator[Path | None]:
 
 def _download(uri: str, target: Path | None) -> Path:
     """The folder with a model's files; of a copy, only what is read."""
-    from mlflow import artifacts
+    from mlflow import get_tracking_uri
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     if target is None:
-        return Path(artifacts.download_artifacts(uri))
+        if not (folder := _local_folder(get_tracking_uri(), uri)).exists():
+            _local_folder.cache_clear()  # moved since, or gone
+            folder = _local_folder(get_tracking_uri(), uri)
+        return folder
     repository = get_artifact_repository(uri)
     for name in (_MODEL_FILE, _DESCRIPTION_FILE):
         repository.download_artifacts(name, dst_path=str(target))
     return target
+
+
+@lru_cache(maxsize=512)
+def _local_folder(tracking_uri: str, uri: str) -> Path:
+    """Where a model's files are on this machine; a query of the database, once a process."""
+    from mlflow import artifacts
+
+    return Path(artifacts.download_artifacts(uri, tracking_uri=tracking_uri))
 
 
 def untrusted(types: Iterable[str]) -> list[str]:
@@ -654,24 +667,29 @@ def read_model(version: ModelVersion, folder: Path) -> LoadedModel:
 
 _HELD = 16
 """Models a process keeps: the pooled ones, which every country compares itself with, and those of
-the country it works on."""
+the country it works on, loaded or just trained."""
 _held_models: OrderedDict[str, LoadedModel] = OrderedDict()
 
 
 def _held(version: ModelVersion, folder: Path) -> LoadedModel:
-    """`read_model`, once a process for the same files.
+    """`read_model`, once a process for the same files, and not where they were logged by it.
 
     They are read and their digest is taken every time, so that lost or changed files are never
     hidden by what was loaded before; parsing them costs a hundred times that.
     """
     _require_digest(version, folder)
     digest = version.tags[DIGEST_TAG]
-    if digest not in _held_models:
-        _held_models[digest] = read_model(version, folder)
-        if len(_held_models) > _HELD:
-            _held_models.popitem(last=False)
+    found = _held_models[digest] if digest in _held_models else read_model(version, folder)
+    _hold(digest, found)
+    return found
+
+
+def _hold(digest: str, model: LoadedModel) -> None:
+    """Keep a model as the one used last, and let go of the one that was not for the longest."""
+    _held_models[digest] = model
     _held_models.move_to_end(digest)
-    return _held_models[digest]
+    if len(_held_models) > _HELD:
+        _held_models.popitem(last=False)
 
 
 def file_bytes(folder: Path) -> int:

@@ -51,11 +51,13 @@ def repository() -> RepositoryDefinition:
 @cache
 def _definitions(settings: Settings) -> dg.Definitions:
     from mlops_assets.definitions import defs
+    from mlops_assets.provenance import prepare
     from mlops_assets.registry import preload
 
     # Said once where it is used; a line a run would drown what a person watches.
     warnings.simplefilter("ignore", dg.BetaWarning)
     preload()
+    prepare()
     return defs()
 
 

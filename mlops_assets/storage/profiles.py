@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,9 @@ _NUMBERS = (
     *("BOOLEAN", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
     *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"),
 )
+
+_databases: dict[tuple[int, Any, bool], duckdb.DuckDBPyConnection] = {}
+"""By process, object store and whether one thread scans."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,7 @@ def _counted(
     store: SnapshotStore, types: Mapping[str, str], parts: Sequence[_Part]
 ) -> dict[str, list[Profile]]:
     numbers, categories = _columns(parts, types)
-    with _connected(store) as connection:
-        connection.execute("set threads = 1")  # a batch a core
+    with _connected(store, one_thread=True) as connection:  # a batch a core
         connection.register("asked", _files(parts))
         table = connection.sql(_query(parts, numbers, categories)).to_arrow_table()
     windows = _Windows.of(parts, table["g"].to_numpy())
@@ -515,13 +518,30 @@ def _values(
     return values[~np.isnan(values)]
 
 
-def _connected(store: SnapshotStore) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def _connected(
+    store: SnapshotStore, *, one_thread: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to a database in memory that this process keeps.
+
+    Opening one takes as long as a scan of one country. A fork never uses its parent's, whose
+    threads it has not got; and after an error, which may have spoiled it, the next is a new one.
+    """
     import duckdb
 
-    connection = duckdb.connect()
-    if store.filesystem is not None:
-        connection.register_filesystem(store.filesystem)
-    return connection
+    key = (os.getpid(), store.filesystem, one_thread)
+    if key not in _databases:
+        settings = {"enable_external_file_cache": False, **({"threads": 1} if one_thread else {})}
+        made = duckdb.connect(config=settings)
+        if store.filesystem is not None:
+            made.register_filesystem(store.filesystem)
+        _databases[key] = made
+    try:
+        with _databases[key].cursor() as connection:
+            yield connection
+    except duckdb.Error:
+        _databases.pop(key, None)
+        raise
 
 
 def _read(files: Iterable[str]) -> str:

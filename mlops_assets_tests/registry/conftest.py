@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
-from mlops_assets.registry import LoggedModel, Registry
+from mlops_assets.registry import LoggedModel, Registry, models
 from mlops_assets.registry.models import log_model
 
 ROWS = pd.DataFrame({"price": np.arange(20.0), "temperature": np.arange(20.0)[::-1]})
@@ -45,12 +45,14 @@ def open_run(registry: Registry) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stored(registry: Registry) -> Callable[..., LoggedModel]:
-    """Stores a fitted model in a run of its own."""
+    """Stores a fitted model in a run of its own, as another process would: it is not kept here."""
 
     def store(model: Any = None) -> LoggedModel:
         fitted = model if model is not None else Ridge().fit(ROWS, ROWS["price"])
         with open_run(registry):
-            return log_model(fitted, ROWS, np.asarray(fitted.predict(ROWS)), "model")
+            logged = log_model(fitted, ROWS, np.asarray(fitted.predict(ROWS)), "model")
+        models._held_models.clear()
+        return logged
 
     return store
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from mlflow.artifacts import download_artifacts
 from sklearn.cluster import Birch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
@@ -126,6 +128,22 @@ def test_a_model_of_a_package_that_is_not_installed_is_refused_by_name(
 def test_parts_of_scikit_learn_that_reach_files_or_processes_are_not_trusted() -> None:
     dangerous = ["sklearn.utils._testing.check_output", "sklearn.datasets._base.load_files"]
     assert untrusted([*dangerous, "sklearn.tree._tree.Tree"]) == dangerous
+
+
+def test_a_model_that_this_process_stored_is_not_parsed_again_but_its_files_are_checked(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = Ridge().fit(ROWS, ROWS["price"])
+    with open_run(registry):
+        logged = log_model(fitted, ROWS, fitted.predict(ROWS), "model")
+    version = version_of(registry, logged)
+    monkeypatch.setattr(skops.io, "load", pytest.fail)
+    loaded = registry.load(version)
+    assert (loaded.estimator, loaded.features) == (fitted, tuple(ROWS.columns))
+    (files(logged) / "model.skops").write_bytes(b"")
+    assert "not the one that was registered" in refusal(registry, version)
+    shutil.rmtree(files(logged))
+    assert "its files cannot be read" in refusal(registry, version)
 
 
 def test_a_changed_file_is_refused(registry: Registry, stored: Store) -> None:
