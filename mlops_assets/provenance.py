@@ -65,7 +65,8 @@ def provenance_now(product_code: str) -> Provenance:
 
 def prepare() -> None:
     """Find out what is the same for every product, so that forks of this process have it."""
-    platform_code(), _libraries(), _machine()
+    for find in (platform_code, _libraries, _machine):
+        find()
 
 
 @cache
