@@ -8,7 +8,7 @@ keeps its connections, and all runs are in one event log. The tables are Dagster
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -34,19 +34,26 @@ _PATIENCE_SECONDS = 60
 _engines: dict[tuple[int, str], Engine] = {}
 
 
-def _engine(url: str) -> Engine:
+def kept_engine(url: str, made: Callable[[], Engine]) -> Engine:
     """The engine of this process for a database; a fork never uses its parent's connections."""
     key = (os.getpid(), url)
     if key not in _engines:
-        made = create_engine(
+        _engines[key] = made()
+    return _engines[key]
+
+
+def _engine(url: str) -> Engine:
+    def made() -> Engine:
+        engine = create_engine(
             url,
             poolclass=QueuePool,
             max_overflow=-1,  # a thread of the webserver never waits for another one
             connect_args={"timeout": _PATIENCE_SECONDS},
         )
-        event.listen(made, "connect", _relax)
-        _engines[key] = made
-    return _engines[key]
+        event.listen(engine, "connect", _relax)
+        return engine
+
+    return kept_engine(url, made)
 
 
 def _close_idle() -> None:
@@ -96,7 +103,21 @@ class ScheduleStorage(_Kept, SqliteScheduleStorage):
     """Ticks and cursors of sensors and schedules."""
 
 
-class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
+class KnownTables:
+    """A table that the database has once is not looked for again."""
+
+    @cached_property
+    def _known(self) -> set[str]:
+        return set()
+
+    def has_table(self, table_name: str) -> bool:
+        """Whether the database has a table."""
+        if table_name not in self._known and super().has_table(table_name):  # pyright: ignore[reportAttributeAccessIssue]
+            self._known.add(table_name)
+        return table_name in self._known
+
+
+class EventLogStorage(_Kept, KnownTables, ConsolidatedSqliteEventLogStorage):
     """Events of all runs in one database.
 
     Args:
@@ -107,10 +128,6 @@ class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
     def __init__(self, base_dir: str, schedules: SqliteScheduleStorage) -> None:
         super().__init__(base_dir)
         self._schedules = schedules
-
-    @cached_property
-    def _known(self) -> set[str]:
-        return set()
 
     @cached_property
     def _watcher(self) -> SqlPollingEventWatcher:
@@ -138,12 +155,6 @@ class EventLogStorage(_Kept, ConsolidatedSqliteEventLogStorage):
     def _connect(self) -> Iterator[Connection]:
         with self.connect() as connection:
             yield connection
-
-    def has_table(self, table_name: str) -> bool:
-        """Whether the database has a table; one that it has once is not looked for again."""
-        if table_name not in self._known and super().has_table(table_name):
-            self._known.add(table_name)
-        return table_name in self._known
 
 
 class HistoryStorage(DagsterSqliteStorage):

@@ -106,7 +106,13 @@ def _settings(settings: Settings, runs: int) -> dict[str, Any]:
 
 def _storage(settings: Settings) -> dict[str, Any]:
     if settings.dagster_db:
-        return {"postgres": {"postgres_url": {"env": DAGSTER_DB}}}
+        return {
+            "custom": {
+                "module": "mlops_assets.runtime.history_postgres",
+                "class": "PostgresHistory",
+                "config": {"postgres_url": {"env": DAGSTER_DB}},
+            }
+        }
     if old := old_storage(settings):
         return {"sqlite": {"base_dir": str(old)}}
     return {

@@ -109,7 +109,7 @@ def during(cluster: Cluster, what: str, *, repeat: bool = True) -> Iterator[Back
     Args:
         cluster: where.
         what: of the fault, for the table of outcomes.
-        repeat: whether a second backfill makes the rest; else there is none.
+        repeat: whether a second backfill makes the rest, if there is any; else there is none.
     """
     since = time.time()
     cluster.deliver()
@@ -120,7 +120,7 @@ def during(cluster: Cluster, what: str, *, repeat: bool = True) -> Iterator[Back
     backfill.settle()
     seconds = time.monotonic() - began
     OUTCOMES.append(f"{what}: settled in {seconds:.0f} s; {_outcome(backfill)}")
-    if repeat:
+    if repeat and set(backfill.states().values()) != {"SUCCESS"}:
         backfill = launch(cluster)
         backfill.settle()
     complete(backfill, since)
