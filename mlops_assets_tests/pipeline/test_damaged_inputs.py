@@ -1,7 +1,7 @@
 """Damaged deliveries: each is taken whole with every row accounted for, or set aside whole with a
 reason; none is taken in part, and none ends in an error without a message.
 
-A thousand of them in `make nightly`, a third otherwise.
+A thousand of them in `make nightly`, a quarter otherwise.
 """
 
 from __future__ import annotations
