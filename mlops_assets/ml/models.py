@@ -30,6 +30,8 @@ _ABSOLUTE_LOSSES = frozenset(
     }
 )
 """Values of `loss`, `criterion` or `objective` under which an error counts by its size."""
+_CATEGORIES = 100
+"""Values of a text column that get a code, if the estimator can take so many."""
 _ABSOLUTE_ESTIMATORS = frozenset({"QuantileRegressor", "SVR", "NuSVR", "LinearSVR"})
 
 Param = bool | int | float | str | None
@@ -136,7 +138,7 @@ def build_estimator(candidate: CandidateSpec, task: Task, seed: int, text: list[
     if text and _native_categories(core):
         core.set_params(categorical_features=text)
     one_hot = bool(text) and not _native_categories(core) and not _is_lightgbm(candidate)
-    steps: list[Any] = [FrameEncoder(one_hot=one_hot)]
+    steps: list[Any] = [FrameEncoder(_most_categories(core), one_hot=one_hot)]
     if not _takes_missing(core):
         steps += _complete_and_scaled()
     pipeline = make_pipeline(*steps, core)
@@ -214,6 +216,11 @@ def _power_of_scale(core: Any) -> int:
 
 def _native_categories(core: Any) -> bool:
     return "categorical_features" in core.get_params()
+
+
+def _most_categories(core: Any) -> int:
+    """How many values of a text column get a code: scikit-learn's trees refuse more than bins."""
+    return min(_CATEGORIES, core.get_params().get("max_bins", _CATEGORIES))
 
 
 def _takes_missing(core: Any) -> bool:

@@ -187,9 +187,11 @@ def test_the_rarest_of_many_values_have_no_code() -> None:
     assert one_hot.sum(axis=0).tolist() == [5, 3]
 
 
-def test_more_values_than_the_estimator_has_bins_are_no_problem() -> None:
+@pytest.mark.parametrize("params", [{}, {"max_bins": 16}])
+def test_more_values_than_the_estimator_has_bins_are_no_problem(params: dict[str, Any]) -> None:
     rows = regression_rows(2000).assign(kind=[f"agent {n % 700}" for n in range(2000)])
-    assert np.isfinite(predict(fit(GBM, rows, "regression", seed=1), rows, "regression")).all()
+    few_bins = with_params(GBM, params)
+    assert np.isfinite(predict(fit(few_bins, rows, "regression", seed=1), rows, "regression")).all()
 
 
 @pytest.mark.parametrize(
