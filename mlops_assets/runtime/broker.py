@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.runtime import folder_queue
 from mlops_assets.settings import BROKER, Settings
 from mlops_assets.spec import SIZES
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_QUEUE = SIZES[0]
 """Of runs without a size, such as those from before there were sizes."""
-_FOLDER = "filesystem://"
+_FOLDER = f"{folder_queue.NAME}://"
 _PATIENCE_SECONDS = 60
 _KEPT_SECONDS = 7 * 24 * 3600
 
