@@ -6,7 +6,7 @@ from queue import Empty
 from typing import Any
 
 import pytest
-from kombu import Connection
+from kombu.connection import Connection
 
 from mlops_assets.runtime.folder_queue import NAME
 
