@@ -31,6 +31,7 @@ _SERVICES: tuple[tuple[str, str], ...] = (
     ("search_experiments", "mlflow database"),
     ("execute_run", "run processes"),
     ("execute_step", "run processes"),
+    ("mlops-assets up", "supervisor"),  # before the services whose ports its options name
     ("webserver", "webserver"),
     ("daemon", "daemon"),
     ("grpc", "code server"),
@@ -42,7 +43,6 @@ _SERVICES: tuple[tuple[str, str], ...] = (
     ("worker", "workers"),
     ("multiprocessing", "spawned"),
     ("dagster dev", "supervisor"),
-    ("mlops-assets up", "supervisor"),
     ("mlops-assets materialize", "command"),
 )
 """What a command line contains: the service the process belongs to; the first that fits."""
