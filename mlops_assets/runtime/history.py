@@ -8,6 +8,7 @@ keeps its connections, and all runs are in one event log. The tables are Dagster
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -26,6 +27,7 @@ from sqlalchemy.pool import QueuePool
 if TYPE_CHECKING:
     from dagster._config import UserConfigSchema
     from dagster._core.event_api import EventHandlerFn
+    from dagster._core.events.log import EventLogEntry
     from dagster._serdes import ConfigurableClassData
     from sqlalchemy.engine import Connection, Engine
 
@@ -79,16 +81,39 @@ def _relax(connection: Any, record: object) -> None:
     connection.execute("pragma synchronous = normal")
 
 
+class _Open(threading.local):
+    """The transaction that a thread is in, if any."""
+
+    connection: Connection | None = None
+
+
 class _Kept:
     """Connections that a process keeps, in place of a new one for each query."""
 
     _conn_string: str
 
+    @cached_property
+    def _open(self) -> _Open:
+        return _Open()
+
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A connection in a transaction of its own."""
+        """A connection in the transaction that this thread is in, or in one of its own."""
+        if self._open.connection is not None:
+            yield self._open.connection
+            return
         with _engine(self._conn_string).connect() as connection, connection.begin():
             yield connection
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What this thread does meanwhile is one transaction: all of it is stored, or nothing."""
+        with self.connect() as connection:
+            self._open.connection = connection
+            try:
+                yield
+            finally:
+                self._open.connection = None
 
     def dispose(self) -> None:
         """Close what nobody uses just now; whoever comes next has a new connection."""
@@ -104,7 +129,7 @@ class ScheduleStorage(_Kept, SqliteScheduleStorage):
 
 
 class KnownTables:
-    """A table that the database has once is not looked for again."""
+    """A table or a column that the database has once is not looked for again."""
 
     @cached_property
     def _known(self) -> set[str]:
@@ -115,6 +140,17 @@ class KnownTables:
         if table_name not in self._known and super().has_table(table_name):  # pyright: ignore[reportAttributeAccessIssue]
             self._known.add(table_name)
         return table_name in self._known
+
+    @cached_property
+    def _known_columns(self) -> set[str]:
+        return set()
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        if column_name not in self._known_columns and super()._has_asset_key_col_on_connection(  # pyright: ignore[reportAttributeAccessIssue]
+            conn, column_name
+        ):
+            self._known_columns.add(column_name)
+        return column_name in self._known_columns
 
 
 class EventLogStorage(_Kept, KnownTables, ConsolidatedSqliteEventLogStorage):
@@ -150,6 +186,11 @@ class EventLogStorage(_Kept, KnownTables, ConsolidatedSqliteEventLogStorage):
             self._watcher.close()
         self._schedules.dispose()
         super().dispose()
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store an event with what Dagster derives from it: newest of its asset, state of its check."""
+        with self.at_once():
+            super().store_event(event)
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from sqlalchemy.exc import IntegrityError
 
 from mlops_assets.runtime.history import RunStorage
 from mlops_assets.runtime.instance import old_storage, prepare_instance
@@ -26,6 +29,13 @@ Opened = Callable[[], dg.DagsterInstance]
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["AUT", "BEL"]))
 def price() -> dg.MaterializeResult:
     return dg.MaterializeResult(metadata={"rows": 7})
+
+
+@dg.asset(check_specs=[dg.AssetCheckSpec("positive", asset="checked")])
+def checked() -> dg.MaterializeResult:
+    return dg.MaterializeResult(
+        check_results=[dg.AssetCheckResult(check_name="positive", passed=True)]
+    )
 
 
 @dg.job(name="nothing")
@@ -72,6 +82,25 @@ def test_what_a_run_wrote_is_read_by_another_instance(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux which files are open")
+def test_an_event_is_stored_with_what_follows_from_it_or_not_at_all(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    database = settings.dagster_home / "history" / "events" / "event_log.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "create trigger refuse before insert on asset_check_executions "
+            "begin select raise(abort, 'refused'); end"
+        )
+
+    with pytest.raises(IntegrityError, match="refused"):
+        dg.materialize([checked], instance=instance)
+
+    with closing(sqlite3.connect(database)) as connection:
+        stored = connection.execute("select dagster_event_type from event_logs").fetchall()
+    assert ("ASSET_MATERIALIZATION_PLANNED",) in stored
+    assert ("ASSET_CHECK_EVALUATION_PLANNED",) not in stored
+
+
 def test_a_closed_instance_leaves_no_file_open(settings: Settings) -> None:
     home = prepare_instance(settings)
     with dg.DagsterInstance.from_config(str(home)) as opened:
