@@ -188,7 +188,7 @@ class EventLogStorage(_Kept, KnownTables, ConsolidatedSqliteEventLogStorage):
         super().dispose()
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store an event with what Dagster derives from it: newest of its asset, state of its check."""
+        """Store an event with what follows from it: newest of an asset, state of a check."""
         with self.at_once():
             super().store_event(event)
 
