@@ -9,7 +9,7 @@ Cases, each on a fresh home with one delivered file of daily prices, for each nu
 - *ui*: `mlops-assets up`, and what an operator does in the browser, by GraphQL; from the first
   launch, with the services idle, to the end of the last backfill;
 - *default*: the same under `dagster dev` with Dagster's default launcher and executor, measured
-  with few countries and scaled.
+  with few countries for the first number and scaled for each.
 
 All cases of one number of countries are measured in turn, and the floor once more at the end (not
 with 200), so that a machine that changes its speed is seen. Printed, and kept in
@@ -50,17 +50,21 @@ class Plan:
 
     Attributes:
         source: the delivered rows.
+        numbers: of countries, in the order in which they are measured.
         cases: names, in the order in which they are measured.
         repeats: of each; None: by the number of countries.
         default_countries: with so many the case `default` is measured.
         root: folder for the homes.
+        defaults: what `default` took, which is scaled for each number of countries.
     """
 
     source: Source
+    numbers: tuple[int, ...]
     cases: tuple[str, ...]
     repeats: int | None
     default_countries: int
     root: Path
+    defaults: list[Measured] = field(default_factory=list)
 
 
 @dataclass
@@ -82,13 +86,14 @@ def main(arguments: Sequence[str]) -> int:
     with _to_be_stopped(), tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         plan = Plan(
             world.source(given.data),
+            tuple(given.countries),
             tuple(case for case in CASES if case in given.cases or case == "floor"),
             given.repeats,
             given.default_countries,
             Path(folder),
         )
         rows: list[Row] = []
-        for number in given.countries:
+        for number in plan.numbers:
             found = _measure(plan, number)
             rows += report.rows_of(
                 number, found.runs, found.problems, world.told(plan.source, number)
@@ -144,6 +149,10 @@ def _floor(plan: Plan, number: int, name: str, found: Found) -> World:
 
 def _run(plan: Plan, number: int, case: str, first: World, found: Found) -> None:
     few = plan.default_countries if case == "default" else number
+    if case == "default" and number != plan.numbers[0]:
+        for measured in plan.defaults:
+            _note(found, case, number, served.scaled(measured, few, number))
+        return
     home = world.make(plan.root / case, plan.source, few)
     work: Mapping[str, Callable[[World], Measured]] = {
         "floor_parallel": lambda each: commands.floor_parallel(each, report.cores()),
@@ -155,6 +164,7 @@ def _run(plan: Plan, number: int, case: str, first: World, found: Found) -> None
         measured = work[case](home)
         found.problems[case] += _problems(case, measured, home, first, found)
         if case == "default":
+            plan.defaults.append(measured)
             measured = served.scaled(measured, few, number)
         _note(found, case, number, measured)
     finally:
