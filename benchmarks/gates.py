@@ -35,12 +35,13 @@ import pandas as pd
 
 from benchmarks.mutants import BAD, Ground, Mutant, another_seed
 from mlops_assets.components.loading import load_product
-from mlops_assets.ml.decision import Sides, decide
+from mlops_assets.ml.decision import decide
 from mlops_assets.ml.features import build_features, check_point_in_time
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.judgement import judge
 from mlops_assets.ml.models import predict
 from mlops_assets.ml.selection import pooled_rows, region_of
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import split
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry

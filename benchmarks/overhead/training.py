@@ -25,7 +25,8 @@ from mlops_assets.ml.card import (
     gain_unit,
     known_gains,
 )
-from mlops_assets.ml.decision import Decision, Sides, decide
+from mlops_assets.ml.card_decision import with_decision
+from mlops_assets.ml.decision import Decision, decide
 from mlops_assets.ml.evaluation import Footprint, Report
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.intervals import HISTORY_COLUMNS, intervals_around, residual_history, scale_of
@@ -41,6 +42,7 @@ from mlops_assets.ml.selection import (
     train_candidates,
     train_pooled,
 )
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import Split, newest_label
 from mlops_assets.registry.models import LoggedModel, ModelVersion
 from mlops_assets.spec import ProductSpec
@@ -147,8 +149,8 @@ def train(
         with place.clock.part("judging"):
             judged = _judge(spec, selection, parts, errors, models)
             decision = decide(spec, judged.evidence, judged.gates, _sides(version, selection))
-            facts = _facts(run, country, spec, selection, parts, version, judged, decision)
-            texts = {**_artifacts(facts), "gates.json": _gates(judged.gates)}
+            facts = _facts(run, country, spec, selection, parts, version, judged)
+            texts = {**_artifacts(facts, decision), "gates.json": _gates(judged.gates)}
             reference = _reference(spec, selection, parts, judged)
         _tell(run, facts, selection, version, decision, texts, reference)
     _store(place, country, facts, decision)
@@ -268,7 +270,6 @@ def _facts(
     parts: Split,
     version: ModelVersion | None,
     judged: Judgement,
-    decision: Decision,
 ) -> CardFacts:
     chosen = {each.name: each for each in spec.candidates}.get(selection.name)
     return CardFacts(
@@ -289,7 +290,6 @@ def _facts(
         report=judged.report,
         gates=judged.gates,
         evidence=judged.evidence,
-        decision=decision,
         notes=inspect.getdoc(run.place.product.feature_function()) or "",
     )
 
@@ -308,11 +308,11 @@ def _learned_from(run: Run, spec: ProductSpec, selection: Selection, parts: Spli
     )
 
 
-def _artifacts(facts: CardFacts) -> dict[str, str]:
+def _artifacts(facts: CardFacts, decision: Decision) -> dict[str, str]:
     """Card, report, tables and plots, as the platform's `evaluation_page.artifacts`."""
     found = tables.of_report(facts.report, facts.gates, facts.spec)
     return {
-        "model_card.md": card(facts),
+        "model_card.md": with_decision(card(facts), decision, facts.spec),
         "report.json": _report(facts.report),
         **tables.csv_files({**found, "tried": facts.chosen.tried}),
         **{f"{name}.svg": image for name, image in _plots(facts).items()},

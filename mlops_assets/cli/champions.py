@@ -279,8 +279,8 @@ def _carry_out(
 ) -> None:
     """List, ask, then run the job that does it."""
     from mlops_assets.runtime.jobs import execute_job
-    from mlops_assets.stages.decisions import TRIGGER_TAG
     from mlops_assets.stages.promotion import refusal
+    from mlops_assets.stages.runs import TRIGGER
 
     kind = plan.request.kind
     if not as_json:
@@ -291,7 +291,7 @@ def _carry_out(
         say("Nothing was moved.")
         raise typer.Exit(1)
     asked = {**config, **word, **_where(plan)}
-    trigger = {TRIGGER_TAG: f"mlops-assets {kind}"}
+    trigger = {TRIGGER: f"mlops-assets {kind}"}
     outcome = execute_job(load_settings(), plan.product, kind, asked, trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")

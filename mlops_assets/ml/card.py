@@ -6,18 +6,15 @@ Plots are inside as data URIs, so that it opens without a network. Whatever come
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml import plots, tables
-from mlops_assets.ml.decision import Decision
+from mlops_assets.ml import markdown, plots, tables
 from mlops_assets.ml.evaluation import Report
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.metrics import Estimate
@@ -25,13 +22,13 @@ from mlops_assets.ml.tables import NOT_JUDGED, metric_unit
 from mlops_assets.spec import GREATER_IS_BETTER, ProductSpec
 
 PLOTTED_ROWS = 180
-MOST_TABLE_ROWS = 40
-MOST_TEXT = 300
-"""Characters of a cell."""
-_DATA = r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+"
-_FIGURE = re.compile(rf"^\[(figure-\w+)\]: ({_DATA})\n", re.MULTILINE)
-_DECISION = ("[//]: # (decision)", "[//]: # (end of decision)")
+DECISION_MARKS = ("[//]: # (decision)", "[//]: # (end of decision)")
 """Around the section, and not shown: to markdown these are definitions of links nobody uses."""
+OPEN_DECISION = (
+    f"{DECISION_MARKS[0]}\n\n## Decision\n\nNot decided when this card was written."
+    f"\n\n{DECISION_MARKS[1]}"
+)
+"""The section about the decision until there is one: that is taken after the card is written."""
 _KINDS = {
     "local": "trained on the country's own rows",
     "region": "trained on the rows of the country's region",
@@ -117,7 +114,6 @@ class CardFacts:
         gates: every gate's outcome.
         evidence: the holdout rows with predictions (see `mlops_assets.ml.evidence`), for the plot
             of a forecast; empty for none.
-        decision: what became of it; None while that is open.
         notes: what the writer of the features says of them, such as a docstring; "" for nothing.
     """
 
@@ -129,7 +125,6 @@ class CardFacts:
     report: Report
     gates: Sequence[GateResult]
     evidence: pd.DataFrame = field(default_factory=pd.DataFrame)
-    decision: Decision | None = None
     notes: str = ""
 
 
@@ -149,75 +144,10 @@ def card(facts: CardFacts) -> str:
         _worst(facts),
         _footprint(facts),
         _gates(facts),
-        decision_section(facts.decision, facts.spec),
+        OPEN_DECISION,
         _again(facts),
     ]
-    return _with_figures_last("\n\n".join(sections) + "\n")
-
-
-def with_decision(text: str, section: str) -> str:
-    """A card with another section about its decision: that is taken after the card is written.
-
-    Args:
-        text: the card.
-        section: by `decision_section`.
-    """
-    start, end = (text.find(mark) for mark in _DECISION)
-    if start < 0 or end < start:
-        return text
-    return _with_figures_last(text[:start] + section + text[end + len(_DECISION[1]) :])
-
-
-def without_figures(text: str) -> str:
-    """A card for a terminal: the pictures themselves left out."""
-    return _FIGURE.sub("", text).rstrip() + "\n"
-
-
-def _with_figures_last(text: str) -> str:
-    """Pictures as references, their data at the end, so that the text can be read as it is."""
-    found = {figure[1]: figure[2] for figure in _FIGURE.finditer(text)}
-
-    def refer(image: re.Match[str]) -> str:
-        name = f"figure-{hashlib.sha256(image[2].encode()).hexdigest()[:10]}"
-        found[name] = image[2]
-        return f"![{image[1]}][{name}]"
-
-    body = re.sub(rf"!\[([^\]]*)\]\(({_DATA})\)", refer, _FIGURE.sub("", text)).rstrip()
-    shown = dict.fromkeys(re.findall(r"\]\[(figure-\w+)\]", body))
-    return "\n".join([body, "", *(f"[{name}]: {found[name]}" for name in shown)]) + "\n"
-
-
-def decision_section(decision: Decision | None, spec: ProductSpec) -> str:
-    """The section about what became of the model."""
-    if decision is None:
-        body = "Not decided when this card was written."
-    else:
-        gain = Estimate(decision.gain, decision.lower, decision.upper)
-        facts = {
-            "verdict": decision.verdict.replace("_", " "),
-            "why": decision.reason,
-            "rows compared": f"{decision.rows:,}",
-            f"{spec.metric} of the candidate": _number(decision.candidate_value),
-            f"{spec.metric} of the champion": _number(decision.champion_value),
-            "gain on the champion": _gain(gain, spec),
-            "chance taken of promoting an equal one": _number(decision.level),
-        }
-        image = plots.gains(
-            {"gain on the champion": gain}, gain_unit(spec), limits=gain_limits(spec)
-        )
-        drawn = [_image(image, "gain on the champion")] if np.isfinite(gain.value) else []
-        body = "\n\n".join([_facts(facts), *drawn])
-    return f"{_DECISION[0]}\n\n## Decision\n\n{body}\n\n{_DECISION[1]}"
-
-
-def escaped(value: object, most: int = MOST_TEXT) -> str:
-    """Text that markdown shows as it is, in a cell of a table or within a line."""
-    text = " ".join(str(value).split())
-    text = text if len(text) <= most else f"{text[: most - 1]}…"
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text)
-    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # within a word it is a letter
-    return re.sub(r"(?i)\b(https?|ftp|mailto|www)([:.])", r"\1&#8203;\2", text)  # no links
+    return markdown.figures_last("\n\n".join(sections) + "\n")
 
 
 def _head(facts: CardFacts) -> str:
@@ -229,14 +159,16 @@ def _head(facts: CardFacts) -> str:
     rows = {
         "model": f"{chosen.name}, {_KINDS.get(chosen.kind, chosen.kind)} ({version})",
         f"{report.metric} on the holdout": _estimate(estimate, metric_unit(spec)),
-        f"{report.metric} of baseline {report.best_baseline}": _number(report.baseline_value),
-        "gain on the baseline": _gain(report.gain, spec),
-        "gain on the champion": _gain(report.champion_gain, spec),
+        f"{report.metric} of baseline {report.best_baseline}": markdown.number(
+            report.baseline_value
+        ),
+        "gain on the baseline": gain_with_ends(report.gain, spec),
+        "gain on the champion": gain_with_ends(report.champion_gain, spec),
         "judged on": _period(report.rows, report.first, report.last, "holdout rows"),
         "gates": ", ".join(f"{count} {name}" for name, count in counts.items()) or NOT_JUDGED,
     }
-    title = f"# Model card: {escaped(facts.product)}, {escaped(facts.country)}"
-    return f"{title}\n\n{_facts(rows)}"
+    title = f"# Model card: {markdown.escaped(facts.product)}, {markdown.escaped(facts.country)}"
+    return f"{title}\n\n{markdown.facts(rows)}"
 
 
 def _purpose(facts: CardFacts) -> str:
@@ -252,21 +184,21 @@ def _purpose(facts: CardFacts) -> str:
         "truth is known": f"{spec.target.matures_after} after the event",
         "owners": ", ".join(spec.owners),
     }
-    return f"## What it predicts, and for whom\n\n{_facts(rows)}"
+    return f"## What it predicts, and for whom\n\n{markdown.facts(rows)}"
 
 
 def _limits(facts: CardFacts) -> str:
     spec, report = facts.spec, facts.report
     valid = f"{spec.predictions.minimum:g} to {spec.predictions.maximum:g}"
     lines = [
-        f"Made for {escaped(facts.country)}; it was not judged in any other country.",
-        f"Predictions outside {valid} {escaped(spec.target.unit)} are refused.",
+        f"Made for {markdown.escaped(facts.country)}; it was not judged in any other country.",
+        f"Predictions outside {valid} {markdown.escaped(spec.target.unit)} are refused.",
         "It was judged up to "
         + (f"{report.last:%Y-%m-%d}" if report.last is not None else "no day at all")
         + "; how it does later is for monitoring to tell.",
     ]
     if spec.source.known_later:
-        names = ", ".join(map(escaped, spec.source.known_later))
+        names = ", ".join(map(markdown.escaped, spec.source.known_later))
         lines.append(f"Not known at the event, and therefore hidden from the features: {names}.")
     if report.rows < spec.split.min_holdout_rows:
         lines.append(
@@ -274,18 +206,21 @@ def _limits(facts: CardFacts) -> str:
             "needed to judge it by itself, so it is judged with other countries or not at all."
         )
     lines += [
-        f"The gate {escaped(name)} is switched off: {escaped(reason)}."
+        f"The gate {markdown.escaped(name)} is switched off: {markdown.escaped(reason)}."
         for name, reason in spec.gates.switched_off.items()
     ]
     parts = ["## Intended use and limits", "\n".join(f"- {line}" for line in lines)]
     if facts.notes.strip():
-        parts += ["What the features are, in the words of who wrote them:", _quoted(facts.notes)]
+        parts += [
+            "What the features are, in the words of who wrote them:",
+            markdown.quoted(facts.notes),
+        ]
     return "\n\n".join(parts)
 
 
 def _data(facts: CardFacts) -> str:
     made = facts.made
-    shown = list(made.snapshots.items())[:MOST_TABLE_ROWS]
+    shown = list(made.snapshots.items())[: markdown.MOST_TABLE_ROWS]
     snapshots = {f"snapshot of {name}": version for name, version in shown}
     more = len(made.snapshots) - len(shown)
     rows = {
@@ -295,7 +230,7 @@ def _data(facts: CardFacts) -> str:
         **snapshots,
         "more snapshots": f"{more} more" if more > 0 else "",
     }
-    return f"## Data\n\n{_facts(rows)}"
+    return f"## Data\n\n{markdown.facts(rows)}"
 
 
 def _training(facts: CardFacts) -> str:
@@ -306,11 +241,14 @@ def _training(facts: CardFacts) -> str:
         "why this one": chosen.reason,
         **_times(facts),
     }
-    parts = ["## Training", _facts(rows)]
+    parts = ["## Training", markdown.facts(rows)]
     if chosen.params:
-        parts += ["Parameters:", _facts({name: str(v) for name, v in chosen.params.items()})]
+        parts += [
+            "Parameters:",
+            markdown.facts({name: str(v) for name, v in chosen.params.items()}),
+        ]
     if len(chosen.tried):
-        parts += ["Candidates tried:", _table(chosen.tried)]
+        parts += ["Candidates tried:", markdown.table(chosen.tried)]
     return "\n\n".join(parts)
 
 
@@ -346,16 +284,20 @@ def _evaluation(facts: CardFacts) -> str:
         f"{spec.evaluation.draws:,} draws of a bootstrap of whole {spec.evaluation.block_days}-day "
         "blocks; gains compare the same rows."
     )
-    parts = ["## Evaluation", about, _table(_in_words(tables.metrics(report, spec)))]
+    parts = ["## Evaluation", about, markdown.table(_in_words(tables.metrics(report, spec)))]
     if report.interval_problem:
-        parts.append(f"Intervals are {NOT_JUDGED}: {escaped(report.interval_problem)}.")
+        parts.append(f"Intervals are {NOT_JUDGED}: {markdown.escaped(report.interval_problem)}.")
     if known := known_gains(report):
         image = plots.gains(known, gain_unit(spec), limits=gain_limits(spec))
-        parts.append(_image(image, "gains with intervals"))
+        parts.append(markdown.image(image, "gains with intervals"))
     if len(report.by_month):
         unit = metric_unit(spec)
         image = plots.error_by_month(report.by_month, report.metric, unit)
-        parts += ["### By month", _image(image, "metric by month"), _table(tables.months(report))]
+        parts += [
+            "### By month",
+            markdown.image(image, "metric by month"),
+            markdown.table(tables.months(report)),
+        ]
     return "\n\n".join(parts)
 
 
@@ -377,11 +319,13 @@ def _slices(facts: CardFacts) -> str:
     spec, table = facts.spec, facts.report.slices
     title = "## Slices"
     if not len(table):
-        declared = ", ".join(escaped(each.feature) for each in spec.evaluation.slices)
+        declared = ", ".join(markdown.escaped(each.feature) for each in spec.evaluation.slices)
         why = f"declared, but without a row: {declared}" if declared else "none are declared"
         return f"{title}\n\n{NOT_JUDGED.capitalize()}: {why}."
     image = plots.slices(table, facts.report.metric, metric_unit(spec))
-    return "\n\n".join([title, _image(image, "slices"), _table(tables.slice_rows(facts.report))])
+    return "\n\n".join(
+        [title, markdown.image(image, "slices"), markdown.table(tables.slice_rows(facts.report))]
+    )
 
 
 def _fairness(facts: CardFacts) -> str:
@@ -390,7 +334,7 @@ def _fairness(facts: CardFacts) -> str:
     if not declared:
         return f"{title}\n\nNo groups are declared, so nothing was compared."
     rules = [
-        f"- {escaped(each.feature)}: {each.measure}"
+        f"- {markdown.escaped(each.feature)}: {each.measure}"
         + (f", at most {each.max_difference:g} apart" if each.max_difference is not None else "")
         + (f", at least a share of {each.min_ratio:g}" if each.min_ratio is not None else "")
         + f", groups of {each.min_rows:,} rows or more"
@@ -405,7 +349,7 @@ def _trust_in_numbers(facts: CardFacts) -> str:
         error = _estimate(report.calibration, "")
         parts = ["## Calibration", f"Expected calibration error: {error}."]
         if report.reliability is not None and len(report.reliability):
-            parts.append(_image(plots.reliability(report.reliability), "reliability"))
+            parts.append(markdown.image(plots.reliability(report.reliability), "reliability"))
         return "\n\n".join([*parts, _gate_of(facts, "calibration")])
     share = f"{spec.predictions.interval:.0%}"
     text = (
@@ -413,7 +357,7 @@ def _trust_in_numbers(facts: CardFacts) -> str:
     )
     parts = ["## Prediction intervals", text]
     if len(facts.evidence):
-        parts.append(_image(forecast_plot(facts.evidence, spec), "forecast and actual"))
+        parts.append(markdown.image(forecast_plot(facts.evidence, spec), "forecast and actual"))
     return "\n\n".join([*parts, _gate_of(facts, "coverage")])
 
 
@@ -438,7 +382,7 @@ def _importance(facts: CardFacts) -> str:
         return f"{title}\n\nPermutation importance: {NOT_JUDGED}."
     about = "How much worse the holdout predictions get when a feature is shuffled among the rows."
     image = plots.importance(table, facts.report.metric, metric_unit(spec))
-    return "\n\n".join([title, about, _image(image, "importance"), _table(table)])
+    return "\n\n".join([title, about, markdown.image(image, "importance"), markdown.table(table)])
 
 
 def _worst(facts: CardFacts) -> str:
@@ -446,25 +390,25 @@ def _worst(facts: CardFacts) -> str:
     title = "## Worst cases"
     if not len(table):
         return f"{title}\n\nNone are recorded."
-    return f"{title}\n\nThe holdout rows with the greatest loss.\n\n{_table(table)}"
+    return f"{title}\n\nThe holdout rows with the greatest loss.\n\n{markdown.table(table)}"
 
 
 def _footprint(facts: CardFacts) -> str:
     table = tables.footprint(facts.report)
-    body = _table(table) if len(table) else f"{NOT_JUDGED.capitalize()}."
+    body = markdown.table(table) if len(table) else f"{NOT_JUDGED.capitalize()}."
     return f"## Size and latency\n\n{body}"
 
 
 def _gates(facts: CardFacts) -> str:
     table = tables.gates(facts.gates, facts.spec)
-    body = _table(table) if len(table) else f"{NOT_JUDGED.capitalize()}: no gate was asked."
+    body = markdown.table(table) if len(table) else f"{NOT_JUDGED.capitalize()}: no gate was asked."
     return f"## Gates\n\n{body}"
 
 
 def _again(facts: CardFacts) -> str:
     version = f" --version {facts.chosen.version}" if facts.chosen.version else ""
     command = f"mlops-assets reproduce {_plain(facts.product)} {_plain(facts.country)}{version}"
-    parts = ["## How to make it again", _facts(dict(facts.made.facts))]
+    parts = ["## How to make it again", markdown.facts(dict(facts.made.facts))]
     if facts.chosen.version:
         parts += ["```sh\n" + command + "\n```"]
     return "\n\n".join(parts)
@@ -476,7 +420,7 @@ def _gate_of(facts: CardFacts, name: str) -> str:
     if found.empty:
         return f"The gate {name}: {NOT_JUDGED}."
     row = found.iloc[0]
-    return f"The gate {name}: {row['outcome']}. {escaped(row['why'])}"
+    return f"The gate {name}: {row['outcome']}. {markdown.escaped(row['why'])}"
 
 
 def gain_unit(spec: ProductSpec) -> str:
@@ -484,7 +428,7 @@ def gain_unit(spec: ProductSpec) -> str:
     return spec.metric if spec.metric in GREATER_IS_BETTER else "share"
 
 
-def _gain(gain: Estimate, spec: ProductSpec) -> str:
+def gain_with_ends(gain: Estimate, spec: ProductSpec) -> str:
     """A share of the other's error, or a difference where greater is better."""
     if not np.isfinite(gain.value):
         return NOT_JUDGED
@@ -505,63 +449,13 @@ def _period(rows: int, first: pd.Timestamp | None, last: pd.Timestamp | None, wh
     return f"{rows:,} {what}{days}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}" if np.isfinite(value) else NOT_JUDGED
-
-
 def _plain(name: str) -> str:
     """A name in a command of a code block; quoted where a shell would take it apart."""
     text = " ".join(name.replace("`", "").split())
     return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
-def _quoted(text: str) -> str:
-    """A text of several lines as a quotation."""
-    lines = [escaped(line, 1000) for line in text.strip().splitlines()[:MOST_TABLE_ROWS]]
-    # What would begin a heading, a list or a rule begins nothing after a blank that has no width.
-    plain = [re.sub(r"^(?=[#+=-]|\d+[.)])", "&#8203;", line) for line in lines]
-    return "\n".join(f"> {line}".rstrip() for line in plain)
-
-
-def _image(svg: str, alt: str) -> str:
-    encoded = base64.b64encode(svg.encode()).decode()
-    return f"![{alt}](data:image/svg+xml;base64,{encoded})"
-
-
-def _facts(values: Mapping[str, object]) -> str:
-    """A table of two columns; what is not there is left out."""
-    rows = [(name, value) for name, value in values.items() if value not in (None, "")]
-    return _rows(["", ""], rows)
-
-
-def _table(frame: pd.DataFrame) -> str:
-    """A frame as a table; of a long one the first rows, and how many are left out."""
-    shown = frame.head(MOST_TABLE_ROWS)
-    columns = [str(name).replace("_", " ") for name in frame.columns]
-    text = _rows(columns, shown.itertuples(index=False))
-    more = len(frame) - len(shown)
-    return text if more <= 0 else f"{text}\n\n{more:,} more rows are with the MLflow run."
-
-
-def _rows(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [[escaped(name) for name in columns], ["---"] * len(columns)]
-    lines += [[escaped(_cell(value)) for value in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> object:
-    if value is None or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
-        return f"{value:.4g}"
-    if isinstance(value, pd.Timestamp):
-        return f"{value:%Y-%m-%d}" if value == value.normalize() else f"{value:%Y-%m-%d %H:%M}"
-    return value
-
-
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:
     """Values that cannot be told are said to be so, not left empty."""
-    told = [_number(value) for value in table["value"]]
+    told = [markdown.number(value) for value in table["value"]]
     return table.assign(value=told)

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from mlops_assets.ml.bootstrap import draw_days, interval, resampled_gain
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.metrics import NAN, Estimate, improvement, in_words, score
+from mlops_assets.ml.sides import Sides
 from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
@@ -39,34 +40,6 @@ SETTINGS = (
 """Sections of a product that gates and decisions depend on."""
 TAIL_DRAWS = 20
 """Draws that are to be beyond the bound of a decision, so that its place is not chance."""
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Who is compared.
-
-    Args:
-        candidate: registered version.
-        champion: registered version; "" without one.
-        candidate_until: event time of the newest row it learned from; None when not known.
-        champion_until: the same of the champion.
-        candidate_bytes: size of its files; 0 when not known.
-        champion_bytes: the same of the champion.
-    """
-
-    candidate: str
-    champion: str = ""
-    candidate_until: pd.Timestamp | None = None
-    champion_until: pd.Timestamp | None = None
-    candidate_bytes: int = 0
-    champion_bytes: int = 0
-
-    @property
-    def days_newer(self) -> float:
-        """By how many days the candidate's newest row is newer; NaN when not known."""
-        if self.candidate_until is None or self.champion_until is None:
-            return NAN
-        return (self.candidate_until - self.champion_until) / pd.Timedelta(days=1)
 
 
 @dataclass(frozen=True)

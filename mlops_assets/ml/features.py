@@ -11,6 +11,7 @@ import pandas as pd
 from pandas.api import types
 
 from mlops_assets.errors import TrainingError
+from mlops_assets.ml.availability import known_records
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
 _KEYS = ("entity", "event_time")
@@ -125,15 +126,6 @@ def features_as_of(
     known = as_known_at(validated, matures, moment, source)
     then = build_features(known, function, target, shared_until(shared, moment))
     return then.assign(label=then["label"].mask(then["label_time"] > moment))
-
-
-def known_records(validated: pd.DataFrame, source: SourceSpec, moment: pd.Timestamp) -> pd.Series:
-    """Which records were there at a moment: their event, and their arrival, are not later."""
-    known = validated[source.event_time] <= moment
-    if source.arrival_time is not None:
-        arrived = validated[source.arrival_time]
-        known &= arrived.isna() | (arrived <= moment)
-    return known
 
 
 def shared_until(shared: pd.DataFrame | None, moment: pd.Timestamp) -> pd.DataFrame | None:

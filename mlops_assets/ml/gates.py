@@ -7,6 +7,7 @@ too few rows it is not judged, which is never the same as passed.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,26 @@ class GateResult:
     limit: float
     description: str
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def gates_to_json(gates: Sequence[GateResult]) -> str:
+    """Every gate's outcome as JSON; `gates_from_json` reads it."""
+    return json.dumps([_plain(gate) for gate in gates])
+
+
+def gates_from_json(text: str) -> list[GateResult]:
+    """What `gates_to_json` wrote."""
+    return [
+        GateResult(
+            name=stored["name"],
+            passed=stored["passed"],
+            value=_float(stored["value"]),
+            limit=_float(stored["limit"]),
+            description=stored["description"],
+            numbers={name: _float(value) for name, value in stored["numbers"].items()},
+        )
+        for stored in json.loads(text)
+    ]
 
 
 def declared_gates(spec: ProductSpec) -> tuple[GateName, ...]:
@@ -478,3 +499,23 @@ def _behaved_in_words(each: Behaved, least: float) -> str:
         f"{each.name}: {each.behaved} of {each.rows} rows behave, a share of {least:g} is needed, "
         f"such as {each.example}"
     )
+
+
+def _plain(gate: GateResult) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "passed": gate.passed,
+        "value": _number(gate.value),
+        "limit": _number(gate.limit),
+        "description": gate.description,
+        "numbers": {name: _number(value) for name, value in gate.numbers.items()},
+    }
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if value != value else float(value)
+
+
+def _float(value: float | None) -> float:
+    return NAN if value is None else value

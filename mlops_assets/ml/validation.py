@@ -14,8 +14,8 @@ import pandas as pd
 import pandera.pandas as pa
 
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.availability import known_records
 from mlops_assets.ml.coercion import Kind, as_text, typed
-from mlops_assets.ml.features import known_records
 from mlops_assets.spec import SourceSpec
 
 DELIVERED = "_delivered"

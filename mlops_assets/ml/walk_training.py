@@ -16,7 +16,7 @@ import pandas as pd
 from mlops_assets.ml import gates
 from mlops_assets.ml.baselines import baseline_predictions
 from mlops_assets.ml.behaviour import behaviours
-from mlops_assets.ml.decision import Decision, Sides, decide
+from mlops_assets.ml.decision import Decision, decide
 from mlops_assets.ml.evaluation import report_of
 from mlops_assets.ml.evidence import evidence_frame
 from mlops_assets.ml.importance import permutation_importance
@@ -38,6 +38,7 @@ from mlops_assets.ml.selection import (
     train_candidates,
     train_pooled,
 )
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import Split
 from mlops_assets.ml.tuning import Clock
 from mlops_assets.spec import ProductSpec

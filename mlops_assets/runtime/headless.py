@@ -25,6 +25,7 @@ from mlops_assets.registry import Registry, fresh_processes
 from mlops_assets.runtime import warm
 from mlops_assets.runtime.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
+from mlops_assets.stages.runs import ORDER
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 RANGE_START = "dagster/asset_partition_range_start"
 RANGE_END = "dagster/asset_partition_range_end"
 _REPOSITORY_TAG = ".dagster/repository"
-_ORDER_TAG = "mlops_assets/order"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
 _REPOSITORY = "__repository__@mlops_assets"
 _END_SECONDS = 10.0
@@ -248,7 +248,7 @@ def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> 
 
 def _execute(order: RunOrder) -> RunOutcome:
     started = time.monotonic()
-    tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, _ORDER_TAG: order.order_id}
+    tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, ORDER: order.order_id}
     tags |= dict(order.tags)
     if order.country is not None:
         tags |= {PARTITION_TAG: order.country}
@@ -308,7 +308,7 @@ def _mark_failed(home: Path, order: RunOrder, problem: str) -> str:
     import dagster as dg
 
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        runs = instance.get_runs(dg.RunsFilter(tags={_ORDER_TAG: order.order_id}))
+        runs = instance.get_runs(dg.RunsFilter(tags={ORDER: order.order_id}))
         for run in runs:
             if not run.is_finished:
                 instance.report_run_failed(run, problem)

@@ -11,7 +11,8 @@ from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.stages.ingestion import NEVER_DELIVERED
-from mlops_assets.stages.lineage import SHARED, first_stale, pooled_is_stale, shared_is_stale
+from mlops_assets.stages.lineage import SHARED
+from mlops_assets.stages.staleness import first_stale, pooled_is_stale, shared_is_stale
 from mlops_assets.storage import SnapshotStore
 
 Job = Literal["all", "train", "predict", "monitor"]

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlops_assets.registry import Aliases
+from mlops_assets.stages.context import Desk
 from mlops_assets.stages.decisions import Entry, Origin, append, now
-from mlops_assets.stages.desk import APPROVAL_REASON, APPROVED_BY, Desk, approval_of, waiting
+from mlops_assets.stages.desk import APPROVAL_REASON, APPROVED_BY, approval_of, waiting
 
 
 def approved(held: Entry, origin: Origin, reason: str, before: Aliases) -> Entry:

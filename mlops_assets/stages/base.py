@@ -23,6 +23,10 @@ Dagster stores the results of checks in a range run without their partition.
 """
 
 
+EVIDENCE = "evidence"
+"""Name of the snapshots that hold what decisions were made from; no asset."""
+
+
 class Storage(dg.ConfigurableResource):
     """Where snapshots are kept and files land."""
 

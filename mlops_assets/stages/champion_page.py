@@ -13,8 +13,8 @@ from mlops_assets.ml.split import split
 from mlops_assets.registry import ModelVersion
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import path
+from mlops_assets.stages.context import Desk
 from mlops_assets.stages.decisions import Entry
-from mlops_assets.stages.desk import Desk
 from mlops_assets.stages.pages import facts, rounded, table
 from mlops_assets.stages.serving import report_from_json
 

@@ -20,9 +20,11 @@ from mlops_assets.stages.base import (
 )
 from mlops_assets.stages.champion_page import champion_frame, shown
 from mlops_assets.stages.comparing import compare
-from mlops_assets.stages.decisions import Entry, Origin, record
-from mlops_assets.stages.desk import Desk, carry_out, unfinished
-from mlops_assets.stages.evaluation_page import CARD_TAG, tell_decision
+from mlops_assets.stages.context import Desk
+from mlops_assets.stages.decision_card import tell_decision
+from mlops_assets.stages.decisions import Entry, Origin, log_of, record
+from mlops_assets.stages.desk import carry_out, unfinished
+from mlops_assets.stages.evaluation_page import CARD_TAG
 from mlops_assets.stages.lineage import Lineage, named_input, of_champion
 from mlops_assets.stages.pages import as_before
 from mlops_assets.storage import Snapshot
@@ -85,7 +87,7 @@ def alias_check(desk: Desk, key: dg.AssetKey, version: str) -> dg.AssetCheckResu
 
 def _left_behind(desk: Desk, origin: Origin) -> Entry | None:
     """A decision of before that is to be carried out now: a killed one, or an approved one."""
-    log = desk.log()
+    log = log_of(desk)
     entry = unfinished(desk, log) or approve_by_tag(desk, log, origin)
     if entry is not None:
         carry_out(desk, entry)
@@ -120,11 +122,16 @@ def decide_on(desk: Desk, model: Snapshot, origin: Origin) -> Entry:
         origin: who or what asks.
     """
     in_use = desk.registry.champion(desk.product.name, desk.country)
-    comparison = compare(desk, model, in_use, desk.log(), origin.run_id)
+    comparison = compare(desk, model, in_use, log_of(desk), origin.run_id)
     entry = record(desk.product, desk.store, comparison, origin, desk.aliases())
     carry_out(desk, entry)
     _tell(desk, entry)
     return entry
+
+
+def decide_in_run(desk: Desk, model: Snapshot, run: dg.DagsterRun) -> None:
+    """`decide_on` a candidate in the run that made it."""
+    decide_on(desk, model, Origin.of_run(run.run_id, run.tags))
 
 
 def _tell(desk: Desk, entry: Entry) -> None:

@@ -12,29 +12,26 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, TrainingError
-from mlops_assets.ml.decision import Decision, Sides
+from mlops_assets.ml.decision import Decision
 from mlops_assets.ml.evidence import evidence_frame
-from mlops_assets.ml.gates import GateResult
+from mlops_assets.ml.gates import GateResult, gates_from_json
 from mlops_assets.ml.judgement import gates_again
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import split
 from mlops_assets.registry import ModelVersion
-from mlops_assets.stages.base import path
+from mlops_assets.stages.base import EVIDENCE, path
+from mlops_assets.stages.context import Desk
 from mlops_assets.stages.decisions import (
     Comparison,
     Entry,
     barred,
-    gates_from_json,
-    sides_from_json,
 )
-from mlops_assets.stages.desk import Desk
 from mlops_assets.stages.intervals import intervals_of
 from mlops_assets.stages.lineage import INPUTS
 from mlops_assets.stages.serving import judged_split, time_of, unseen_predictions
 from mlops_assets.stages.verdicts import Circumstances, Settings, conclude
 from mlops_assets.storage import Snapshot
 
-EVIDENCE = "evidence"
-"""Name of the snapshots that hold what decisions were made from."""
 _NAN = float("nan")
 
 
@@ -148,7 +145,7 @@ def _judged(
         frame = desk.store.read(held.asset, desk.country, version=held.version)
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
-            return _Judged(frame, held.content_hash, gates, sides_from_json(_text(row, "sides")))
+            return _Judged(frame, held.content_hash, gates, Sides.from_json(_text(row, "sides")))
     return _again(desk, row, features, in_use, held, run_id)
 
 
@@ -176,7 +173,7 @@ def _again(
     if held is not None:
         before = desk.store.read(held.asset, desk.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
-        ours = _as_recorded(sides_from_json(_text(row, "sides")))
+        ours = _as_recorded(Sides.from_json(_text(row, "sides")))
     else:
         ours = _side(desk, candidate, parts.holdout)
         if ours.predicted is None:

@@ -13,10 +13,9 @@ from mlops_assets.alerts import Alert, Kind
 from mlops_assets.ml.retraining import Action, Incident, Plan
 from mlops_assets.product import Product
 from mlops_assets.stages.base import asset_key
-from mlops_assets.stages.requests import DUPLICATE, PERSON, country_of
+from mlops_assets.stages.runs import DUPLICATE, PARTITION, PERSON, country_of
 from mlops_assets.stages.situations import Past, View
 
-_PARTITION = "dagster/partition"
 _LOOKS_BACK = dt.timedelta(days=3)
 """Runs that failed and rollbacks that were done before that are no news."""
 _AS_ONE = 3
@@ -300,15 +299,13 @@ def _of_run(
 
 def _first_of_streak(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
     """The first of the runs of the same job and country that have failed since one went well."""
-    run, partition = record.dagster_run, record.dagster_run.tags.get(_PARTITION)
-    alike = dg.RunsFilter(
-        job_name=run.job_name, tags={_PARTITION: partition} if partition else None
-    )
+    run, partition = record.dagster_run, record.dagster_run.tags.get(PARTITION)
+    alike = dg.RunsFilter(job_name=run.job_name, tags={PARTITION: partition} if partition else None)
     first = run.run_id
     for each in instance.get_run_records(alike, limit=_HISTORY):
         if each.storage_id >= record.storage_id or DUPLICATE in each.dagster_run.tags:
             continue
-        if each.dagster_run.tags.get(_PARTITION) != partition:
+        if each.dagster_run.tags.get(PARTITION) != partition:
             continue
         if each.dagster_run.status != dg.DagsterRunStatus.FAILURE:
             break
@@ -328,7 +325,7 @@ def _failed_gates(
         found = dagster_event.asset_check_evaluation_data
         if found.passed or found.severity != dg.AssetCheckSeverity.ERROR:
             continue
-        country = found.partition or run.tags.get(_PARTITION, "")
+        country = found.partition or run.tags.get(PARTITION, "")
         yield _gate(product, instance, run, found, country)
 
 

@@ -13,25 +13,20 @@ from typing import Any
 
 import pandas as pd
 
-from mlops_assets.ml.decision import Decision, Sides
-from mlops_assets.ml.gates import GateResult
+from mlops_assets.ml.decision import Decision
+from mlops_assets.ml.gates import GateResult, gates_from_json, gates_to_json
+from mlops_assets.ml.sides import Sides
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
 from mlops_assets.stages.base import path
+from mlops_assets.stages.context import Desk
+from mlops_assets.stages.runs import trigger_of
 from mlops_assets.storage import SnapshotStore
 
-TRIGGER_TAG = "mlops_assets/trigger"
-"""Tag of a run: why it was started, in words."""
 MOVES = ("promoted", "forced", "rolled_back")
 """Verdicts after which another version may be in use."""
 
-_TOLD_BY = {
-    "dagster/schedule_name": "schedule",
-    "dagster/sensor_name": "sensor",
-    "dagster/backfill": "backfill",
-}
 _ORIGIN = ("trigger", "dagster_run_id", "person", "unit", "undoes")
-_ORDERED = "mlops_assets/order"
 _NAN = float("nan")
 
 
@@ -129,25 +124,15 @@ class Entry:
         return self.verdict in MOVES and self.before.champion != self.after.champion
 
 
-def trigger_of(tags: Mapping[str, str]) -> str:
-    """Why a run was started, in words.
-
-    Args:
-        tags: of the run. Its own word (`mlops_assets/trigger`) goes first; else what Dagster tells
-            of it.
-    """
-    if told := tags.get(TRIGGER_TAG):
-        return told
-    for tag, name in _TOLD_BY.items():
-        if tag in tags:
-            return f"{name} {tags[tag]}"
-    return "the command line" if _ORDERED in tags else "by hand"
-
-
 def entries(product: Product, store: SnapshotStore, country: str | None = None) -> list[Entry]:
     """The recorded decisions, oldest first; of every country when none is given."""
     log = store.read_log(path(product, "decisions"), country)
     return [_entry(row) for row in log.to_dict("records")]
+
+
+def log_of(desk: Desk) -> list[Entry]:
+    """The recorded decisions of a country, oldest first."""
+    return entries(desk.product, desk.store, desk.country)
 
 
 def newest_move(log: Sequence[Entry]) -> Entry | None:
@@ -224,48 +209,6 @@ def append(product: Product, store: SnapshotStore, entry: Entry) -> None:
     store.append(path(product, "decisions"), entry.comparison.country, row)
 
 
-def gates_to_json(gates: Sequence[GateResult]) -> str:
-    """Every gate's outcome as JSON."""
-    return json.dumps([_gate(gate) for gate in gates])
-
-
-def gates_from_json(text: str) -> list[GateResult]:
-    """What `gates_to_json` wrote."""
-    return [
-        GateResult(
-            name=held["name"],
-            passed=held["passed"],
-            value=_float(held["value"]),
-            limit=_float(held["limit"]),
-            description=held["description"],
-            numbers={name: _float(value) for name, value in held.get("numbers", {}).items()},
-        )
-        for held in json.loads(text)
-    ]
-
-
-def sides_to_json(sides: Sides) -> str:
-    """What is compared, as JSON."""
-    return json.dumps(
-        {
-            "candidate": sides.candidate,
-            "champion": sides.champion,
-            "candidate_until": _iso(sides.candidate_until),
-            "champion_until": _iso(sides.champion_until),
-            "candidate_bytes": sides.candidate_bytes,
-            "champion_bytes": sides.champion_bytes,
-        }
-    )
-
-
-def sides_from_json(text: str) -> Sides:
-    """What `sides_to_json` wrote."""
-    held = json.loads(text)
-    until = {name: held[name] for name in ("candidate_until", "champion_until")}
-    times = {name: pd.Timestamp(time) if time else None for name, time in until.items()}
-    return Sides(**{**held, **times})
-
-
 def _about_the_same(entry: Entry, comparison: Comparison) -> bool:
     wanted = comparison.decision_id
     number = entry.decision_id.removeprefix(wanted)
@@ -293,7 +236,7 @@ def _row(product: Product, entry: Entry) -> Mapping[str, Any]:
         ),
         "evidence": comparison.evidence,
         "settings": comparison.settings,
-        "sides": "" if comparison.sides is None else sides_to_json(comparison.sides),
+        "sides": "" if comparison.sides is None else comparison.sides.to_json(),
         "aliases": json.dumps({"before": vars(entry.before), "after": vars(entry.after)}),
         "trigger": origin.trigger,
         "person": origin.person,
@@ -355,7 +298,7 @@ def _comparison(held: Mapping[str, Any]) -> Comparison:
         validated=snapshots.get("validated", ""),
         evidence=held.get("evidence", ""),
         settings=held.get("settings", ""),
-        sides=sides_from_json(sides) if sides else None,
+        sides=Sides.from_json(sides) if sides else None,
     )
 
 
@@ -375,31 +318,8 @@ def _decision(held: Mapping[str, Any]) -> Decision:
     )
 
 
-def _gate(gate: GateResult) -> dict[str, Any]:
-    return {
-        "name": gate.name,
-        "passed": gate.passed,
-        "value": _number(gate.value),
-        "limit": _number(gate.limit),
-        "description": gate.description,
-        "numbers": {name: _number(value) for name, value in gate.numbers.items()},
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else float(value)
-
-
-def _float(value: float | None) -> float:
-    return _NAN if value is None else value
-
-
 def _is_missing(value: Any) -> bool:
     return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
-
-
-def _iso(time: pd.Timestamp | None) -> str | None:
-    return None if time is None else time.isoformat()
 
 
 def now() -> pd.Timestamp:

@@ -5,60 +5,15 @@ move that was not carried out and carries it out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from mlops_assets.product import Product
-from mlops_assets.registry import Aliases, ModelVersion, Registry
-from mlops_assets.registry.models import registered_name
-from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.base import path
-from mlops_assets.stages.decisions import Entry, entries, newest_move
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.registry import ModelVersion
+from mlops_assets.stages.context import Desk
+from mlops_assets.stages.decisions import Entry, log_of, newest_move
 
 APPROVED_BY = "mlops_assets.approved_by"
 """Tag of a version that waits: the name of the person who approves it."""
 APPROVAL_REASON = "mlops_assets.approval_reason"
 _LONGEST_TAG = 4000  # characters; MLflow refuses values above 5,000
-
-
-@dataclass(frozen=True)
-class Desk:
-    """One country of a product, with what is stored and registered of it."""
-
-    product: Product
-    country: str
-    store: SnapshotStore
-    registry: Registry
-
-    @property
-    def spec(self) -> ProductSpec:
-        """The spec as it holds in the country."""
-        return self.product.resolved(self.country)
-
-    @property
-    def model_name(self) -> str:
-        """Of the registered model."""
-        return registered_name(self.product.name, self.country)
-
-    def log(self) -> list[Entry]:
-        """Its recorded decisions, oldest first."""
-        return entries(self.product, self.store, self.country)
-
-    def aliases(self) -> Aliases:
-        """What the registry names now."""
-        return self.registry.aliases(self.model_name)
-
-    def version(self, number: str) -> ModelVersion:
-        """A registered version by its number.
-
-        Raises:
-            RegistryError: there is none.
-        """
-        return self.registry.version(self.model_name, number)
-
-    def made(self, asset: str) -> Snapshot | None:
-        """The current snapshot of one of its assets."""
-        return self.store.current(path(self.product, asset), self.country)
 
 
 def carry_out(desk: Desk, entry: Entry) -> None:
@@ -105,7 +60,7 @@ def approval_of(desk: Desk, log: Sequence[Entry]) -> ModelVersion | None:
 
 def unsettled(desk: Desk) -> bool:
     """Whether the next champion run has something to finish, or an approval to follow."""
-    log = desk.log()
+    log = log_of(desk)
     return unfinished(desk, log) is not None or approval_of(desk, log) is not None
 
 

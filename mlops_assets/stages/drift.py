@@ -164,7 +164,8 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(None, check.get_python_identifier())
             return
         country = context.partition_key
-        lineage = of_drift(product, country, store, registry)
+        champion = registry.champion(product.name, country)
+        lineage = of_drift(product, country, store, champion.version if champion else "")
         made = store.current(path(product, "drift"), country)
         before = state_of_snapshot(made) if made is not None else None
         if made is not None and before is not None and lineage.already_made(made):
@@ -258,7 +259,7 @@ def _country(
     registry: Registry,
 ) -> _Country:
     spec = product.resolved(country)
-    lineage = drift_lineage(product, country, inputs, version)
+    lineage = drift_lineage(product, country, inputs, version.version if version else "")
     reference, problem = None, "the baseline serves, which learned nothing"
     if version is not None:
         try:

@@ -11,31 +11,22 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from mlops_assets.errors import RegistryError
 from mlops_assets.ml import plots, tables
 from mlops_assets.ml.card import (
     CardFacts,
     card,
-    decision_section,
     forecast_plot,
     gain_limits,
     gain_unit,
     known_gains,
-    with_decision,
 )
-from mlops_assets.ml.decision import Decision
 from mlops_assets.ml.evaluation import Report
 from mlops_assets.ml.metrics import Estimate
 from mlops_assets.ml.tables import metric_unit
-from mlops_assets.product import Product
-from mlops_assets.registry import ModelVersion, Registry, TrackedRun
-from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import GREATER_IS_BETTER, ProductSpec
-from mlops_assets.stages.decisions import entries
 from mlops_assets.stages.pages import facts as facts_table
 from mlops_assets.stages.pages import rounded, svg, table
 from mlops_assets.stages.serving import report_to_json
-from mlops_assets.storage import SnapshotStore
 
 CARD_FILE = "model_card.md"
 CARD_TAG = "mlops_assets.card"
@@ -82,58 +73,6 @@ def artifacts(facts: CardFacts) -> Mapping[str, str]:
         **tables.csv_files(results),
         **{f"{name}.svg": image for name, image in _plots(facts).items()},
     }
-
-
-def stored_card(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
-    registry: Registry,
-    number: str | None = None,
-) -> str:
-    """The model card that the training of a version left, with what became of it since.
-
-    Args:
-        product: whose model.
-        country: for which.
-        store: where decisions are recorded.
-        registry: where the card is.
-        number: registered version; None: the champion.
-
-    Raises:
-        RegistryError: there is no such version, or no card with it.
-    """
-    spec = product.resolved(country)
-    version = (
-        registry.champion(product.name, country)
-        if number is None
-        else registry.version(registered_name(product.name, country), number)
-    )
-    if version is None:
-        raise RegistryError(
-            f"{product.name} has no champion in {country}.",
-            stored="Nothing was read.",
-            way_out="Name a version with --version, or materialize the country first.",
-        )
-    text = registry.artifact(version, CARD_FILE)
-    decided = [
-        entry.comparison.decision
-        for entry in entries(product, store, country)
-        if entry.comparison.candidate == version.version
-    ]
-    return with_decision(text, decision_section(decided[-1], spec)) if decided else text
-
-
-def tell_decision(
-    registry: Registry, version: ModelVersion, decision: Decision, spec: ProductSpec
-) -> None:
-    """Write a decision into the card in MLflow, which was there before it.
-
-    Raises:
-        RegistryError: the card is lost.
-    """
-    text = with_decision(registry.artifact(version, CARD_FILE), decision_section(decision, spec))
-    TrackedRun(version.run_id, "", "", registry.tracking_uri).log_texts({CARD_FILE: text})
 
 
 def metrics(report: Report) -> dict[str, float]:

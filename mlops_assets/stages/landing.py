@@ -19,13 +19,9 @@ from mlops_assets.spec import duration
 from mlops_assets.stages.base import Storage, asset_key, path
 from mlops_assets.stages.inventory import unknown_files
 from mlops_assets.stages.lineage import INPUTS, SHARED, of_features
+from mlops_assets.stages.runs import PARTITION, RANGE_END, RANGE_START, RUN_KEY, TRIGGER
 from mlops_assets.storage import Snapshot, SnapshotStore
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
-RUN_KEY = "dagster/run_key"
-PARTITION = "dagster/partition"
-TRIGGER = "mlops_assets/trigger"
 ATTEMPT = "mlops_assets/attempt"
 _INTERVAL_SECONDS = 10
 _ATTEMPTS = 3

@@ -1,23 +1,20 @@
 """What every asset is made from, and so whether it has to be made again.
 
-One place for all stages: a step asks it before it works, `materialize` before it launches a run,
-`status` before it calls a country up to date.
+One place for all stages: a step asks it before it works.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from mlops_assets.product import Product
-from mlops_assets.registry import ModelVersion, Registry
+from mlops_assets.registry import Aliases, ModelVersion
 from mlops_assets.stages.base import path
-from mlops_assets.stages.desk import Desk, unsettled
 from mlops_assets.stages.recipes import RECIPES
-from mlops_assets.stages.serving import pooled_versions, who_serves
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 FINGERPRINT = "mlops_assets/fingerprint"
@@ -25,6 +22,8 @@ CODE = "mlops_assets/code"
 CONFIG = "mlops_assets/config"
 INPUTS = "mlops_assets/inputs"
 _OF_DRIFT = ("features", "predictions")
+BASELINE = "baseline"
+"""Stands for the champion where none is in use."""
 SHARED = "shared_features"
 """Name of the asset of shared features, and of that input of a country's features."""
 
@@ -158,15 +157,14 @@ def of_champion(product: Product, country: str, store: SnapshotStore) -> Lineage
 
 
 def of_predictions(
-    product: Product, country: str, store: SnapshotStore, registry: Registry
+    product: Product, country: str, store: SnapshotStore, in_use: Aliases
 ) -> Lineage:
     """The rows to predict, who serves, and who did before."""
-    served = who_serves(product, country, store, registry)
     return Lineage(
         inputs={
             **_inputs(product, country, store, "features"),
-            "champion": served.version.version if served.version else served.kind,
-            "previous": served.previous.version if served.previous else "",
+            "champion": in_use.champion or BASELINE,
+            "previous": in_use.previous if in_use.champion else "",
         },
         code=RECIPES["predictions"].code_hash(product),
         config=RECIPES["predictions"].config_hash(product, country),
@@ -174,91 +172,41 @@ def of_predictions(
 
 
 def of_performance(
-    product: Product, country: str, store: SnapshotStore, registry: Registry
+    product: Product, country: str, store: SnapshotStore, in_use: Aliases
 ) -> Lineage:
     """The newest predictions, the labels as they are now, and whose promise is judged."""
-    served = who_serves(product, country, store, registry)
     return Lineage(
         inputs={
             **_inputs(product, country, store, "predictions", "features"),
-            "champion": served.version.version if served.version else served.kind,
+            "champion": in_use.champion or BASELINE,
         },
         code=RECIPES["performance"].code_hash(product),
         config=RECIPES["performance"].config_hash(product, country),
     )
 
 
-def of_drift(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Lineage:
+def of_drift(product: Product, country: str, store: SnapshotStore, champion: str) -> Lineage:
     """The newest rows and their predictions, and the champion that learned from older ones."""
     held = {name: store.current(path(product, name), country) for name in _OF_DRIFT}
     made = {name: each for name, each in held.items() if each is not None}
-    return drift_lineage(product, country, made, registry.champion(product.name, country))
+    return drift_lineage(product, country, made, champion)
 
 
 def drift_lineage(
     product: Product,
     country: str,
     made: Mapping[str, Snapshot],
-    champion: ModelVersion | None,
+    champion: str,
 ) -> Lineage:
     """The same of what was looked up for many countries at once."""
     return Lineage(
         inputs={
             **{name: made[name].content_hash if name in made else "" for name in _OF_DRIFT},
-            "champion": champion.version if champion else "baseline",
+            "champion": champion or BASELINE,
         },
         code=RECIPES["drift"].code_hash(product),
         config=RECIPES["drift"].config_hash(product, country),
     )
-
-
-def first_stale(
-    product: Product,
-    country: str,
-    assets: Sequence[str],
-    store: SnapshotStore,
-    registry: Registry,
-) -> str | None:
-    """The first of `assets`, in pipeline order, that has to be made again; None when none has.
-
-    `raw` is not looked at: whether files are new is found by taking them.
-    """
-    expected = {
-        "validated": lambda: of_validated(product, country, store),
-        "features": lambda: of_features(product, country, store),
-        "model": lambda: of_model(
-            product, country, store, pooled_versions(product, registry, country)
-        ),
-        "champion": lambda: of_champion(product, country, store),
-        "predictions": lambda: of_predictions(product, country, store, registry),
-        "performance": lambda: of_performance(product, country, store, registry),
-        "drift": lambda: of_drift(product, country, store, registry),
-    }
-    for name in (name for name in expected if name in assets):
-        if not expected[name]().already_made(store.current(path(product, name), country)):
-            return name
-        if name == "champion" and unsettled(Desk(product, country, store, registry)):
-            return name
-    return None
-
-
-def pooled_is_stale(product: Product, store: SnapshotStore) -> bool:
-    """Whether the features of some country changed since the pooled model was trained."""
-    features = store.current_all(path(product, "features"), list(product.spec.countries))
-    made = store.current(path(product, "pooled_model"), None)
-    return not of_pooled_model(product, features).already_made(made)
-
-
-def shared_is_stale(product: Product, store: SnapshotStore) -> bool:
-    """Whether the validated rows of some country changed since the shared features were made.
-
-    False for a product without shared features, and while no country has validated rows.
-    """
-    if not product.spec.shared_features:
-        return False
-    validated = store.current_all(path(product, "validated"), list(product.spec.countries))
-    made = store.current(path(product, SHARED), None)
-    return bool(validated) and not of_shared_features(product, validated).already_made(made)
 
 
 def _inputs(product: Product, country: str, store: SnapshotStore, *names: str) -> dict[str, str]:

@@ -1,12 +1,12 @@
 """Models: each country's candidate with its gates; the pooled ones are in `pooled.py`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import dagster as dg
 import pandas as pd
 
 from mlops_assets.errors import RegistryError
-from mlops_assets.ml.gates import GateResult, declared_gates
+from mlops_assets.ml.gates import GateResult, declared_gates, gates_from_json, gates_to_json
 from mlops_assets.ml.selection import pooled_names, rows_served
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
@@ -14,6 +14,7 @@ from mlops_assets.registry.fresh_processes import prepare
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import GateName
 from mlops_assets.stages.base import (
+    EVIDENCE,
     Storage,
     asset_key,
     country_step,
@@ -24,20 +25,12 @@ from mlops_assets.stages.base import (
     path,
     warned,
 )
-from mlops_assets.stages.champions import decide_on
-from mlops_assets.stages.comparing import EVIDENCE
-from mlops_assets.stages.decisions import (
-    Origin,
-    gates_from_json,
-    gates_to_json,
-    sides_to_json,
-)
-from mlops_assets.stages.desk import Desk
+from mlops_assets.stages.context import Desk
 from mlops_assets.stages.evaluation_page import shown
 from mlops_assets.stages.lineage import INPUTS, Lineage, named_input, of_model
 from mlops_assets.stages.pages import as_before, rounded
 from mlops_assets.stages.pooled import build_pooled
-from mlops_assets.stages.requests import leave_to_the_older
+from mlops_assets.stages.runs import leave_to_the_older
 from mlops_assets.stages.serving import (
     judged_twin,
     load_pooled,
@@ -69,18 +62,26 @@ _GRAIN = (
 )
 
 StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
+Decide = Callable[[Desk, Snapshot, dg.DagsterRun], object]
+"""Records what becomes of a candidate (its snapshot), in a run."""
 
 
-def build_models(product: Product) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """`pooled_model`, the pooled champion it leads to, and `model` with its gates."""
+def build_models(product: Product, decide: Decide) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """`pooled_model`, the pooled champion it leads to, and `model` with its gates.
+
+    Args:
+        product: whose.
+        decide: called for a candidate that a gate is about to stop: the step that decides on the
+            others does not run then.
+    """
     pooled = bool(pooled_names(product.spec))
     return [
         *(build_pooled(product) if pooled else []),
-        _model(product, pooled),
+        _model(product, pooled, decide),
     ]
 
 
-def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
+def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinition:
     key = asset_key(product, "model")
 
     @dg.multi_asset(
@@ -119,7 +120,7 @@ def _model(product: Product, pooled: bool) -> dg.AssetsDefinition:
             # The gate about to fail stops the step that decides.
             made = desk.made("model")
             assert made is not None
-            decide_on(desk, made, Origin.of_run(context.run.run_id, context.run.tags))
+            decide(desk, made, context.run)
         yield from _gate_results(key, candidate.judged.gates)
 
     return model
@@ -185,7 +186,7 @@ def _frame(
                 "holdout_to": str(report.last),
                 "gates": gates_to_json(candidate.judged.gates),
                 "champion_version": candidate.sides.champion,
-                "sides": sides_to_json(candidate.sides),
+                "sides": candidate.sides.to_json(),
                 EVIDENCE: _stored_evidence(desk, candidate, lineage, run_id),
                 "mlflow_run_id": run.run_id,
                 "config_hash": desk.spec.config_hash(),

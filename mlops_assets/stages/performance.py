@@ -82,7 +82,7 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
         served = who_serves(product, country, store, registry)
-        lineage = of_performance(product, country, store, registry)
+        lineage = of_performance(product, country, store, served.aliases)
         made = store.current(path(product, "performance"), country)
         before = realised_of(made) if made is not None else None
         if made is not None and before is not None and lineage.already_made(made):

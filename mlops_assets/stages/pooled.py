@@ -17,7 +17,7 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import Storage, about, asset_key, failed, output, passed, path
 from mlops_assets.stages.lineage import of_pooled_model
 from mlops_assets.stages.pages import as_before, table
-from mlops_assets.stages.requests import leave_to_the_older
+from mlops_assets.stages.runs import leave_to_the_older
 from mlops_assets.stages.serving import (
     KNOWN_UNTIL,
     VALIDATION_DIGEST,

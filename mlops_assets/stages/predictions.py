@@ -83,7 +83,7 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         country, store, registry = context.partition_key, storage.store(), mlflow.registry()
         served = who_serves(product, country, store, registry)
-        lineage = of_predictions(product, country, store, registry)
+        lineage = of_predictions(product, country, store, served.aliases)
         made = store.current(path(product, "predictions"), country)
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "predictions", metadata=as_before(context, key))

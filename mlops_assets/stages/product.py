@@ -9,7 +9,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from mlops_assets.product import Product
 from mlops_assets.stages.alerting import alerts_sensor
 from mlops_assets.stages.base import asset_key
-from mlops_assets.stages.champions import build_champions
+from mlops_assets.stages.champions import build_champions, decide_in_run
 from mlops_assets.stages.datasets import build_datasets
 from mlops_assets.stages.drift import build_drift
 from mlops_assets.stages.features import build_features_stage
@@ -20,8 +20,8 @@ from mlops_assets.stages.performance import build_performance
 from mlops_assets.stages.predictions import build_predictions
 from mlops_assets.stages.promotion_jobs import build_promotion_jobs
 from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
-from mlops_assets.stages.requests import POOLED
 from mlops_assets.stages.retraining import retraining_schedule, retraining_sensor
+from mlops_assets.stages.runs import POOLED
 from mlops_assets.stages.shared import build_shared_stage
 
 # Intended: `raw` alone is taken for many countries in one run, and a job that has it with gated
@@ -53,7 +53,7 @@ _PERIODIC = {
 
 def build_product(product: Product) -> dg.Definitions:
     """Assets, checks, jobs, schedules and sensors of a product."""
-    models, shared = build_models(product), build_shared_stage(product)
+    models, shared = build_models(product, decide_in_run), build_shared_stage(product)
     by_name = {name: _job(product, name, assets) for name, assets in JOBS.items()}
     by_name["ingest"] = ingest_job(product)
     if shared:

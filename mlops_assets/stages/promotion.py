@@ -22,8 +22,9 @@ from mlops_assets.registry import Aliases, ModelVersion, Registry
 from mlops_assets.stages.approvals import approved
 from mlops_assets.stages.base import path
 from mlops_assets.stages.champion_page import champion_frame, report_value
-from mlops_assets.stages.decisions import Comparison, Entry, Origin, append, now
-from mlops_assets.stages.desk import Desk, carry_out, unfinished, waiting
+from mlops_assets.stages.context import Desk
+from mlops_assets.stages.decisions import Comparison, Entry, Origin, append, log_of, now
+from mlops_assets.stages.desk import carry_out, unfinished, waiting
 from mlops_assets.stages.lineage import of_champion
 from mlops_assets.stages.units import (
     Move,
@@ -261,7 +262,7 @@ def _promotion(desk: Desk, request: Request) -> Move | Problem:
 
 
 def _approval(desk: Desk, request: Request) -> Move | Problem:
-    held, named = waiting(desk.log()), _in_use(desk)
+    held, named = waiting(log_of(desk)), _in_use(desk)
     if held is None:
         return Problem(desk.country, f"nothing waits for approval, so nothing to {request.kind}")
     if held.before.champion != named.champion:
@@ -276,7 +277,7 @@ def _approval(desk: Desk, request: Request) -> Move | Problem:
 
 
 def _undoing(desk: Desk, request: Request) -> Move | Problem:
-    log, named = desk.log(), _in_use(desk)
+    log, named = log_of(desk), _in_use(desk)
     entry = next(e for e in reversed(log) if e.origin.unit == request.unit)
     if any(later.origin.undoes == entry.decision_id for later in log) or entry.origin.undoes in {
         e.decision_id for e in log if e.origin.unit == request.unit
@@ -297,7 +298,7 @@ def _undoing(desk: Desk, request: Request) -> Move | Problem:
 
 def _in_use(desk: Desk) -> Aliases:
     """What the aliases name, once a decision that was not carried out yet is."""
-    left = unfinished(desk, desk.log())
+    left = unfinished(desk, log_of(desk))
     return left.after if left is not None else desk.aliases()
 
 
@@ -361,7 +362,7 @@ def _carry(office: Office, unit: Unit, move: Move, asked: Asked, tell: Tell) -> 
     desk = office.desk(move.country)
     entry = _entry_of(office, unit, move.country)
     if entry is None:
-        if (left := unfinished(desk, desk.log())) is not None:
+        if (left := unfinished(desk, log_of(desk))) is not None:
             carry_out(desk, left)
         _require_unmoved(desk, move)
         entry = _decided(desk, unit, move, asked)
@@ -383,7 +384,7 @@ def _require_unmoved(desk: Desk, move: Move) -> None:
 
 def _entry_of(office: Office, unit: Unit, country: str) -> Entry | None:
     wanted = _id(unit, country)
-    log = office.desk(country).log()
+    log = log_of(office.desk(country))
     return next((entry for entry in log if entry.decision_id == wanted), None)
 
 
@@ -393,7 +394,7 @@ def _id(unit: Unit, country: str) -> str:
 
 def _decided(desk: Desk, unit: Unit, move: Move, asked: Asked) -> Entry:
     """The decision of one country, resting on what is recorded of the version, if anything is."""
-    log, kind = desk.log(), unit.request.kind
+    log, kind = log_of(desk), unit.request.kind
     undoes = move.basis if kind == "undo" else ""
     origin = Origin(asked.trigger, asked.run_id, asked.person, unit.id, undoes)
     if kind == "approve":

@@ -13,7 +13,6 @@ from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.base import Storage, asset_key
 from mlops_assets.stages.champion_page import shown
 from mlops_assets.stages.champions import CHECK, alias_check
-from mlops_assets.stages.decisions import trigger_of
 from mlops_assets.stages.pages import table
 from mlops_assets.stages.promotion import (
     Asked,
@@ -26,7 +25,7 @@ from mlops_assets.stages.promotion import (
     plan_rollback,
     plan_undo,
 )
-from mlops_assets.stages.requests import leave_to_the_older
+from mlops_assets.stages.runs import leave_to_the_older, trigger_of
 from mlops_assets.storage.io_manager import METADATA_PREFIX
 
 _ROLLBACK = (

@@ -14,8 +14,7 @@ from mlops_assets.ml.decision import Decision
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.judgement import gates_again
 from mlops_assets.product import Product
-from mlops_assets.stages.base import path
-from mlops_assets.stages.comparing import EVIDENCE
+from mlops_assets.stages.base import EVIDENCE, path
 from mlops_assets.stages.decisions import Entry, entries
 from mlops_assets.stages.verdicts import Settings, conclude
 from mlops_assets.storage import SnapshotStore

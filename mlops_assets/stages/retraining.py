@@ -15,19 +15,9 @@ from mlops_assets.ml.retraining import KINDS, Action, Plan
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.base import Storage, asset_key
-from mlops_assets.stages.decisions import TRIGGER_TAG
 from mlops_assets.stages.promotion_jobs import op_name
-from mlops_assets.stages.requests import (
-    PERSON,
-    POOLED,
-    ROLLBACK,
-    SCHEDULE,
-    SENSOR,
-    cause_of_key,
-    named_key,
-    tags_of,
-    tags_of_pooled,
-)
+from mlops_assets.stages.requests import cause_of_key, named_key, tags_of, tags_of_pooled
+from mlops_assets.stages.runs import PERSON, POOLED, ROLLBACK, RUN_KEY, SCHEDULE, SENSOR, TRIGGER
 from mlops_assets.stages.situations import View, last_due, look
 
 _INTERVAL_SECONDS = 10
@@ -36,7 +26,6 @@ _EACH_SHOWN = 10
 _TRAINING = ("model", "champion")
 """What a training makes of a country; its features are there already."""
 _SERVING = ("predictions", "performance", "drift")
-_RUN_KEY = "dagster/run_key"
 _IN_WORDS = {
     "retrain": "training asked for",
     "rollback": "rollback asked for",
@@ -127,7 +116,7 @@ def _follow_up(product: Product, view: View) -> list[dg.RunRequest]:
             job_name=f"{product.name}_predict",
             partition_key=country,
             asset_selection=[asset_key(product, name) for name in _SERVING],
-            tags={"product": product.name, TRIGGER_TAG: f"{SENSOR}: champion or features changed"},
+            tags={"product": product.name, TRIGGER: f"{SENSOR}: champion or features changed"},
         )
         for country, made_of in view.unserved.items()
     ]
@@ -138,8 +127,8 @@ def _unasked(
 ) -> list[dg.RunRequest]:
     """Those that no run has, whatever became of it."""
     keys = [each.run_key for each in requests if each.run_key]
-    runs = instance.get_runs(dg.RunsFilter(tags={_RUN_KEY: keys})) if keys else []
-    known = {run.tags[_RUN_KEY] for run in runs}
+    runs = instance.get_runs(dg.RunsFilter(tags={RUN_KEY: keys})) if keys else []
+    known = {run.tags[RUN_KEY] for run in runs}
     return [each for each in requests if each.run_key not in known]
 
 

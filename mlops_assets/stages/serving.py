@@ -16,7 +16,7 @@ from mlops_assets.ml.models import FittedModel, Param, predict
 from mlops_assets.ml.selection import PooledModel, pooled_names, region_of
 from mlops_assets.ml.split import newest_label
 from mlops_assets.product import Product
-from mlops_assets.registry import LoggedModel, ModelVersion, Registry
+from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
 from mlops_assets.spec import ProductSpec, SplitSpec
 from mlops_assets.stages.base import path
@@ -55,6 +55,14 @@ class Served:
     version: ModelVersion | None
     reason: str
     previous: ModelVersion | None = None
+
+    @property
+    def aliases(self) -> Aliases:
+        """What the registry names, as far as it serves."""
+        return Aliases(
+            self.version.version if self.version else "",
+            self.previous.version if self.previous else "",
+        )
 
 
 def pooled_key(name: str) -> str:

@@ -30,9 +30,10 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.base import asset_key, path
 from mlops_assets.stages.decisions import Entry, entries, newest_move
 from mlops_assets.stages.drift import state_of_snapshot
-from mlops_assets.stages.lineage import INPUTS, pooled_is_stale
+from mlops_assets.stages.lineage import INPUTS
 from mlops_assets.stages.performance import on_previous_of, realised_of
-from mlops_assets.stages.requests import (
+from mlops_assets.stages.requests import cause_of_key, named_key
+from mlops_assets.stages.runs import (
     ASKED,
     ASKED_BY,
     ASKERS,
@@ -41,10 +42,9 @@ from mlops_assets.stages.requests import (
     PERSON,
     POOLED,
     ROLLBACK,
-    cause_of_key,
     country_of,
-    named_key,
 )
+from mlops_assets.stages.staleness import pooled_is_stale
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 _DAY = dt.timedelta(days=1)

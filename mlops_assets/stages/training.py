@@ -12,9 +12,8 @@ import pandas as pd
 from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml import gates
 from mlops_assets.ml.card import CardFacts, Chosen, Learned, MadeFrom
-from mlops_assets.ml.decision import Sides
 from mlops_assets.ml.evaluation import Footprint
-from mlops_assets.ml.gates import GateResult, declared_gates
+from mlops_assets.ml.gates import GateResult, declared_gates, gates_to_json
 from mlops_assets.ml.intervals import intervals_around
 from mlops_assets.ml.judgement import Judgement, judge
 from mlops_assets.ml.models import predict
@@ -26,12 +25,12 @@ from mlops_assets.ml.selection import (
     selected_predictions,
     train_candidates,
 )
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import Split, newest_label
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.fresh import check_fresh, largest_difference
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.decisions import gates_to_json
 from mlops_assets.stages.evaluation_page import CARD_FILE, CARD_TAG, artifacts, metrics
 from mlops_assets.stages.intervals import SCALE_TAG, errors_before, errors_file, scale_feature
 from mlops_assets.stages.references import (

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 
-from mlops_assets.ml.decision import Decision, Sides, decide, settings_of, spec_of
+from mlops_assets.ml.decision import Decision, decide, settings_of, spec_of
 from mlops_assets.ml.gates import GateResult
+from mlops_assets.ml.sides import Sides
 from mlops_assets.spec import ProductSpec
 
 _PROMOTES = ("promoted", "waiting")

@@ -21,12 +21,10 @@ from mlops_assets.ml.card import (
     CardFacts,
     Learned,
     card,
-    decision_section,
-    escaped,
-    with_decision,
-    without_figures,
 )
+from mlops_assets.ml.card_decision import with_decision
 from mlops_assets.ml.evaluation import evaluate
+from mlops_assets.ml.markdown import escaped, without_figures
 from mlops_assets_tests.ml import cards
 from mlops_assets_tests.ml.scenarios import product, regression_rows
 
@@ -217,19 +215,18 @@ def test_a_decision_taken_later_replaces_the_open_one_and_nothing_else() -> None
     facts = cards.regression()
     before = card(facts)
     assert "Not decided when this card was written." in before
-    section = decision_section(cards.promoted(facts), facts.spec)
-    after = with_decision(before, section)
+    decision = cards.promoted(facts)
+    after = with_decision(before, decision, facts.spec)
     assert told(after, "Decision")["gain on the champion"] == "+20.0% (+11.0% to +30.0%)"
     assert headings(after) == headings(before)
-    assert with_decision(after, section) == after
-    assert after == card(replace(facts, decision=cards.promoted(facts)))
+    assert with_decision(after, decision, facts.spec) == after
     assert [p.content for p in pieces(after) if p.type == "image"][-1] == "gain on the champion"
 
 
 def test_text_without_a_place_for_a_decision_is_left_as_it_is() -> None:
     facts = cards.regression()
-    section = decision_section(cards.promoted(facts), facts.spec)
-    assert with_decision("# Something else\n", section) == "# Something else\n"
+    decision = cards.promoted(facts)
+    assert with_decision("# Something else\n", decision, facts.spec) == "# Something else\n"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -250,7 +247,9 @@ def test_text_from_outside_breaks_no_table_and_becomes_no_link_markup_or_section
     assert kinds[0] == kinds[1]
     assert not [p for p in pieces(attacked) if p.type == "html_inline"]
     assert not [t for t in parsed(attacked) if t.type == "html_block"]
-    assert with_decision(attacked, "THE END").count("THE END") == 1
+    facts = cards.regression()
+    decided = replace(cards.promoted(facts), reason="THE END")
+    assert with_decision(attacked, decided, facts.spec).count("THE END") == 1
     reason = told(attacked, "Training")["why this one"]
     assert unescape(reason).replace("\u200b", "") == " ".join(unescape(text).split())
 

@@ -9,17 +9,10 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
-from mlops_assets.ml.decision import (
-    REQUIRED,
-    Decision,
-    Sides,
-    decide,
-    level_used,
-    settings_of,
-    spec_of,
-)
+from mlops_assets.ml.decision import REQUIRED, Decision, decide, level_used, settings_of, spec_of
 from mlops_assets.ml.gates import GateResult
 from mlops_assets.ml.metrics import improvement, score
+from mlops_assets.ml.sides import Sides
 from mlops_assets.spec import GATES, ProductSpec
 from mlops_assets_tests.ml.scenarios import classifier, product
 

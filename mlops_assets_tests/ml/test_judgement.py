@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.ml.decision import REQUIRED, Sides, decide, settings_of, spec_of
+from mlops_assets.ml.decision import REQUIRED, decide, settings_of, spec_of
 from mlops_assets.ml.evaluation import Footprint, evaluate
 from mlops_assets.ml.gates import GateResult, declared_gates, latency_and_size, loads_and_predicts
 from mlops_assets.ml.judgement import Judgement, gates_again, gates_of, judge
 from mlops_assets.ml.models import fit, predict
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import split
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.scenarios import GBM, classifier, product, regression_rows

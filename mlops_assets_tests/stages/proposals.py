@@ -18,14 +18,13 @@ import pandas as pd
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
-from mlops_assets.ml.decision import Sides
 from mlops_assets.ml.evidence import evidence_frame
-from mlops_assets.ml.gates import GateResult
+from mlops_assets.ml.gates import GateResult, gates_to_json
 from mlops_assets.ml.models import predict
+from mlops_assets.ml.sides import Sides
 from mlops_assets.ml.split import split
 from mlops_assets.registry import Aliases, ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.decisions import gates_to_json, sides_to_json
 from mlops_assets.stages.promotion import Asked, Office
 from mlops_assets.stages.serving import fitted, logged
 from mlops_assets_tests.platform import (
@@ -136,7 +135,7 @@ def propose(
     row["gates"] = gates_to_json(gates or passed())
     row["evidence"] = "" if old_row else written.snapshot.content_hash
     row["champion_version"] = "" if old_row else champion
-    row["sides"] = "" if old_row else sides_to_json(Sides(version.version, champion))
+    row["sides"] = "" if old_row else Sides(version.version, champion).to_json()
     write_model(platform, country, row)
     return version.version
 

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.stages.comparing import EVIDENCE
-from mlops_assets.stages.decisions import barred, entries, gates_from_json
+from mlops_assets.ml.gates import gates_from_json
+from mlops_assets.stages.base import EVIDENCE
+from mlops_assets.stages.decisions import barred, entries
 from mlops_assets.stages.replay import replay
 from mlops_assets.stages.retention import execute, plan
 from mlops_assets_tests.platform import Platform, checks, rebuilt

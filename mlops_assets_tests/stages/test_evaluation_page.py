@@ -21,16 +21,9 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.ml.card import CardFacts
 from mlops_assets.ml.metrics import Estimate
 from mlops_assets.registry import ModelVersion, Registry
+from mlops_assets.stages.decision_card import stored_card, tell_decision
 from mlops_assets.stages.decisions import Comparison, Origin, record
-from mlops_assets.stages.evaluation_page import (
-    CARD_FILE,
-    REPORT_FILE,
-    artifacts,
-    metrics,
-    shown,
-    stored_card,
-    tell_decision,
-)
+from mlops_assets.stages.evaluation_page import CARD_FILE, REPORT_FILE, artifacts, metrics, shown
 from mlops_assets.stages.serving import report_from_json, report_to_json
 from mlops_assets_tests.ml import cards
 from mlops_assets_tests.platform import Platform

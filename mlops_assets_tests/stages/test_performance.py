@@ -15,9 +15,9 @@ import pytest
 
 from mlops_assets.ml.performance import PERFORMANCE_COLUMNS, promise_of, realised
 from mlops_assets.stages.base import naive
-from mlops_assets.stages.lineage import first_stale
 from mlops_assets.stages.performance import REALISED, on_previous_of, realised_of
 from mlops_assets.stages.serving import report_from_json
+from mlops_assets.stages.staleness import first_stale
 from mlops_assets.storage import Snapshot
 from mlops_assets_tests.platform import Platform, checks, failures, generated, made
 from mlops_assets_tests.stages.proposals import copied, decide, in_use, propose

@@ -10,7 +10,6 @@ import pytest
 from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.registry import Aliases
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.lineage import first_stale
 from mlops_assets.stages.promotion import (
     Asked,
     Moved,
@@ -22,6 +21,7 @@ from mlops_assets.stages.promotion import (
     plan_undo,
 )
 from mlops_assets.stages.replay import replay
+from mlops_assets.stages.staleness import first_stale
 from mlops_assets.stages.units import Unit, left_open, units
 from mlops_assets_tests.forks import forks
 from mlops_assets_tests.platform import Platform, checks, failures

@@ -27,7 +27,7 @@ from mlops_assets.registry import Aliases
 from mlops_assets.spec import RetrainingSpec
 from mlops_assets.stages import situations
 from mlops_assets.stages.decisions import entries
-from mlops_assets.stages.requests import leave_to_the_older
+from mlops_assets.stages.runs import leave_to_the_older
 from mlops_assets_tests.platform import Platform, failures, platform_of
 from mlops_assets_tests.stages.proposals import PRODUCT, aliases, decide, in_use, propose
 from mlops_assets_tests.stages.watched import (
