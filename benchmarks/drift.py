@@ -43,7 +43,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.components.loading import load_product
-from mlops_assets.ml.drift import (
+from mlops_assets.ml.monitoring.drift import (
     Reference,
     Window,
     compare,

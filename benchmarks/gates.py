@@ -35,21 +35,21 @@ import pandas as pd
 
 from benchmarks.mutants import BAD, Ground, Mutant, another_seed
 from mlops_assets.components.loading import load_product
-from mlops_assets.ml.decision import decide
-from mlops_assets.ml.features import build_features, check_point_in_time
-from mlops_assets.ml.gates import GateResult
-from mlops_assets.ml.judgement import judge
-from mlops_assets.ml.models import predict
-from mlops_assets.ml.selection import pooled_rows, region_of
-from mlops_assets.ml.sides import Sides
-from mlops_assets.ml.split import split
+from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
+from mlops_assets.ml.gates.gates import GateResult
+from mlops_assets.ml.gates.judgement import judge
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.split import split
+from mlops_assets.ml.promotion.decision import decide
+from mlops_assets.ml.training.selection import pooled_rows, region_of
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.base import path
-from mlops_assets.stages.intervals import intervals_of
-from mlops_assets.stages.serving import fitted, judged_split, judged_twin, params_of
+from mlops_assets.stages.common.base import path
+from mlops_assets.stages.training.intervals import intervals_of
+from mlops_assets.stages.training.serving import fitted, judged_split, judged_twin, params_of
 from mlops_assets.storage import SnapshotStore
 
 RESULTS = Path(__file__).parent / "results" / "gates.json"

@@ -171,7 +171,7 @@ def floor(world: World) -> Work:
 
 def ingestion(world: World) -> Work:
     """The platform's path from the landing folder to the raw snapshots."""
-    from mlops_assets.stages.ingestion import ingest
+    from mlops_assets.stages.datasets.ingestion import ingest
     from mlops_assets.storage import SnapshotStore, frames, hashing  # noqa: F401
 
     shutil.rmtree(world.store, ignore_errors=True)
@@ -215,7 +215,7 @@ def _contract() -> type[DataFrameModel]:
 
 def _warm_up() -> None:
     """What a worker of the platform has done before it gets its first country."""
-    import mlops_assets.ml.validation
+    import mlops_assets.ml.datasets.validation
     import mlops_assets.storage.frames
     import mlops_assets.storage.hashing  # noqa: F401
 
@@ -224,7 +224,7 @@ def _warm_up() -> None:
 
 def validated(world: World, country: str) -> Cost:
     """One country's way from its raw snapshot to those of `validated` and `quarantine`."""
-    from mlops_assets.ml.validation import validate
+    from mlops_assets.ml.datasets.validation import validate
     from mlops_assets.storage import SnapshotStore
 
     product, store = _product(), SnapshotStore(str(world.store))

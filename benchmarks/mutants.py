@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evidence import declared_slices, slice_names
-from mlops_assets.ml.models import FittedModel, fit, predict
-from mlops_assets.ml.split import Split
+from mlops_assets.ml.evaluation.evidence import declared_slices, slice_names
+from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict
+from mlops_assets.ml.models.split import Split
 from mlops_assets.spec import CandidateSpec, ProductSpec
 
 UNIT = 1000.0

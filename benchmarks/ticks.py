@@ -15,12 +15,12 @@ import pandas as pd
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
-from mlops_assets.ml.decision import Decision
+from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, MlflowRegistry, Registry
-from mlops_assets.stages.base import Storage
-from mlops_assets.stages.decisions import Comparison, Entry, Origin, append
+from mlops_assets.stages.common.base import Storage
 from mlops_assets.stages.product import build_product
+from mlops_assets.stages.promotion.decision_log import Comparison, Entry, Origin, append
 from mlops_assets.storage import SnapshotStore
 
 COUNTRIES = 200

@@ -63,8 +63,8 @@ class Timed:
 
 def timed(product: str, country: str, budget: float) -> Timed:
     """Train the local candidates of a country within a budget of seconds."""
-    from mlops_assets.ml.selection import train_candidates
-    from mlops_assets.ml.split import split
+    from mlops_assets.ml.models.split import split
+    from mlops_assets.ml.training.selection import train_candidates
     from mlops_assets_tests.defs import world
 
     published = world.build(product, world.real(product))

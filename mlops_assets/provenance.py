@@ -73,7 +73,7 @@ def prepare() -> None:
 def platform_code() -> str:
     """12 hex digits over the code of `mlops_assets.ml` and the spec, as this process found it."""
     folders = (_PACKAGE / "ml", _PACKAGE / "spec")
-    return code_hash([file for folder in folders for file in folder.glob("*.py")], _PACKAGE)
+    return code_hash([file for folder in folders for file in folder.rglob("*.py")], _PACKAGE)
 
 
 def code_hash(files: Iterable[Path], root: Path) -> str:

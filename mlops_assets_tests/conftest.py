@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
-from mlops_assets.runtime.history import HistoryStorage
+from mlops_assets.runtime.dagster_storage.sqlite import HistoryStorage
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.platform import (
     Platform,

@@ -17,10 +17,10 @@ import yaml
 from mlops_assets.components.loading import load_product
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
-from mlops_assets.runtime.history import HistoryStorage
+from mlops_assets.runtime.dagster_storage.sqlite import HistoryStorage
 from mlops_assets.runtime.status import CountryStatus, product_status
 from mlops_assets.stages import build_product
-from mlops_assets.stages.base import Storage
+from mlops_assets.stages.common.base import Storage
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import SnapshotIOManager
 

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 
 from mlops_assets.defs.booking_cancellation.sample import generate as generate_bookings
 from mlops_assets.defs.power_price.sample import generate as generate_prices
-from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import load_settings
 from mlops_assets.storage import SnapshotStore

@@ -16,7 +16,7 @@ from mlops_assets import settings
 from mlops_assets.cli import app
 from mlops_assets.components.loading import load_products
 from mlops_assets.runtime import status
-from mlops_assets.stages.platform import platform_definitions
+from mlops_assets.stages.common.platform import platform_definitions
 from mlops_assets.stages.product import build_product
 from mlops_assets_tests import reference
 

@@ -32,7 +32,7 @@ def validated(place: Place, country: str, raw: pd.DataFrame) -> pd.DataFrame:
     Raises:
         RuntimeError: too many do not.
     """
-    from mlops_assets.ml.validation import validate
+    from mlops_assets.ml.datasets.validation import validate
 
     spec = place.product.resolved(country)
     with place.clock.part("reading and validation"):
@@ -47,7 +47,7 @@ def validated(place: Place, country: str, raw: pd.DataFrame) -> pd.DataFrame:
 
 def shared(place: Place, records: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The features of all countries, checked with the future hidden."""
-    from mlops_assets.ml.shared import build_shared, check_shared_point_in_time
+    from mlops_assets.ml.features.shared_features import build_shared, check_shared_point_in_time
 
     spec, function = place.product.spec, place.product.shared_function()
     assert function is not None
@@ -65,7 +65,7 @@ def features(
     place: Place, country: str, records: pd.DataFrame, shared: pd.DataFrame
 ) -> pd.DataFrame:
     """The country's features, checked with the future hidden."""
-    from mlops_assets.ml.features import build_features, check_point_in_time
+    from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
 
     spec, function = place.product.resolved(country), place.product.feature_function()
     with place.clock.part("features"):

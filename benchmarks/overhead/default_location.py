@@ -7,7 +7,7 @@ import dagster as dg
 from mlops_assets.components.loading import load_products
 from mlops_assets.settings import load_settings
 from mlops_assets.stages import build_product
-from mlops_assets.stages.platform import platform_definitions
+from mlops_assets.stages.common.platform import platform_definitions
 
 _settings = load_settings()
 

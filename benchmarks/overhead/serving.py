@@ -9,19 +9,19 @@ import pandas as pd
 
 from benchmarks.overhead.place import Place
 from benchmarks.overhead.training import Trained
-from mlops_assets.ml.baselines import baseline_predictions
-from mlops_assets.ml.drift import compare_all, not_judged, state_of, window_ends
-from mlops_assets.ml.intervals import Intervals, intervals_around, residual_history
-from mlops_assets.ml.models import predict
-from mlops_assets.ml.performance import (
+from mlops_assets.ml.evaluation.intervals import Intervals, intervals_around, residual_history
+from mlops_assets.ml.models.baselines import baseline_predictions
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.split import newest_label
+from mlops_assets.ml.monitoring.drift import compare_all, not_judged, state_of, window_ends
+from mlops_assets.ml.monitoring.performance import (
     against_previous,
     no_performance,
     promise_of,
     realised,
     record_predictions,
 )
-from mlops_assets.ml.profiles import profile, window_rows
-from mlops_assets.ml.split import newest_label
+from mlops_assets.ml.monitoring.profiles import profile, window_rows
 
 _LOOKED_AT = 13
 

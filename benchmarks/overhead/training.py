@@ -13,8 +13,24 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.overhead.place import Place, Run
-from mlops_assets.ml import gates, plots, tables
-from mlops_assets.ml.card import (
+from mlops_assets.ml.charts import plots
+from mlops_assets.ml.evaluation.intervals import (
+    HISTORY_COLUMNS,
+    intervals_around,
+    residual_history,
+    scale_of,
+)
+from mlops_assets.ml.evaluation.report import Footprint, Report
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult
+from mlops_assets.ml.gates.judgement import Judgement, judge
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.models.fitted_model import FittedModel, predict
+from mlops_assets.ml.models.split import Split, newest_label
+from mlops_assets.ml.promotion.card_decision import with_decision
+from mlops_assets.ml.promotion.decision import Decision, decide
+from mlops_assets.ml.reports import tables
+from mlops_assets.ml.reports.model_card import (
     CardFacts,
     Chosen,
     Learned,
@@ -25,15 +41,13 @@ from mlops_assets.ml.card import (
     gain_unit,
     known_gains,
 )
-from mlops_assets.ml.card_decision import with_decision
-from mlops_assets.ml.decision import Decision, decide
-from mlops_assets.ml.evaluation import Footprint, Report
-from mlops_assets.ml.gates import GateResult
-from mlops_assets.ml.intervals import HISTORY_COLUMNS, intervals_around, residual_history, scale_of
-from mlops_assets.ml.judgement import Judgement, judge
-from mlops_assets.ml.models import FittedModel, predict
-from mlops_assets.ml.references import Reference, make_reference, newest_rows, reference_to_json
-from mlops_assets.ml.selection import (
+from mlops_assets.ml.training.references import (
+    Reference,
+    make_reference,
+    newest_rows,
+    reference_to_json,
+)
+from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
     country_split,
@@ -42,8 +56,6 @@ from mlops_assets.ml.selection import (
     train_candidates,
     train_pooled,
 )
-from mlops_assets.ml.sides import Sides
-from mlops_assets.ml.split import Split, newest_label
 from mlops_assets.registry.models import LoggedModel, ModelVersion
 from mlops_assets.spec import ProductSpec
 

@@ -28,8 +28,8 @@ def card(
     ] = None,
 ) -> None:
     """Print or write the card."""
-    from mlops_assets.ml.markdown import without_figures
-    from mlops_assets.stages.decision_card import stored_card
+    from mlops_assets.ml.reports.markdown import without_figures
+    from mlops_assets.stages.promotion.decision_card import stored_card
 
     settings = load_settings()
     registry = registry_of(settings)

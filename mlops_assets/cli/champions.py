@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlops_assets.product import Product
-    from mlops_assets.stages.promotion import Office, Plan
+    from mlops_assets.stages.promotion.plan import Office, Plan
 
 ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 OneCountry = Annotated[str | None, typer.Argument(help="One of its countries.")]
@@ -115,7 +115,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Force a promotion."""
-    from mlops_assets.stages.promotion import plan_promotion
+    from mlops_assets.stages.promotion.plan import plan_promotion
 
     if not force:
         raise ConfigurationError(
@@ -148,7 +148,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Roll back one country or many, as one unit."""
-    from mlops_assets.stages.promotion import plan_rollback
+    from mlops_assets.stages.promotion.plan import plan_rollback
 
     office = _office(product)
     plan = plan_rollback(office, _chosen(office.product, country, more, everywhere), to)
@@ -170,7 +170,7 @@ def approve(
     as_json: AsJson = False,
 ) -> None:
     """Approve promotions that wait."""
-    from mlops_assets.stages.promotion import plan_approval
+    from mlops_assets.stages.promotion.plan import plan_approval
 
     office = _office(product)
     plan = plan_approval(office, _chosen(office.product, country, more, everywhere))
@@ -191,14 +191,14 @@ def undo(
     as_json: AsJson = False,
 ) -> None:
     """Undo a unit as a whole."""
-    from mlops_assets.stages.promotion import plan_undo
+    from mlops_assets.stages.promotion.plan import plan_undo
 
     plan = plan_undo(_office(product), unit)
     _carry_out(plan, {"unit": unit}, _word(by, reason), yes, as_json)
 
 
 def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bool) -> None:
-    from mlops_assets.stages.replay import replay as again
+    from mlops_assets.stages.promotion.decision_replay import replay as again
 
     store = store_of(load_settings())
     result = again(product, store, wanted, countries[0] if countries else None)
@@ -240,7 +240,7 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _office(product: str) -> Office:
-    from mlops_assets.stages.promotion import Office as Place
+    from mlops_assets.stages.promotion.plan import Office as Place
 
     settings = load_settings()
     registry = registry_of(settings)
@@ -278,9 +278,9 @@ def _carry_out(
     plan: Plan, config: dict[str, Any], word: dict[str, str], yes: bool, as_json: bool
 ) -> None:
     """List, ask, then run the job that does it."""
-    from mlops_assets.runtime.jobs import execute_job
-    from mlops_assets.stages.promotion import refusal
-    from mlops_assets.stages.runs import TRIGGER
+    from mlops_assets.runtime.headless.jobs import execute_job
+    from mlops_assets.stages.common.runs import TRIGGER
+    from mlops_assets.stages.promotion.plan import refusal
 
     kind = plan.request.kind
     if not as_json:

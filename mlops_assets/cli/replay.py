@@ -17,9 +17,9 @@ from mlops_assets.settings import load_settings
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlops_assets.ml.past import Past
-    from mlops_assets.ml.policies import Policy
-    from mlops_assets.ml.walk import Walked
+    from mlops_assets.ml.backtest.backtest import Walked
+    from mlops_assets.ml.backtest.data import Past
+    from mlops_assets.ml.backtest.policies import Policy
     from mlops_assets.product import Product
     from mlops_assets.spec import ProductSpec
 
@@ -66,7 +66,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Walk, then print a table and where the chart is."""
-    from mlops_assets.ml.policies import parse_period
+    from mlops_assets.ml.backtest.policies import parse_period
 
     found = product_named(product)
     policies, length = _policies(policy), parse_period(step)
@@ -131,7 +131,7 @@ def _change(text: str) -> tuple[str, str, Any]:
 
 
 def _policies(texts: Sequence[str]) -> list[Policy]:
-    from mlops_assets.ml.policies import parse_policy
+    from mlops_assets.ml.backtest.policies import parse_policy
 
     policies = [parse_policy(text) for text in texts]
     names = [each.name for each in policies]
@@ -167,8 +167,8 @@ def _past(
     times: tuple[pd.Timestamp, pd.Timestamp],
     countries: Sequence[str],
 ) -> tuple[Past, str]:
-    from mlops_assets.ml.past import past_of
-    from mlops_assets.stages.history import history, walked_countries
+    from mlops_assets.ml.backtest.data import past_of
+    from mlops_assets.stages.backtest.data import history, walked_countries
 
     frames = history(product, store_of(load_settings()))
     chosen = walked_countries(product, frames, countries)
@@ -194,9 +194,9 @@ def _walked(
     processes: int,
     quiet: bool,
 ) -> tuple[Walked, ...]:
-    from mlops_assets.ml.past import moments_of
-    from mlops_assets.ml.walk import walk
-    from mlops_assets.runtime.forked import Forked
+    from mlops_assets.ml.backtest.backtest import walk
+    from mlops_assets.ml.backtest.data import moments_of
+    from mlops_assets.runtime.headless.parallel_trainer import Forked
 
     moments = moments_of(times[0], times[1], step)
     with (
@@ -218,7 +218,7 @@ def _stderr(quiet: bool) -> Any:
 
 
 def _draw(target: Path, product: Product, past: Past, walks: Sequence[Walked]) -> None:
-    from mlops_assets.ml.walk_report import chart
+    from mlops_assets.ml.backtest.report import chart
 
     title = f"{product.name}: {past.spec.metric} of {len(past.countries)} countries by month"
     drawn = chart(past.spec.metric, past.spec.target.unit, walks, title=title)
@@ -233,7 +233,7 @@ def _print(
     target: Path,
     note: str,
 ) -> None:
-    from mlops_assets.ml.walk_report import summary
+    from mlops_assets.ml.backtest.report import summary
 
     table = summary(past.spec.metric, walks, step)
     if note:
@@ -254,7 +254,7 @@ def _shown(value: Any) -> Any:
 def _as_dict(
     past: Past, walks: Sequence[Walked], step: pd.Timedelta, target: Path, note: str
 ) -> dict[str, Any]:
-    from mlops_assets.ml import walk_report as report
+    from mlops_assets.ml.backtest import report as report
 
     metric = past.spec.metric
 

@@ -28,8 +28,8 @@ from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
-    from mlops_assets.runtime.headless import RunOrder, RunOutcome
-    from mlops_assets.runtime.materialize import Outcome
+    from mlops_assets.runtime.headless.materialize import Outcome
+    from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome
 
 
 class JobName(StrEnum):
@@ -59,8 +59,8 @@ def up(
 ) -> None:
     """Start everything, stop everything."""
     from mlops_assets.runtime.instance import concurrency
-    from mlops_assets.runtime.up import Crew, Ports
-    from mlops_assets.runtime.up import up as serve
+    from mlops_assets.runtime.up.up import Crew, Ports
+    from mlops_assets.runtime.up.up import up as serve
 
     settings, crew = load_settings(), Crew(concurrency() if workers is None else workers)
     if not crew.processes and not settings.broker:
@@ -84,8 +84,8 @@ def worker(
 ) -> None:
     """Workers of a cluster."""
     from mlops_assets.runtime.instance import concurrency
-    from mlops_assets.runtime.programs import queues_named
-    from mlops_assets.runtime.up import Crew, work
+    from mlops_assets.runtime.up.processes import queues_named
+    from mlops_assets.runtime.up.up import Crew, work
 
     settings = load_settings()
     if not settings.broker:
@@ -172,7 +172,7 @@ def demo(
     ] = None,
 ) -> None:
     """All products, all countries, raw to predictions."""
-    from mlops_assets.runtime.demo import deliver
+    from mlops_assets.runtime.headless.demo import deliver
 
     started = time.monotonic()
     settings, products = load_settings(), all_products()
@@ -193,7 +193,7 @@ def demo(
 
 def run_orders(orders: Sequence[RunOrder]) -> list[RunOutcome]:
     """Execute single runs headless."""
-    from mlops_assets.runtime.headless import WarmWorkers
+    from mlops_assets.runtime.headless.workers import WarmWorkers
     from mlops_assets.runtime.instance import concurrency, prepare_instance
 
     settings = load_settings()
@@ -206,10 +206,10 @@ def execute(
     products: Sequence[Product], countries: dict[str, list[str]], job: Any, *, quiet: bool = False
 ) -> list[Outcome]:
     """Run a job of each product, with progress on the terminal."""
-    from mlops_assets.runtime.headless import WarmWorkers
+    from mlops_assets.runtime.headless.materialize import Materializer
+    from mlops_assets.runtime.headless.materialize import Outcome as Made
+    from mlops_assets.runtime.headless.workers import WarmWorkers
     from mlops_assets.runtime.instance import concurrency, prepare_instance
-    from mlops_assets.runtime.materialize import Materializer
-    from mlops_assets.runtime.materialize import Outcome as Made
 
     settings = load_settings()
     store, registry = store_of(settings), registry_of(settings)

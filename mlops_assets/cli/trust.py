@@ -24,7 +24,7 @@ from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
-    from mlops_assets.stages.quarantine import Quarantined
+    from mlops_assets.stages.datasets.quarantine import Quarantined
 
 _RELEASED = ("validated", "quarantine", "features")
 
@@ -59,7 +59,7 @@ def quarantine(
 
 
 def _look(product: Product, country: str, examples: int) -> Quarantined:
-    from mlops_assets.stages.quarantine import quarantined
+    from mlops_assets.stages.datasets.quarantine import quarantined
 
     state = quarantined(product, country, store_of(load_settings()), examples=examples)
     if state is None:
@@ -107,8 +107,8 @@ def _narrow(state: Quarantined) -> object:
 def _release(product: Product, country: str, reason: str, by: str) -> None:
     """Validate the country again under the contract of now, in a run that says who asked."""
     from mlops_assets.cli.runs import run_orders
-    from mlops_assets.runtime.headless import RunOrder
-    from mlops_assets.stages.quarantine import RELEASE_REASON, RELEASED_BY
+    from mlops_assets.runtime.headless.workers import RunOrder
+    from mlops_assets.stages.datasets.quarantine import RELEASE_REASON, RELEASED_BY
 
     if not reason.strip():
         raise ConfigurationError(
@@ -167,7 +167,7 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """List, and on purpose remove, what nothing needs."""
-    from mlops_assets.stages.retention import execute, plan
+    from mlops_assets.stages.upkeep.retention import execute, plan
 
     settings = load_settings()
     store, registry = store_of(settings), registry_of(settings)
@@ -205,8 +205,8 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Say identical, or how far off and why."""
-    from mlops_assets.stages.reproduction import reproduce as again
-    from mlops_assets.stages.reproduction_record import as_dict, describe
+    from mlops_assets.ml.promotion.reproduction_record import as_dict, describe
+    from mlops_assets.stages.upkeep.reproduction import reproduce as again
 
     settings = load_settings()
     registry = registry_of(settings)

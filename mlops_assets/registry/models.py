@@ -22,8 +22,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_assets.advisory_lock import is_shared, one_at_a_time
 from mlops_assets.errors import RegistryError
-from mlops_assets.once import is_shared, one_at_a_time
 from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
@@ -428,7 +428,7 @@ class Registry:
             raise _unusable(version, f"its files cannot be read ({error})") from error
 
     def _client(self) -> MlflowClient:
-        from mlops_assets.registry.client import RegistryClient
+        from mlops_assets.registry.mlflow_compat import RegistryClient
 
         return RegistryClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 

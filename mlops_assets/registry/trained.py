@@ -40,7 +40,7 @@ def trained_versions(registry: Registry, product: str) -> list[TrainedVersion]:
     Raises:
         RegistryError: the registry does not answer, or its database is not there.
     """
-    from mlops_assets.registry.client import RegistryClient
+    from mlops_assets.registry.mlflow_compat import RegistryClient
 
     uri = registry.tracking_uri
     try:

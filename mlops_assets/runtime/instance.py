@@ -13,9 +13,9 @@ from typing import Any
 
 import yaml
 
-from mlops_assets.runtime.broker import launcher_config
-from mlops_assets.runtime.sizes import SIZE_TAG
-from mlops_assets.runtime.tables import create_tables
+from mlops_assets.runtime.dagster_storage.create_schema import create_tables
+from mlops_assets.runtime.workers.broker import launcher_config
+from mlops_assets.runtime.workers.sizes import SIZE_TAG
 from mlops_assets.settings import DAGSTER_DB, Settings, load_settings
 
 _HEADER = "# Written by mlops-assets; changes are overwritten.\n"
@@ -88,7 +88,7 @@ def _settings(settings: Settings, runs: int) -> dict[str, Any]:
             "config": {"base_dir": str(home)},
         },
         "run_coordinator": {
-            "module": "mlops_assets.runtime.coordinator",
+            "module": "mlops_assets.runtime.workers.coordinator",
             "class": "SizedRunCoordinator",
             "config": {"dequeue_interval_seconds": 1},
         },
@@ -108,7 +108,7 @@ def _storage(settings: Settings) -> dict[str, Any]:
     if settings.dagster_db:
         return {
             "custom": {
-                "module": "mlops_assets.runtime.history_postgres",
+                "module": "mlops_assets.runtime.dagster_storage.postgres",
                 "class": "PostgresHistory",
                 "config": {"postgres_url": {"env": DAGSTER_DB}},
             }
@@ -117,7 +117,7 @@ def _storage(settings: Settings) -> dict[str, Any]:
         return {"sqlite": {"base_dir": str(old)}}
     return {
         "custom": {
-            "module": "mlops_assets.runtime.history",
+            "module": "mlops_assets.runtime.dagster_storage.sqlite",
             "class": "HistoryStorage",
             "config": {"base_dir": str(settings.dagster_home / "history")},
         }
@@ -127,7 +127,7 @@ def _storage(settings: Settings) -> dict[str, Any]:
 def _on_workers(settings: Settings) -> dict[str, Any]:
     return {
         "run_launcher": {
-            "module": "mlops_assets.runtime.launcher",
+            "module": "mlops_assets.runtime.workers.launcher",
             "class": "WarmRunLauncher",
             "config": launcher_config(settings),
         },

@@ -11,9 +11,9 @@ import pandas as pd
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
-from mlops_assets.stages.drift import state_of_snapshot
-from mlops_assets.stages.lineage import INPUTS, SHARED
-from mlops_assets.stages.performance import realised_of
+from mlops_assets.stages.common.lineage import INPUTS, SHARED
+from mlops_assets.stages.monitoring.drift import state_of_snapshot
+from mlops_assets.stages.monitoring.performance import realised_of
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 _ASSETS = (

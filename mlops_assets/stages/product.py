@@ -7,22 +7,22 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.product import Product
-from mlops_assets.stages.alerting import alerts_sensor
-from mlops_assets.stages.base import asset_key
-from mlops_assets.stages.champions import build_champions, decide_in_run
-from mlops_assets.stages.datasets import build_datasets
-from mlops_assets.stages.drift import build_drift
-from mlops_assets.stages.features import build_features_stage
-from mlops_assets.stages.landing import ingest_job, landing_sensor
-from mlops_assets.stages.lineage import SHARED
-from mlops_assets.stages.models import build_models
-from mlops_assets.stages.performance import build_performance
-from mlops_assets.stages.predictions import build_predictions
-from mlops_assets.stages.promotion_jobs import build_promotion_jobs
-from mlops_assets.stages.reproduction_job import build_reproduction, reproduction_schedule
-from mlops_assets.stages.retraining import retraining_schedule, retraining_sensor
-from mlops_assets.stages.runs import POOLED
-from mlops_assets.stages.shared import build_shared_stage
+from mlops_assets.stages.alerting.sensor import alerts_sensor
+from mlops_assets.stages.common.base import asset_key
+from mlops_assets.stages.common.lineage import SHARED
+from mlops_assets.stages.common.runs import POOLED
+from mlops_assets.stages.datasets.assets import build_datasets
+from mlops_assets.stages.features.assets import build_features_stage
+from mlops_assets.stages.features.shared_asset import build_shared_stage
+from mlops_assets.stages.landing.sensor import ingest_job, landing_sensor
+from mlops_assets.stages.monitoring.drift import build_drift
+from mlops_assets.stages.monitoring.performance import build_performance
+from mlops_assets.stages.predictions.assets import build_predictions
+from mlops_assets.stages.promotion.assets import build_champions, decide_in_run
+from mlops_assets.stages.promotion.jobs import build_promotion_jobs
+from mlops_assets.stages.retraining.sensor import retraining_schedule, retraining_sensor
+from mlops_assets.stages.training.assets import build_models
+from mlops_assets.stages.upkeep.reproduction_job import build_reproduction, reproduction_schedule
 
 # Intended: `raw` alone is taken for many countries in one run, and a job that has it with gated
 # assets runs a country at a time, which is what Dagster then chooses.

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.base import path
-from mlops_assets.stages.context import Desk
-from mlops_assets.stages.desk import unsettled
-from mlops_assets.stages.lineage import (
+from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.lineage import (
     SHARED,
     of_champion,
     of_drift,
@@ -20,7 +19,8 @@ from mlops_assets.stages.lineage import (
     of_shared_features,
     of_validated,
 )
-from mlops_assets.stages.serving import pooled_versions
+from mlops_assets.stages.promotion.alias_moves import unsettled
+from mlops_assets.stages.training.serving import pooled_versions
 from mlops_assets.storage import SnapshotStore
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import StorageError
-from mlops_assets.ml.distances import (
+from mlops_assets.ml.monitoring.profiles import NOTHING, Counted, Profile, is_outside
+from mlops_assets.ml.stats.distances import (
     FIRST_PLACE,
     PLACES,
     STEPS,
@@ -29,8 +30,7 @@ from mlops_assets.ml.distances import (
     quartiles_of,
     steps_of,
 )
-from mlops_assets.ml.profiles import NOTHING, Counted, Profile, is_outside
-from mlops_assets.ml.references import PREDICTION, REST, FeatureReference, Reference
+from mlops_assets.ml.training.references import PREDICTION, REST, FeatureReference, Reference
 from mlops_assets.storage.records import Snapshot
 
 if TYPE_CHECKING:

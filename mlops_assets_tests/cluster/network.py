@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlops_assets.runtime.up import free_port
+from mlops_assets.runtime.up.up import free_port
 
 _NEW_NETWORK = 0x40000000
 _OWN = "/proc/thread-self/ns/net"

@@ -30,10 +30,10 @@ def test_a_killed_worker_child_costs_one_run_which_is_tried_again(cluster: Clust
 
 def test_a_killed_daemon_comes_back_and_the_backfill_goes_on(cluster: Cluster) -> None:
     with during(cluster, "kill -9 of the daemon") as backfill:
-        (daemon,) = cluster.control.processes("mlops_assets.runtime.daemon")
+        (daemon,) = cluster.control.processes("mlops_assets.runtime.up.daemon")
         os.kill(daemon, signal.SIGKILL)
         cluster.eventually(
-            lambda: _others(cluster.control, daemon, "mlops_assets.runtime.daemon"),
+            lambda: _others(cluster.control, daemon, "mlops_assets.runtime.up.daemon"),
             "another daemon",
             BACK_SECONDS,
         )

@@ -10,10 +10,10 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._core.test_utils import create_run_for_test
 
-from mlops_assets.runtime import launcher as launching
-from mlops_assets.runtime.heartbeats import WORKER_TAG
-from mlops_assets.runtime.launcher import WarmRunLauncher
-from mlops_assets.runtime.lost_runs import TASK_TAG
+from mlops_assets.runtime.workers import launcher as launching
+from mlops_assets.runtime.workers.heartbeats import WORKER_TAG
+from mlops_assets.runtime.workers.launcher import WarmRunLauncher
+from mlops_assets.runtime.workers.lost_runs import TASK_TAG
 from mlops_assets_tests.cluster import servers
 from mlops_assets_tests.cluster.conftest import require_servers
 from mlops_assets_tests.cluster.network import Place

@@ -11,8 +11,12 @@ import pytest
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import FILES, ProductScaffolder, new_product
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.ml.features import build_features, check_point_in_time, feature_columns
-from mlops_assets.ml.validation import validate
+from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.ml.features.feature_frame import (
+    build_features,
+    check_point_in_time,
+    feature_columns,
+)
 from mlops_assets.product import Product
 
 

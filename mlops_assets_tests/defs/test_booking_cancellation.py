@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mlops_assets.ml.bootstrap import draw_days, gain_estimate
-from mlops_assets.ml.features import check_point_in_time, feature_columns
-from mlops_assets.ml.models import fit, predict
+from mlops_assets.ml.features.feature_frame import check_point_in_time, feature_columns
+from mlops_assets.ml.models.fitted_model import fit, predict
+from mlops_assets.ml.stats.bootstrap import draw_days, gain_estimate
 from mlops_assets_tests.defs.world import (
     Trained,
     World,

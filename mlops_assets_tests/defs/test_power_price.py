@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.ml.bootstrap import draw_days, gain_estimate
-from mlops_assets.ml.features import build_features, check_point_in_time
-from mlops_assets.ml.intervals import intervals_around
-from mlops_assets.ml.shared import build_shared, check_shared_point_in_time
-from mlops_assets.stages.intervals import errors_before, scale_feature
+from mlops_assets.ml.evaluation.intervals import intervals_around
+from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
+from mlops_assets.ml.features.shared_features import build_shared, check_shared_point_in_time
+from mlops_assets.ml.stats.bootstrap import draw_days, gain_estimate
+from mlops_assets.stages.training.intervals import errors_before, scale_feature
 from mlops_assets_tests.defs.world import (
     Trained,
     World,

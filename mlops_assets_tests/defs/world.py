@@ -17,9 +17,12 @@ import pytest
 
 import mlops_assets.defs
 from mlops_assets.components.loading import load_product
-from mlops_assets.ml.features import build_features
-from mlops_assets.ml.models import predict
-from mlops_assets.ml.selection import (
+from mlops_assets.ml.datasets.validation import Validation, validate
+from mlops_assets.ml.features.feature_frame import build_features
+from mlops_assets.ml.features.shared_features import build_shared
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.split import Split
+from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
     country_split,
@@ -27,9 +30,6 @@ from mlops_assets.ml.selection import (
     train_candidates,
     train_pooled,
 )
-from mlops_assets.ml.shared import build_shared
-from mlops_assets.ml.split import Split
-from mlops_assets.ml.validation import Validation, validate
 from mlops_assets.spec import ProductSpec
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -43,9 +43,9 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_user_defined_k8s_config
 
-from mlops_assets.runtime.coordinator import SizedRunCoordinator
-from mlops_assets.runtime.kubernetes import RUN_CONFIG_TAG, run_config_tags
-from mlops_assets.runtime.sizes import SIZE_TAG
+from mlops_assets.runtime.workers.coordinator import SizedRunCoordinator
+from mlops_assets.runtime.workers.kubernetes import RUN_CONFIG_TAG, run_config_tags
+from mlops_assets.runtime.workers.sizes import SIZE_TAG
 from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.spec.resources import SIZES, SizeClass
 from mlops_assets_tests.deploy import profile

@@ -8,13 +8,13 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.card import CardFacts, Chosen, MadeFrom
-from mlops_assets.ml.decision import Decision
-from mlops_assets.ml.evaluation import Footprint
-from mlops_assets.ml.gates import GateResult
-from mlops_assets.ml.judgement import judge
-from mlops_assets.ml.models import fit, predict
-from mlops_assets.ml.split import split
+from mlops_assets.ml.evaluation.report import Footprint
+from mlops_assets.ml.gates.gates import GateResult
+from mlops_assets.ml.gates.judgement import judge
+from mlops_assets.ml.models.fitted_model import fit, predict
+from mlops_assets.ml.models.split import split
+from mlops_assets.ml.promotion.decision import Decision
+from mlops_assets.ml.reports.model_card import CardFacts, Chosen, MadeFrom
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.scenarios import (
     classification_rows,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.coercion import TRUTH, Kind
+from mlops_assets.ml.datasets.coercion import TRUTH, Kind
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.drift import (
+from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
     Window,

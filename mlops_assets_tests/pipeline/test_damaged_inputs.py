@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import MlopsAssetsError
-from mlops_assets.ml.validation import validate
+from mlops_assets.ml.datasets.validation import validate
 from mlops_assets.product import Product
-from mlops_assets.stages.ingestion import Ingestion, ingest, live_rows
+from mlops_assets.stages.datasets.ingestion import Ingestion, ingest, live_rows
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.pipeline.test_outcomes import VALUE

@@ -6,7 +6,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from mlops_assets.stages.base import Storage
+from mlops_assets.stages.common.base import Storage
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, VALUE, later, only
 from mlops_assets_tests.platform import Platform, failures, settle
 

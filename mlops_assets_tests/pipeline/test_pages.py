@@ -8,7 +8,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from mlops_assets.stages.pages import as_before, preview
+from mlops_assets.stages.common.ui_metadata import as_before, preview
 from mlops_assets_tests.platform import Platform
 
 COUNTRY = "FRA"

@@ -18,10 +18,10 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import RegistryError
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion import Office, execute, plan_promotion
-from mlops_assets.stages.replay import replay
-from mlops_assets.stages.reproduction import reproduce
-from mlops_assets.stages.serving import judged_twin, known_to, load_pooled, pooled_versions
+from mlops_assets.stages.promotion.decision_replay import replay
+from mlops_assets.stages.promotion.plan import Office, execute, plan_promotion
+from mlops_assets.stages.training.serving import judged_twin, known_to, load_pooled, pooled_versions
+from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,

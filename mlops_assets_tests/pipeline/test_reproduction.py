@@ -22,13 +22,13 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import ConfigurationError, RegistryError, StorageError
+from mlops_assets.ml.promotion.reproduction_record import Reproduction, as_dict, describe
 from mlops_assets.product import Product
 from mlops_assets.provenance import LIBRARIES, OPTIONAL_LIBRARIES, platform_code
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.reproduction import reproduce
-from mlops_assets.stages.reproduction_record import Reproduction, as_dict, describe
-from mlops_assets.stages.training_record import RECORD_TAG, recorded
+from mlops_assets.stages.training.training_record import RECORD_TAG, recorded
+from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,

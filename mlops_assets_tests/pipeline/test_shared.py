@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 
 import mlops_assets
-from mlops_assets.runtime import headless, warm
-from mlops_assets.runtime.headless import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.runtime.materialize import Job, Materializer, Outcome
-from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.reproduction import reproduce
+from mlops_assets.runtime.headless import workers as headless
+from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
+from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.runtime.workers import run_executor as warm
+from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.staleness import first_stale, shared_is_stale
+from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.pipeline.test_landing import asked, launch, reason
 from mlops_assets_tests.pipeline.test_outcomes import VALUE, later, only
 from mlops_assets_tests.platform import (

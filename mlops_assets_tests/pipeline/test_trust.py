@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import StorageError
-from mlops_assets.ml.validation import validate
-from mlops_assets.stages.ingestion import Ingestion, deliveries_of, ingest, live_rows
-from mlops_assets.stages.quarantine import RELEASE_REASON, RELEASED_BY, quarantined
+from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.stages.datasets.ingestion import Ingestion, deliveries_of, ingest, live_rows
+from mlops_assets.stages.datasets.quarantine import RELEASE_REASON, RELEASED_BY, quarantined
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, VALUE, later, only

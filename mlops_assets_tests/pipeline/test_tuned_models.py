@@ -11,11 +11,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.ml.promotion.reproduction_record import Reproduction
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.reproduction import reproduce
-from mlops_assets.stages.reproduction_record import Reproduction
-from mlops_assets.stages.serving import fitted, load_pooled, pooled_versions
+from mlops_assets.stages.training.serving import fitted, load_pooled, pooled_versions
+from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.platform import Platform, failures, generated
 
 COUNTRY, OTHER = "FRA", "NOR"

@@ -270,7 +270,7 @@ def _registered_when_told(registry: Registry, pipe: Connection) -> None:
 
 
 def test_what_a_forked_process_writes_outlives_its_parents_connections(registry: Registry) -> None:
-    from mlops_assets.registry.client import close_idle
+    from mlops_assets.registry.mlflow_compat import close_idle
 
     registry.aliases("parcels.FRA")
     ours, theirs = get_context("fork").Pipe()
@@ -287,6 +287,6 @@ def test_what_a_forked_process_writes_outlives_its_parents_connections(registry:
 def test_the_question_that_the_client_leaves_out_is_still_one_that_mlflow_asks() -> None:
     from mlflow.tracking import MlflowClient
 
-    from mlops_assets.registry.client import RegistryClient
+    from mlops_assets.registry.mlflow_compat import RegistryClient
 
     assert set(vars(RegistryClient)) & set(vars(MlflowClient)) >= {"_raise_if_prompt"}

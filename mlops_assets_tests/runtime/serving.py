@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_assets.runtime.up import free_port
+from mlops_assets.runtime.up.up import free_port
 from mlops_assets.settings import PROJECT_ROOT
 
 BIN = Path(sys.executable).parent

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from mlops_assets.sources.files import SourceFile, Survey, list_files, survey
+from mlops_assets.sources.files.reading import SourceFile, Survey, list_files, survey
 from mlops_assets_tests.sources.databases import Server, programs, running
 
 Put = Callable[[str, bytes], SourceFile]

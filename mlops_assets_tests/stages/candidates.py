@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import log_model
-from mlops_assets.stages.evaluation_page import artifacts, metrics
+from mlops_assets.stages.training.evaluation_metadata import artifacts, metrics
 from mlops_assets_tests.ml import cards
 
 

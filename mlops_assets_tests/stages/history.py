@@ -21,8 +21,8 @@ from mlflow.tracking import MlflowClient
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, Registry
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.training_record import LINEAGE_FILE, RECORD_TAG
+from mlops_assets.stages.common.lineage import INPUTS
+from mlops_assets.stages.training.training_record import LINEAGE_FILE, RECORD_TAG
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets_tests.test_spec import attributes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from mlops_assets.stages.retention import RetentionPlan, execute
+from mlops_assets.stages.upkeep.retention import RetentionPlan, execute
 from mlops_assets_tests.stages.history import History
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.registry import Registry
-from mlops_assets.stages.champions import decide_on
-from mlops_assets.stages.decisions import Origin
-from mlops_assets.stages.promotion import Asked, Office, execute, plan_rollback
+from mlops_assets.stages.promotion.assets import decide_on
+from mlops_assets.stages.promotion.decision_log import Origin
+from mlops_assets.stages.promotion.plan import Asked, Office, execute, plan_rollback
 from mlops_assets.storage import SnapshotStore
 
 Moment = Literal["recorded", "previous moved", "champion moved"]

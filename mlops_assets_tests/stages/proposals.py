@@ -18,15 +18,15 @@ import pandas as pd
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
-from mlops_assets.ml.evidence import evidence_frame
-from mlops_assets.ml.gates import GateResult, gates_to_json
-from mlops_assets.ml.models import predict
-from mlops_assets.ml.sides import Sides
-from mlops_assets.ml.split import split
+from mlops_assets.ml.evaluation.evidence import evidence_frame
+from mlops_assets.ml.gates.gates import GateResult, gates_to_json
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.split import split
 from mlops_assets.registry import Aliases, ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion import Asked, Office
-from mlops_assets.stages.serving import fitted, logged
+from mlops_assets.stages.promotion.plan import Asked, Office
+from mlops_assets.stages.training.serving import fitted, logged
 from mlops_assets_tests.platform import (
     Platform,
     build_platform,

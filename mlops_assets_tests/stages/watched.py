@@ -9,11 +9,11 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.ml.drift import DriftState
-from mlops_assets.ml.metrics import UNKNOWN, Estimate
-from mlops_assets.ml.performance import Realised
+from mlops_assets.ml.monitoring.drift import DriftState
+from mlops_assets.ml.monitoring.performance import Realised
+from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.registry import MlflowRegistry
-from mlops_assets.stages.base import Storage
+from mlops_assets.stages.common.base import Storage
 from mlops_assets_tests.platform import Platform
 from mlops_assets_tests.stages.proposals import PRODUCT, in_use
 

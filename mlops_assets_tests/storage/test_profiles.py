@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.errors import StorageError
-from mlops_assets.ml.drift import (
+from mlops_assets.ml.monitoring.drift import (
     REST,
     Profile,
     Reference,

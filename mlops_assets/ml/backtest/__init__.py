@@ -1,0 +1,1 @@
+"""What a retraining policy would have been worth in the past."""

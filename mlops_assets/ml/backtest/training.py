@@ -1,0 +1,347 @@
+"""Trainings of a walk through history: what the steps of a training run do, without files.
+
+A candidate is chosen, judged beside the models it may replace, and asked what it would have
+predicted. The gates that need files (`loads_and_predicts`, `latency_and_size`) have no place here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.backtest.data import Past
+from mlops_assets.ml.evaluation.behaviour import behaviours
+from mlops_assets.ml.evaluation.evidence import evidence_frame
+from mlops_assets.ml.evaluation.importance import permutation_importance
+from mlops_assets.ml.evaluation.intervals import intervals_around, residual_history, scale_of
+from mlops_assets.ml.evaluation.report import report_of
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.judgement import gates_of
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.models.baselines import baseline_predictions
+from mlops_assets.ml.models.fitted_model import FittedModel, predict
+from mlops_assets.ml.models.split import Split
+from mlops_assets.ml.monitoring.performance import Promise, promise_of
+from mlops_assets.ml.percentiles import sorted_once
+from mlops_assets.ml.promotion.decision import Decision, decide
+from mlops_assets.ml.stats.metrics import score
+from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
+from mlops_assets.ml.training.selection import (
+    Kind,
+    PooledModel,
+    Selection,
+    pooled_names,
+    rows_served,
+    selected_predictions,
+    train_candidates,
+    train_pooled,
+)
+from mlops_assets.ml.training.tuning import Clock
+from mlops_assets.spec import ProductSpec
+
+IMPORTANCE_ROWS = 120
+"""About so many holdout rows tell a walk how much each feature matters; a training asks more."""
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The pooled models in use.
+
+    Args:
+        models: by pooled name; those that beat the best baseline.
+        made: when each of them was trained.
+    """
+
+    models: Mapping[str, PooledModel] = field(default_factory=dict)
+    made: Mapping[str, pd.Timestamp] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[tuple[str, pd.Timestamp], ...]:
+        """Equal only for the same models."""
+        return tuple(sorted(self.made.items()))
+
+    def joined(self, newer: Pooled) -> Pooled:
+        """With newer ones in place of those of the same name."""
+        return Pooled({**self.models, **newer.models}, {**self.made, **newer.made})
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A model in use that a candidate is to replace.
+
+    Args:
+        version: its name; "" for none.
+        judged: its judged twin; None without one.
+        until: event time of the newest row that what serves learned from.
+        holdout_from: the twin has seen rows from before.
+    """
+
+    version: str = ""
+    judged: FittedModel | None = None
+    until: pd.Timestamp | None = None
+    holdout_from: pd.Timestamp | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """A training of one country.
+
+    Args:
+        country: its key.
+        rivals: the models in use in it, of the policies that ask.
+        watched: whether a reference for drift is needed.
+    """
+
+    country: str
+    rivals: tuple[Rival, ...]
+    watched: bool
+
+
+Wanted = tuple[Pooled, Sequence[Order]]
+"""Trainings of countries beside the same pooled models."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A candidate of one country, and what came of it.
+
+    Args:
+        country: its key.
+        moment: when it was trained.
+        version: its name; equal only for the same rows and the same pooled models.
+        kind: of the choice.
+        pooled_name: of the pooled model that was chosen; "" for a local one or a baseline.
+        judged: the judged twin; None for a baseline.
+        until: event time of the newest row that what serves learned from.
+        holdout_from: start of the holdout it was judged on.
+        predicted: of what serves, for the country's rows after the moment; shape (rows,).
+        decisions: by the version of the rival.
+        promise: what it is promoted for.
+        reference: what its new data are compared with; None unless it was asked for.
+        seconds: of training.
+    """
+
+    country: str
+    moment: pd.Timestamp
+    version: str
+    kind: Kind
+    pooled_name: str
+    judged: FittedModel | None
+    until: pd.Timestamp | None
+    holdout_from: pd.Timestamp | None
+    predicted: np.ndarray
+    decisions: Mapping[str, Decision]
+    promise: Promise
+    reference: Reference | None
+    seconds: float
+
+    @property
+    def rival(self) -> Rival:
+        """As the model in use."""
+        return Rival(self.version, self.judged, self.until, self.holdout_from)
+
+
+class Trainer(Protocol):
+    """Who trains: in this process, or in several."""
+
+    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
+        """Moments, in order, at which `pooled` will be asked for."""
+        ...
+
+    def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
+        """`pooled_at` a moment."""
+        ...
+
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        """`candidate_at` a moment for each order, in the order given."""
+        ...
+
+
+@dataclass
+class Alone:
+    """Trains in this process; what was trained for all countries at a moment is kept for it."""
+
+    past: Past
+    clock: Clock
+    _newest: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
+
+    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
+        """Nothing is made before it is asked for."""
+
+    def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
+        """`pooled_at` a moment."""
+        if moment not in self._newest:
+            self._newest = {moment: pooled_at(self.past, moment, self.clock)}
+        return self._newest[moment]
+
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        """`candidate_at` a moment for each order, in the order given."""
+        return [
+            [candidate_at(self.past, moment, pooled, each, self.clock) for each in orders]
+            for pooled, orders in wanted
+        ]
+
+
+def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:
+    """The pooled models trained at a moment that beat the best baseline, and the seconds.
+
+    All countries with features take part, walked or not.
+    """
+    if not pooled_names(past.spec):
+        return Pooled(), 0.0
+    frames = {country: rows for country in past.frames if len(rows := past.known(country, moment))}
+    began = clock()
+    with sorted_once():
+        models = train_pooled(past.spec, frames, clock=clock)
+    seconds = clock() - began
+    good = {
+        name: model
+        for name, model in models.items()
+        if gates.beats_baseline(model.report, past.spec).passed
+    }
+    return Pooled(good, dict.fromkeys(good, moment)), seconds
+
+
+def candidate_at(
+    past: Past, moment: pd.Timestamp, pooled: Pooled, order: Order, clock: Clock
+) -> Trained:
+    """A country's candidate at a moment, judged beside each rival."""
+    country, spec = order.country, past.specs[order.country]
+    parts = past.parts(country, moment, pooled.models.values())
+    began = clock()
+    with sorted_once():
+        selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
+    seconds = clock() - began
+    version = _version(moment, selection, pooled)
+    judged = [_judged(spec, parts, selection, rival, pooled) for rival in order.rivals]
+    decisions = {
+        rival.version: _decided(spec, version, selection, rival, found)
+        for rival, found in zip(order.rivals, judged, strict=True)
+    }
+    promoted = any(each.verdict == "promoted" for each in decisions.values())
+    return Trained(
+        country=country,
+        moment=moment,
+        version=version,
+        kind=selection.kind,
+        pooled_name=selection.pooled_name,
+        judged=selection.model,
+        until=selection.served.until if selection.served else None,
+        holdout_from=parts.holdout_from,
+        predicted=_served(selection, spec, past.after(country, moment)),
+        decisions=decisions,
+        promise=_promise(spec, parts, selection, judged[0].evidence),
+        reference=_reference(spec, parts, selection) if order.watched and promoted else None,
+        seconds=seconds,
+    )
+
+
+def without_pooled(trained: Trained) -> Trained:
+    """Without a model that whoever asked has already: it is large, and the same everywhere."""
+    return replace(trained, judged=None) if trained.pooled_name else trained
+
+
+def with_pooled(trained: Trained, pooled: Pooled) -> Trained:
+    """What `without_pooled` left out put back."""
+    if not trained.pooled_name:
+        return trained
+    return replace(trained, judged=pooled.models[trained.pooled_name].final)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    evidence: pd.DataFrame
+    gates: tuple[gates.GateResult, ...]
+
+
+def _version(moment: pd.Timestamp, selection: Selection, pooled: Pooled) -> str:
+    """Two policies can have pooled models of different age at the same moment."""
+    made = ",".join(f"{name}@{time.isoformat()}" for name, time in pooled.key)
+    return f"{moment.isoformat()} {selection.kind} {selection.name} {made}".strip()
+
+
+def _judged(
+    spec: ProductSpec, parts: Split, selection: Selection, rival: Rival, pooled: Pooled
+) -> _Judged:
+    """As `judgement.judge`, without what only people look at."""
+    holdout = parts.holdout
+    predicted = selected_predictions(selection, spec, holdout, parts.final)
+    scale = next((one.scale for one in spec.candidates if one.name == selection.name), None)
+    around = intervals_around(_errors(parts, selection, scale), holdout, predicted, scale, spec)
+    theirs = _unseen(spec, rival, holdout)
+    evidence = evidence_frame(
+        spec, holdout, predicted, parts.final, low=around.low, high=around.high, champion=theirs
+    )
+    if selection.model is None:
+        return _Judged(evidence, ())
+    model = pooled.models.get(selection.pooled_name)
+    behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec)
+    found = gates_of(spec, evidence, model.report if model else None)
+    return _Judged(evidence, (*found, gates.unless_switched_off(spec, behaved)))
+
+
+def _unseen(spec: ProductSpec, rival: Rival, holdout: pd.DataFrame) -> np.ndarray | None:
+    """What a rival's twin predicts, NaN for rows it may have seen; None without one."""
+    if rival.judged is None:
+        return None
+    predicted = predict(rival.judged, holdout, spec.task)
+    if rival.holdout_from is not None:
+        predicted[(holdout["event_time"] < rival.holdout_from).to_numpy()] = _NAN
+    return predicted
+
+
+def _errors(parts: Split, selection: Selection, scale: str | None) -> pd.DataFrame:
+    """What the choice got wrong on the validation rows, before it had seen them."""
+    rows = parts.validation
+    if len(selection.validated) != len(rows):
+        return residual_history(rows.iloc[:0], np.empty(0))
+    return residual_history(rows, selection.validated, scale_of(rows, scale))
+
+
+def _decided(
+    spec: ProductSpec, version: str, selection: Selection, rival: Rival, found: _Judged
+) -> Decision:
+    if selection.model is None or selection.served is None:
+        reason = f"no model to compare: {selection.reason}"
+        return Decision("not_judged", reason, len(found.evidence), _NAN, _NAN)
+    sides = Sides(
+        candidate=version,
+        champion=rival.version,
+        candidate_until=selection.served.until,
+        champion_until=rival.until,
+    )
+    return decide(spec, found.evidence, found.gates, sides)
+
+
+def _promise(
+    spec: ProductSpec, parts: Split, selection: Selection, evidence: pd.DataFrame
+) -> Promise:
+    if selection.model is None:
+        return promise_of(spec, None)
+    report, first = report_of(spec, evidence), spec.baselines[0]
+    label = parts.holdout["label"].to_numpy(dtype="float64")
+    naive = score(spec.metric, label, baseline_predictions(first, parts.final, parts.holdout))
+    return promise_of(spec, replace(report, baselines={**report.baselines, first.name: naive}))
+
+
+def _served(selection: Selection, spec: ProductSpec, rows: pd.DataFrame) -> np.ndarray:
+    if selection.served is None:
+        return np.full(len(rows), _NAN)
+    return predict(selection.served, rows, spec.task)
+
+
+def _reference(spec: ProductSpec, parts: Split, selection: Selection) -> Reference | None:
+    """Of the newest rows that what serves learned from."""
+    if selection.model is None or selection.served is None:
+        return None
+    rows = newest_rows(spec, rows_served(spec, parts))
+    step = max(1, len(parts.holdout) // IMPORTANCE_ROWS)
+    sample = parts.holdout.iloc[::step]
+    table = permutation_importance(selection.model, sample, spec.metric, spec.seed)
+    importance = dict(zip(table["feature"], table["importance"], strict=True))
+    return make_reference(spec, rows, predict(selection.served, rows, spec.task), importance)

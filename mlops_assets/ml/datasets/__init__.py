@@ -1,0 +1,1 @@
+"""From delivered rows to records that keep the contract."""

@@ -1,0 +1,400 @@
+"""From records as published to the records that keep the contract."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.datasets.availability import known_records
+from mlops_assets.ml.datasets.coercion import Kind, as_text, typed
+from mlops_assets.spec import SourceSpec
+
+DELIVERED = "_delivered"
+"""Column of raw rows: the position of their file among the country's deliveries, oldest first."""
+
+INGESTION_ORDER = [DELIVERED, "_ingested_at", "_source_file", "_source_line"]
+"""Among records of one key the last in this order is the newest."""
+
+USUAL_TYPES = frozenset({"float64", "int64", "bool", "datetime64[ns]", "str"})
+"""What published values are typed as here."""
+
+KINDS: Mapping[str, Kind] = {
+    "f": "float",
+    "i": "integer",
+    "u": "integer",
+    "b": "boolean",
+    "M": "time",
+}
+"""What values become, by numpy's letter of the contract's type; all others become text."""
+
+
+@dataclass(frozen=True)
+class ColumnDoc:
+    """One column of a contract, for people."""
+
+    name: str
+    dtype: str
+    description: str
+    nullable: bool
+    constraints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What became of the delivered records of one country.
+
+    `rows == len(accepted) + len(quarantine) + duplicates` always holds.
+
+    Args:
+        accepted: one row per key with the contract's columns and types, sorted by event time, key.
+        quarantine: one row per rejected record: the contract's published columns as text, the
+            `_source_*` columns and `_rules`, the names of all broken rules joined by "; ".
+        rows: delivered records.
+        duplicates: records that keep the contract but are older than another of their key.
+        conflicts: duplicates with other values than the record kept.
+        broken: records breaking each rule, most frequent first.
+        missing_columns: published names that the contract needs and the delivery lacks.
+        empty_columns: contract columns without one value among the delivered records.
+        corrected: rejected records whose key was delivered again later and kept the contract.
+        new_rows: delivered records of the newest deliveries.
+        new_rejected: rejected records among them that were not corrected.
+    """
+
+    accepted: pd.DataFrame
+    quarantine: pd.DataFrame
+    rows: int
+    duplicates: int
+    conflicts: int
+    broken: Mapping[str, int]
+    missing_columns: tuple[str, ...] = ()
+    empty_columns: tuple[str, ...] = ()
+    corrected: int = 0
+    new_rows: int = 0
+    new_rejected: int = 0
+
+    @property
+    def rejected(self) -> int:
+        """Records in quarantine."""
+        return len(self.quarantine)
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected, never corrected records as share of all, 0 to 1; 0 of an empty delivery."""
+        return (self.rejected - self.corrected) / self.rows if self.rows else 0.0
+
+    @property
+    def new_rejected_share(self) -> float:
+        """The same of the newest deliveries alone."""
+        return self.new_rejected / self.new_rows if self.new_rows else 0.0
+
+
+def validate(
+    raw: pd.DataFrame,
+    schema: type[pa.DataFrameModel],
+    source: SourceSpec,
+    aliases: Mapping[str, str],
+    *,
+    new_since: int = 0,
+) -> Validation:
+    """Split one country's records by the contract; data never raise, they are quarantined.
+
+    Args:
+        raw: published columns, `_source_*` and `_ingested_at`; one row per record.
+        schema: the contract; it adds the columns of `source.derived` by dataframe parsers.
+        source: which published column is which contract column, and the key.
+        aliases: value of the country column: country it stands for.
+        new_since: first position (`_delivered`) of the newest deliveries, which are judged by
+            themselves as well; a `raw` without positions is one delivery.
+
+    Raises:
+        ConfigurationError: `source` names a column that the contract does not have, or one of
+            the contract's own parsers raised.
+    """
+    contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
+    if not raw.index.equals(pd.RangeIndex(len(raw))):
+        raw = raw.reset_index(drop=True)
+    needed = {n: p for n, p in source.columns.items() if contract.columns[n].required}
+    missing = tuple(dict.fromkeys(p for p in needed.values() if p not in raw.columns))
+    published = _published(raw, source, aliases)
+    if missing:
+        rules = {f"column_missing:{name}": np.ones(len(raw), bool) for name in missing}
+        accepted = pd.DataFrame({name: [] for name in contract.columns})
+    else:
+        accepted, rules = _apply(published, contract)
+    bad = np.logical_or.reduce([*rules.values(), np.zeros(len(raw), bool)])
+    good = ~bad if not missing else np.zeros(0, bool)
+    kept, duplicates, conflicts = _newest(accepted, good, raw, source)
+    counts = {rule: int(mask.sum()) for rule, mask in rules.items() if mask.any()}
+    position = raw[DELIVERED].to_numpy() if DELIVERED in raw else np.full(len(raw), new_since)
+    corrected = _corrected(accepted, bad, position, source.key) if not missing else bad & False
+    new = position >= new_since
+    return Validation(
+        accepted=kept,
+        quarantine=_quarantine(published, raw, rules, bad),
+        rows=len(raw),
+        duplicates=duplicates,
+        conflicts=conflicts,
+        broken=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        missing_columns=missing,
+        empty_columns=tuple(str(name) for name in published if _is_empty(published[name])),
+        corrected=int(corrected.sum()),
+        new_rows=int(new.sum()),
+        new_rejected=int((bad & new & ~corrected).sum()),
+    )
+
+
+def known_rows(
+    raw: pd.DataFrame,
+    schema: type[pa.DataFrameModel],
+    source: SourceSpec,
+    aliases: Mapping[str, str],
+    moment: pd.Timestamp,
+) -> np.ndarray:
+    """Which delivered records were there at a moment, before the newest of each key is chosen.
+
+    A record whose event time cannot be told counts as there: it will be rejected for that.
+
+    Args:
+        raw: as of `validate`.
+        schema: as of `validate`.
+        source: names event time and arrival time.
+        aliases: as of `validate`.
+        moment: naive, UTC.
+
+    Returns:
+        Truth values, shape (rows,).
+    """
+    contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
+    published = _published(raw.reset_index(drop=True), source, aliases)
+    needed = [n for n in source.columns if contract.columns[n].required]
+    if not set(needed) <= set(published):
+        return np.ones(len(raw), bool)  # nothing of it will be accepted
+    records, _ = _apply(published, contract)
+    known = known_records(records, source, moment) | records[source.event_time].isna()
+    return known.to_numpy(bool)
+
+
+def describe(schema: type[pa.DataFrameModel]) -> list[ColumnDoc]:
+    """Name, type, sentence and constraints of every column of a contract."""
+    return [
+        ColumnDoc(
+            name=str(name),
+            dtype=str(column.dtype),
+            description=column.description or "",
+            nullable=bool(column.nullable),
+            constraints=tuple(_check_name(check) for check in column.checks),
+        )
+        for name, column in schema.to_schema().columns.items()
+    ]
+
+
+@lru_cache(maxsize=64)
+def _prepared(
+    schema: type[pa.DataFrameModel], names: tuple[str, ...], derived: int
+) -> pa.DataFrameSchema:
+    """A copy that leaves typing to this module, which tells row by row what has another type.
+
+    Types this module does not make, such as categories, are still coerced by pandera. Text is not
+    looked at again, value by value. A derived column (the last of `names`) of a usual type has to
+    have it.
+    """
+    contract = schema.to_schema()
+    _check_names(contract, names)
+    copied = deepcopy(contract)
+    copied.coerce = False
+    for name, column in copied.columns.items():
+        column.coerce = str(column.dtype) not in USUAL_TYPES
+        if name in names[: len(names) - derived] and str(column.dtype) == "str":
+            column.dtype = None
+    return copied
+
+
+def _check_names(contract: pa.DataFrameSchema, names: tuple[str, ...]) -> None:
+    known = [str(name) for name in contract.columns]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"source names the columns {', '.join(unknown)}, which the contract {contract.name} "
+            "does not have.",
+            way_out=f"It has {', '.join(known)}.",
+            culprits={"columns": unknown},
+        )
+
+
+def _published(raw: pd.DataFrame, source: SourceSpec, aliases: Mapping[str, str]) -> pd.DataFrame:
+    present = {name: raw[as_] for name, as_ in source.columns.items() if as_ in raw.columns}
+    frame = pd.DataFrame(present, index=raw.index, copy=False)
+    if source.country in frame and aliases:
+        country = frame[source.country]
+        resolved = country.astype("object").map(_hashable(aliases))
+        frame[source.country] = country.astype("object").where(resolved.isna(), resolved)
+    return frame
+
+
+def _hashable(aliases: Mapping[str, str]) -> Any:
+    return lambda value: aliases.get(value) if isinstance(value, str) else None
+
+
+def _apply(
+    published: pd.DataFrame, contract: pa.DataFrameSchema
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The frame typed and derived by the contract, and per broken rule the rows breaking it."""
+    columns: dict[str, pd.Series] = {}
+    rules: dict[str, np.ndarray] = {}
+    untyped: dict[str, np.ndarray] = {}
+    for name in published:
+        column = contract.columns[name]
+        kind = _kind(column)
+        found = typed(published[name], kind, nullable=column.nullable)
+        columns[str(name)] = found.values
+        rules[f"type:{name}"] = found.wrong
+        rules[f"{name}: not_nullable"] = found.unfilled & ~found.wrong
+        untyped[str(name)] = found.wrong | found.unfilled
+    frame = pd.DataFrame(columns, index=published.index)
+    checked, broken = _check(frame, contract, untyped)
+    return checked, {r: m for r, m in {**rules, **broken}.items() if m.any()}
+
+
+def _check(
+    frame: pd.DataFrame, contract: pa.DataFrameSchema, untyped: Mapping[str, np.ndarray]
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    try:
+        with warnings.catch_warnings():
+            # From pandera's own table of failures, when one of them has missing values alone.
+            warnings.filterwarnings("ignore", "The behavior of DataFrame conc", FutureWarning)
+            return contract.validate(frame, lazy=True), {}
+    except pa.errors.SchemaErrors as errors:
+        broken: dict[str, np.ndarray] = {}
+        for error in errors.schema_errors:
+            rule, mask = _broken_rule(error, frame)
+            # A value that could not be typed was replaced by a filler: its own rule says so.
+            mask = mask & ~untyped.get(rule.partition(":")[0], np.zeros(len(frame), bool))
+            broken[rule] = broken.get(rule, np.zeros(len(frame), bool)) | mask
+        data = errors.data if isinstance(errors.data, pd.DataFrame) else frame
+        return data, broken
+    except Exception as error:
+        raise ConfigurationError(
+            f"The contract {contract.name} raised {type(error).__name__}: {error}.",
+            way_out="Its parsers must cope with every value its types allow, missing ones too.",
+            culprits={"contract": contract.name},
+        ) from error
+
+
+def _broken_rule(error: pa.errors.SchemaError, frame: pd.DataFrame) -> tuple[str, np.ndarray]:
+    """Rule name and the rows that break it; a rule about the whole frame is broken by all."""
+    on_column = isinstance(error.schema, pa.Column)
+    name = _check_name(error.check)
+    rule = f"{error.schema.name}: {name}" if on_column else name
+    mask = np.ones(len(frame), bool)
+    output, cases = error.check_output, error.failure_cases
+    if isinstance(output, pd.Series) and output.index.equals(frame.index):
+        mask = ~output.astype(bool).to_numpy()
+    elif isinstance(cases, pd.DataFrame) and "index" in cases and cases["index"].notna().all():
+        mask = frame.index.isin(cases["index"])
+    return rule, mask
+
+
+def _check_name(check: Any) -> str:
+    text = check.error or check.name if isinstance(check, pa.Check) else str(check)
+    return str(text).replace("; ", ", ")
+
+
+def _kind(column: pa.Column) -> Kind:
+    native = getattr(column.dtype, "type", None)
+    letter = getattr(native, "kind", "O")
+    return KINDS.get(letter, "text")
+
+
+def _newest(
+    typed: pd.DataFrame, good: np.ndarray, raw: pd.DataFrame, source: SourceSpec
+) -> tuple[pd.DataFrame, int, int]:
+    """The newest good record per key in a stable order, and how many were dropped and differed."""
+    places = np.flatnonzero(good)
+    by = list(dict.fromkeys([source.event_time, *source.key]))
+    varying = [name for name in by if _varies(typed[name].iloc[places])]
+    key = [name for name in source.key if name in varying] or source.key
+    again = typed[key].iloc[places].duplicated(keep=False).to_numpy()
+    ordered = _oldest_first(typed.iloc[places[again]], raw)
+    older = ordered.duplicated(source.key, keep="last")
+    conflicts = _conflicts(ordered, older, source.key) if older.any() else 0
+    good = good.copy()
+    good[ordered.index[older]] = False
+    return _sorted(typed, np.flatnonzero(good), varying), int(older.sum()), conflicts
+
+
+def _varies(values: pd.Series) -> bool:
+    """Whether a column tells records apart; that of the country usually does not."""
+    if values.empty:
+        return False
+    same = values == values.iloc[0]
+    return not same.fillna(False).astype(bool).all()
+
+
+def _oldest_first(records: pd.DataFrame, raw: pd.DataFrame) -> pd.DataFrame:
+    order = [name for name in INGESTION_ORDER if name in raw.columns]
+    if not order or records.empty:
+        return records
+    return records.loc[raw.loc[records.index, order].sort_values(order, kind="stable").index]
+
+
+def _sorted(typed: pd.DataFrame, places: np.ndarray, by: list[str]) -> pd.DataFrame:
+    keys = typed[by].iloc[places].reset_index(drop=True)
+    if all(isinstance(kind, np.dtype) and kind.kind in "biufM" for kind in keys.dtypes):
+        columns = [keys[name].to_numpy() for name in reversed(by)]
+        order = np.lexsort(columns) if by else np.arange(len(places))
+    else:
+        order = keys.sort_values(by, kind="stable").index
+    kept = typed.iloc[places[order]]
+    kept.index = pd.RangeIndex(len(kept))
+    return kept
+
+
+def _corrected(
+    typed: pd.DataFrame, bad: np.ndarray, position: np.ndarray, key: list[str]
+) -> np.ndarray:
+    """Rejected records whose key came again with a later delivery and kept the contract."""
+    corrected = np.zeros(len(typed), bool)
+    later = ~bad & (position > position[bad].min(initial=position.max(initial=0)))
+    if not bad.any() or not later.any():
+        return corrected
+    good = typed.loc[later, key].assign(**{DELIVERED: position[later]})
+    newest = good.groupby(key, as_index=False, sort=False)[DELIVERED].max()
+    found = typed.loc[bad, key].merge(newest, on=key, how="left")[DELIVERED]
+    corrected[bad] = found.to_numpy() > position[bad]
+    return corrected
+
+
+def _conflicts(ordered: pd.DataFrame, older: pd.Series, key: list[str]) -> int:
+    dropped = ordered[older]
+    newest = dropped[key].merge(ordered[~older], on=key, how="left")[dropped.columns]
+    ours, theirs = dropped.reset_index(drop=True), newest
+    same = (ours == theirs) | (ours.isna() & theirs.isna())
+    return int((~same.fillna(False).all(axis=1)).sum())
+
+
+def _is_empty(values: pd.Series) -> bool:
+    """Whether there are values and all are missing; most columns show at once that they are not."""
+    return len(values) > 0 and bool(values.head(100).isna().all() and values.isna().all())
+
+
+def _quarantine(
+    published: pd.DataFrame, raw: pd.DataFrame, rules: Mapping[str, np.ndarray], bad: np.ndarray
+) -> pd.DataFrame:
+    found = published[bad]
+    text: dict[Hashable, pd.Series] = {name: as_text(found[name]) for name in found}
+    technical = [n for n in raw.columns if str(n).startswith("_") and n != DELIVERED]
+    origin = {n: raw.loc[bad, n] for n in technical}
+    names = np.full(len(raw), "", dtype=object)
+    for rule, mask in rules.items():
+        names[mask] = [f"{name}; {rule}" if name else rule for name in names[mask]]
+    frame = pd.DataFrame({**text, **origin}, index=found.index)
+    return frame.assign(_rules=names[bad]).reset_index(drop=True)

@@ -1,0 +1,124 @@
+"""The frame a decision is made from: one row per holdout row."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.models.baselines import baseline_predictions, best_of
+from mlops_assets.ml.stats.metrics import score
+from mlops_assets.spec import ProductSpec, SliceSpec
+
+MAX_SLICES = 20
+"""Values of a feature that are slices of their own; rarer ones are together in OTHER."""
+MISSING, OTHER = "missing", "other"
+EVIDENCE_COLUMNS = (
+    "entity",
+    "event_time",
+    "label_time",
+    "label",
+    "candidate",
+    "low",
+    "high",
+    "champion",
+    "baseline",
+    "baseline_name",
+)
+"""Columns of every evidence frame, before those of its slices."""
+
+
+def evidence_frame(
+    spec: ProductSpec,
+    holdout: pd.DataFrame,
+    predicted: np.ndarray,
+    train: pd.DataFrame,
+    *,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    champion: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """What a decision is made from, so that it can be made again from nothing else.
+
+    Args:
+        spec: the product as it is for this country.
+        holdout: labelled rows of a features frame.
+        predicted: by the candidate, shape (rows,).
+        train: the rows baselines take their mean from.
+        low: lower ends of the prediction intervals; None: there are none.
+        high: upper ends.
+        champion: the champion's predictions of the same rows; None without one.
+
+    Returns:
+        One row per holdout row: entity, event_time, label_time, label, candidate, low, high and
+        champion (NaN: none), baseline (the best one's prediction), baseline_name ("": none can be
+        told), and a text column for each declared slice or group whose feature the rows have,
+        named by `slice_column`.
+    """
+    naive = {each.name: baseline_predictions(each, train, holdout) for each in spec.baselines}
+    label = holdout["label"].to_numpy(dtype="float64")
+    best = best_of(spec.metric, {n: score(spec.metric, label, p) for n, p in naive.items()})
+    none = np.full(len(holdout), np.nan)
+    columns = {
+        **{name: holdout[name].to_numpy() for name in ("entity", "event_time", "label_time")},
+        "label": label,
+        "candidate": np.asarray(predicted, dtype="float64"),
+        "low": none if low is None else np.asarray(low, dtype="float64"),
+        "high": none if high is None else np.asarray(high, dtype="float64"),
+        "champion": none if champion is None else np.asarray(champion, dtype="float64"),
+        "baseline": naive.get(best, none),
+        "baseline_name": np.full(len(holdout), best, dtype="object"),
+    }
+    for declared in declared_slices(spec):
+        if declared.feature in holdout:
+            columns[slice_column(declared)] = slice_names(holdout[declared.feature], declared.edges)
+    return pd.DataFrame(columns)
+
+
+def slice_column(declared: SliceSpec) -> str:
+    """Column of the evidence that holds each row's slice: the feature, and where it is cut."""
+    edges = " at " + ", ".join(f"{edge:g}" for edge in declared.edges) if declared.edges else ""
+    return f"slice.{declared.feature}{edges}"
+
+
+def declared_slices(spec: ProductSpec) -> Iterator[SliceSpec]:
+    """Every slice and fairness group of the product, in the order of the YAML."""
+    yield from spec.evaluation.slices
+    yield from spec.gates.fairness
+
+
+def slice_names(values: pd.Series, edges: list[float]) -> np.ndarray:
+    """Name of the slice of each row, shape (rows,), text.
+
+    With edges "under 7", "7 to 30" (30 itself is in the next one) and "90 or more"; without, the
+    value as text, of which those beyond the `MAX_SLICES` with most rows are "other". Rows without
+    a value are "missing".
+    """
+    names = _between(values, edges) if edges else _as_text(values)
+    names[values.isna().to_numpy()] = MISSING
+    kept, counts = np.unique(names.astype(str), return_counts=True)
+    if len(kept) <= MAX_SLICES:
+        return names
+    most = set(kept[np.argsort(-counts, kind="stable")][:MAX_SLICES])
+    return np.array([name if name in most else OTHER for name in names], dtype="object")
+
+
+def edge_names(edges: list[float]) -> list[str]:
+    """Names of the slices that edges make, lowest first."""
+    ends = [f"{edge:g}" for edge in edges]
+    middle = [f"{low} to {high}" for low, high in itertools.pairwise(ends)]
+    return [f"under {ends[0]}", *middle, f"{ends[-1]} or more"]
+
+
+def _between(values: pd.Series, edges: list[float]) -> np.ndarray:
+    names = np.array(edge_names(edges), dtype="object")
+    numbers = values.to_numpy(dtype="float64", na_value=np.nan)
+    return names[np.searchsorted(edges, numbers, side="right")]
+
+
+def _as_text(values: pd.Series) -> np.ndarray:
+    if pd.api.types.is_float_dtype(values.dtype):
+        return np.array([f"{value:g}" for value in values], dtype="object")
+    return np.array([str(value) for value in values], dtype="object")

@@ -1,0 +1,1 @@
+"""From records to features of an event, computed from what was known then."""

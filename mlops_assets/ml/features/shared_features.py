@@ -1,0 +1,155 @@
+"""Features that all countries share, and the proof that they know nothing of the future."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from mlops_assets.errors import TrainingError
+from mlops_assets.ml.features.feature_frame import (
+    Difference,
+    PointInTime,
+    as_known_at,
+    differences,
+    function_name,
+    having_rows,
+    is_feature,
+    sampled_cutoffs,
+    times_of,
+    wrong_frame,
+)
+from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
+
+SharedFunction = Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]
+_KEYS = ("event_time",)
+_NOT_SHARED = tuple(name for name in FEATURE_KEYS if name not in _KEYS)
+
+
+def build_shared(records: Mapping[str, pd.DataFrame], function: SharedFunction) -> pd.DataFrame:
+    """One row per event time with what is the same for every country, sorted and unique.
+
+    Args:
+        records: validated records of every listed country, in alphabetical order; a country
+            without any has an empty frame with the same columns.
+        function: the product's pure function; gives `event_time` and the shared features.
+
+    Raises:
+        TrainingError: the function raised or returned something else.
+    """
+    try:
+        made = function({country: records[country].copy() for country in sorted(records)})
+    except Exception as error:
+        raise TrainingError(
+            f"{function_name(function)} raised {type(error).__name__}: {error}.",
+            way_out="Correct the function of `shared_features`; the validated rows are unchanged.",
+            culprits={"function": function_name(function)},
+        ) from error
+    _require_columns(made, function)
+    frame = made.assign(event_time=times_of(made, "event_time", function))
+    _require_one_row_a_time(frame, function)
+    names = ["event_time", *(str(name) for name in frame.columns if name != "event_time")]
+    return frame[names].sort_values("event_time", ignore_index=True)
+
+
+def build_shared_as_of(
+    records: Mapping[str, pd.DataFrame],
+    function: SharedFunction,
+    source: SourceSpec,
+    target: TargetSpec,
+    moment: pd.Timestamp,
+) -> pd.DataFrame:
+    """Shared features as they could have been computed at a moment.
+
+    Records of later events (or arrivals) do not exist. What is known later is empty in records
+    whose event is less than the label maturity ago: a shared function has no feature rows that
+    could tell the label time of each.
+
+    Args:
+        records: as for `build_shared`.
+        function: the shared function.
+        source: names event time, arrival time and what is known later.
+        target: label maturity.
+        moment: naive, UTC.
+    """
+    return build_shared(_known(records, source, target, moment), function)
+
+
+def check_shared_point_in_time(
+    records: Mapping[str, pd.DataFrame],
+    shared: pd.DataFrame,
+    function: SharedFunction,
+    source: SourceSpec,
+    target: TargetSpec,
+    *,
+    samples: int = 3,
+    seed: int = 0,
+) -> PointInTime:
+    """Compute shared features again at sampled times from what was known then, of all countries.
+
+    All rows up to the cutoff must come out exactly as in `shared`.
+
+    Args:
+        records: what `shared` was built from.
+        shared: the frame to check, as `build_shared` gave it.
+        function: the shared function.
+        source: names event time, arrival time and what is known later.
+        target: label maturity.
+        samples: cutoffs, drawn from the later three quarters of the event times.
+        seed: of the draw.
+    """
+    cutoffs = sampled_cutoffs(shared["event_time"], samples, seed)
+    found: list[Difference] = []
+    rows = count = 0
+    for cutoff in cutoffs:
+        then = build_shared(_known(records, source, target, cutoff), function)
+        expected = shared[shared["event_time"] <= cutoff]
+        if source.arrival_time is not None:  # of a time all records of which arrived later
+            expected = having_rows(expected, then, _KEYS)
+        differing = differences(expected, then, _KEYS)
+        rows, count = rows + len(expected), count + len(differing)
+        found += differing[: max(0, 20 - len(found))]
+    return PointInTime(rows, tuple(cutoffs), tuple(found), count)
+
+
+def _known(
+    records: Mapping[str, pd.DataFrame],
+    source: SourceSpec,
+    target: TargetSpec,
+    moment: pd.Timestamp,
+) -> dict[str, pd.DataFrame]:
+    return {
+        country: as_known_at(frame, frame[source.event_time] + target.maturity, moment, source)
+        for country, frame in records.items()
+    }
+
+
+def _require_columns(made: Any, function: SharedFunction) -> None:
+    if not isinstance(made, pd.DataFrame):
+        what = f"returned a {type(made).__name__}, not a DataFrame"
+        raise wrong_frame(function, what, [], "Return one frame with event_time and the features.")
+    twice = [str(name) for name in made.columns[made.columns.duplicated()]]
+    if twice:
+        raise wrong_frame(function, f"returned {', '.join(twice)} twice", twice, "Name each once.")
+    if "event_time" not in made:
+        what, way_out = "returned no column event_time", "Every row needs the time it is known at."
+        raise wrong_frame(function, what, ["event_time"], way_out)
+    foreign = [name for name in _NOT_SHARED if name in made]
+    if foreign:
+        what = f"returned {', '.join(foreign)}, which belongs to the features of a country"
+        raise wrong_frame(function, what, foreign, "Leave it out, or give it another name.")
+    names = [name for name in made.columns if name != "event_time"]
+    odd = [str(name) for name in names if not is_feature(made[name])]
+    if odd or not names:
+        what = f"returned features that are neither numbers nor booleans nor text: {odd}"
+        what = what if odd else "returned no feature"
+        raise wrong_frame(function, what, odd, "Return numbers or text beside event_time.")
+
+
+def _require_one_row_a_time(frame: pd.DataFrame, function: SharedFunction) -> None:
+    twice = frame[frame["event_time"].duplicated()]
+    if len(twice):
+        time = twice["event_time"].iloc[0]
+        what = f"returned {len(twice)} rows more than one per event_time, such as at {time}"
+        raise wrong_frame(function, what, ["event_time"], "Return each event_time once.")

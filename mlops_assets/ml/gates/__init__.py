@@ -1,0 +1,1 @@
+"""Limits a candidate must keep before it is compared with the champion."""

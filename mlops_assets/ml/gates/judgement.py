@@ -1,0 +1,161 @@
+"""A candidate on the holdout: its evidence, its report and its gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.evaluation.behaviour import behaviours
+from mlops_assets.ml.evaluation.evidence import evidence_frame
+from mlops_assets.ml.evaluation.fairness import Compared, compare_groups
+from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, report_of
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
+from mlops_assets.ml.models.fitted_model import FittedModel
+from mlops_assets.ml.stats.bootstrap import draw_days
+from mlops_assets.spec import GateName, ProductSpec
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a candidate on the holdout.
+
+    Args:
+        report: numbers and tables for people.
+        evidence: the frame the decision is made from.
+        gates: outcome of every gate of the product, in the order of `GATES`.
+    """
+
+    report: Report
+    evidence: pd.DataFrame
+    gates: tuple[GateResult, ...]
+
+
+def judge(
+    spec: ProductSpec,
+    holdout: pd.DataFrame,
+    model: FittedModel | None,
+    predicted: np.ndarray,
+    train: pd.DataFrame,
+    *,
+    low: np.ndarray | None = None,
+    high: np.ndarray | None = None,
+    champion: np.ndarray | None = None,
+    stand_in: Report | None = None,
+    usable: Sequence[GateResult] = (),
+    footprint: Footprint | None = None,
+    reason: str = "there is no model",
+    declared: Sequence[GateName] = (),
+) -> Judgement:
+    """Everything a stage needs of a candidate, in one call.
+
+    Args:
+        spec: the product as it is for this country.
+        holdout: labelled rows of the country's features frame.
+        model: the candidate; None for a baseline, which no gate judges.
+        predicted: by the candidate, shape (rows,).
+        train: the rows baselines take their mean from (`Split.final`).
+        low: lower ends of the prediction intervals; None: there are none.
+        high: upper ends.
+        champion: the champion's predictions of the same rows; None without one.
+        stand_in: report of the pooled model, for a country with too few holdout rows.
+        usable: what the stage measured: `loads_and_predicts` and `latency_and_size`.
+        footprint: what the model costs; None where it was not measured.
+        reason: why there is no model.
+        declared: `declared_gates` of the whole product, so that every country has the same; by
+            default those of `spec`.
+    """
+    evidence = evidence_frame(
+        spec, holdout, predicted, train, low=low, high=high, champion=champion
+    )
+    report = full_report(spec, evidence, holdout, train, model, footprint)
+    names = declared or gates.declared_gates(spec)
+    if model is None:
+        nothing = tuple(not_judged(name, reason) for name in names)
+        return Judgement(report, evidence, nothing)
+    behaved = gates.behaviour(behaviours(spec, model, holdout), spec)
+    results = [*_of_evidence(spec, evidence, report, stand_in), behaved, *usable]
+    return Judgement(report, evidence, _complete(spec, names, results))
+
+
+def gates_of(
+    spec: ProductSpec, evidence: pd.DataFrame, stand_in: Report | None = None
+) -> tuple[GateResult, ...]:
+    """The gates that follow from the evidence alone, in the order of `GATES`.
+
+    Args:
+        spec: the product as it is for this country; or `spec_of` stored settings.
+        evidence: the evidence frame.
+        stand_in: report of the pooled model, for a country with too few holdout rows.
+    """
+    results = _of_evidence(spec, evidence, report_of(spec, evidence), stand_in)
+    return tuple(unless_switched_off(spec, result) for result in results)
+
+
+def gates_again(
+    spec: ProductSpec, evidence: pd.DataFrame, recorded: Sequence[GateResult]
+) -> tuple[GateResult, ...]:
+    """The gates of a decision computed again from its evidence, in the recorded order.
+
+    Those that need the model, or were judged by the pooled model's report, are taken as they were
+    recorded; so are all of a baseline, which no gate judges.
+
+    Args:
+        spec: `spec_of` stored settings.
+        evidence: the evidence frame of the decision.
+        recorded: outcome of every gate at that time.
+    """
+    if all(result.passed is None for result in recorded):
+        return tuple(recorded)
+    again = {result.name: result for result in gates_of(spec, evidence)}
+    return tuple(
+        result if result.name not in again or _judged_elsewhere(result) else again[result.name]
+        for result in recorded
+    )
+
+
+def _of_evidence(
+    spec: ProductSpec, evidence: pd.DataFrame, report: Report, stand_in: Report | None
+) -> list[GateResult]:
+    return [
+        gates.beats_baseline(report, spec, stand_in),
+        gates.above_floor(report, spec, stand_in),
+        gates.slices(report, spec),
+        gates.fairness(_groups(spec, evidence), spec),
+        gates.calibration(report, spec)
+        if spec.task == "classification"
+        else gates.coverage(report, spec),
+        gates.stability(report, spec),
+    ]
+
+
+def _groups(spec: ProductSpec, evidence: pd.DataFrame) -> list[Compared]:
+    if not spec.gates.fairness:
+        return []
+    draws = draw_days(
+        evidence["event_time"],
+        block_days=spec.evaluation.block_days,
+        draws=spec.evaluation.draws,
+        seed=spec.seed,
+    )
+    return [compare_groups(spec, each, evidence, draws) for each in spec.gates.fairness]
+
+
+def _complete(
+    spec: ProductSpec, names: Sequence[GateName], results: Sequence[GateResult]
+) -> tuple[GateResult, ...]:
+    """Every gate once, in the order of its names; what is lacking is not judged."""
+    found = {result.name: result for result in results}
+    return tuple(
+        unless_switched_off(spec, found.get(name) or not_judged(name, "it was not measured"))
+        for name in names
+    )
+
+
+def _judged_elsewhere(result: GateResult) -> bool:
+    """By the pooled model's report, or not at all: the evidence of the country does not say."""
+    rows = result.numbers.get("rows")
+    return rows is not None and rows != result.numbers.get("own_rows", rows)

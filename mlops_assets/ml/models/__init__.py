@@ -1,0 +1,1 @@
+"""Fitting and predicting, naive baselines, and which rows are for what."""

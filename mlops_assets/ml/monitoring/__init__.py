@@ -1,0 +1,1 @@
+"""Realised error and drift of what serves."""

@@ -1,0 +1,1 @@
+"""Candidate against champion: the decision, and making it or a model again."""

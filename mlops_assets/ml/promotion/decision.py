@@ -1,0 +1,248 @@
+"""Candidate against champion on the same rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from mlops_assets.ml.gates.gates import GateResult
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.stats.bootstrap import draw_days, interval, resampled_gain
+from mlops_assets.ml.stats.metrics import NAN, Estimate, improvement, in_words, score
+from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
+
+Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
+REQUIRED: tuple[GateName, ...] = (
+    "beats_baseline",
+    "above_floor",
+    "loads_and_predicts",
+    "latency_and_size",
+)
+"""Gates without whose judgement nothing is promoted; the others, not judged, only warn."""
+SETTINGS = (
+    "countries",
+    "decision",
+    "evaluation",
+    "gates",
+    "metric",
+    "predictions",
+    "seed",
+    "split",
+    "target",
+    "task",
+)
+"""Sections of a product that gates and decisions depend on."""
+TAIL_DRAWS = 20
+"""Draws that are to be beyond the bound of a decision, so that its place is not chance."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome of comparing a candidate with the champion.
+
+    Args:
+        verdict: promoted; kept (the champion stays); not_judged (it stays, for want of rows or of
+            a gate); waiting (until a person approves); forced or rolled_back (by a person).
+        reason: why, in a sentence.
+        rows: both were scored on.
+        candidate_value: metric of the candidate; NaN when it was not scored.
+        champion_value: metric of the champion; NaN without one.
+        gain: improvement on the champion (`improvement`): a share of its error, for auc the
+            difference; positive is better.
+        lower: its bound at `level` over the bootstrap draws.
+        upper: its bound at 1 - `level`.
+        level: one-sided; the probability with which an equal candidate may be promoted.
+        draws: of the bootstrap.
+        block_days: days drawn together.
+    """
+
+    verdict: Verdict
+    reason: str
+    rows: int
+    candidate_value: float
+    champion_value: float
+    gain: float = NAN
+    lower: float = NAN
+    upper: float = NAN
+    level: float = NAN
+    draws: int = 0
+    block_days: int = 0
+
+
+def decide(
+    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], sides: Sides
+) -> Decision:
+    """Promote the candidate if its gates passed and it is better than the champion for certain.
+
+    For certain: the gain over a paired block bootstrap of the rows both predict is above
+    `decision.margin` at its lower bound. A candidate that learned from rows newer by
+    `decision.refresh_after_days` is promoted when it is for certain not worse by more than the
+    margin. Without a champion the gates alone decide. With `decision.approval` every promotion
+    waits.
+
+    Args:
+        spec: the product as it is for this country; or `spec_of` stored settings.
+        evidence: the evidence frame; the champion's column is NaN without one.
+        gates: outcome of every gate; each of `REQUIRED` that is there must have been judged.
+        sides: the two versions.
+    """
+    compared = _on_identical_rows(evidence, sides)
+    values = _values(spec, compared, sides)
+    stopped = _stopped_by(gates)
+    if stopped is not None:
+        verdict: Verdict = "not_judged" if stopped.passed is None else "kept"
+        return _undecided(verdict, f"gate {stopped.name}: {stopped.description}", compared, values)
+    missing = int((~np.isfinite(evidence["candidate"].to_numpy(dtype="float64"))).sum())
+    if missing:
+        reason = f"the candidate gives no prediction for {missing} of {len(evidence)} holdout rows"
+        return _undecided("kept", reason, compared, values)
+    if not sides.champion:
+        reason = "first champion: every gate passed and there was none before"
+        return _held(spec, _undecided("promoted", reason, compared, values))
+    return _held(spec, _compare(spec, compared, values, sides))
+
+
+def level_used(spec: ProductSpec) -> float:
+    """The level of a decision: one-sided, lowered where many countries decide.
+
+    With n countries and no candidate better than its champion, n times the level are promoted on
+    average; that is to be `decision.max_false_promotions` at most.
+    """
+    return min(spec.decision.level, spec.decision.max_false_promotions / len(spec.countries))
+
+
+def settings_of(spec: ProductSpec) -> Mapping[str, Any]:
+    """What gates and decision depend on, JSON-able; `spec_of` reads it."""
+    return spec.model_dump(mode="json", include=set(SETTINGS))
+
+
+def spec_of(settings: Mapping[str, Any]) -> ProductSpec:
+    """A product with the stored sections alone: enough for gates and `decide`."""
+    sections = {
+        name: TypeAdapter(ProductSpec.model_fields[name].rebuild_annotation()).validate_python(
+            settings[name]
+        )
+        for name in SETTINGS
+    }
+    return ProductSpec.model_construct(**sections)
+
+
+@dataclass(frozen=True)
+class _Values:
+    candidate: float
+    champion: float
+
+
+def _on_identical_rows(evidence: pd.DataFrame, sides: Sides) -> pd.DataFrame:
+    """The rows that the champion predicts; all of them without a champion."""
+    return evidence[evidence["champion"].notna()] if sides.champion else evidence
+
+
+def _values(spec: ProductSpec, rows: pd.DataFrame, sides: Sides) -> _Values:
+    y = rows["label"].to_numpy(dtype="float64")
+    ours = score(spec.metric, y, rows["candidate"].to_numpy(dtype="float64"))
+    if not sides.champion:
+        return _Values(ours, NAN)
+    return _Values(ours, score(spec.metric, y, rows["champion"].to_numpy(dtype="float64")))
+
+
+def _stopped_by(gates: Sequence[GateResult]) -> GateResult | None:
+    failed = [gate for gate in gates if gate.passed is False]
+    unjudged = [gate for gate in gates if gate.passed is None and gate.name in REQUIRED]
+    return next(iter([*failed, *unjudged]), None)
+
+
+def _undecided(verdict: Verdict, reason: str, rows: pd.DataFrame, values: _Values) -> Decision:
+    return Decision(verdict, reason, len(rows), values.candidate, values.champion)
+
+
+def _held(spec: ProductSpec, decision: Decision) -> Decision:
+    if decision.verdict != "promoted" or not spec.decision.approval:
+        return decision
+    reason = f"waits for a person's approval; {decision.reason}"
+    return Decision(**{**vars(decision), "verdict": "waiting", "reason": reason})
+
+
+def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+    needed = spec.split.min_holdout_rows
+    if len(rows) < needed:
+        reason = (
+            f"{needed} rows that both predict are needed to compare, there are {len(rows)}; the "
+            "champion stays"
+        )
+        return _undecided("not_judged", reason, rows, values)
+    if values.champion == 0 and spec.metric not in GREATER_IS_BETTER:
+        reason = f"the champion's {spec.metric} is 0, which nothing is under; it stays"
+        return _undecided("kept", reason, rows, values)
+    return _judge(spec, rows, values, sides)
+
+
+def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+    level = level_used(spec)
+    draws = max(spec.evaluation.draws, math.ceil(TAIL_DRAWS / level))
+    gain, problem = _gain(spec, rows, values, level, draws)
+    if not gain.told:
+        why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
+        return _undecided("not_judged", f"{why}; the champion stays", rows, values)
+    promoted, outcome = _outcome(spec, gain, sides)
+    return Decision(
+        "promoted" if promoted else "kept",
+        f"{_both(spec, values)} on the same {len(rows)} rows: {_told(spec, gain, level)}; "
+        f"{outcome}",
+        len(rows),
+        values.candidate,
+        values.champion,
+        gain.value,
+        gain.lower,
+        gain.upper,
+        level,
+        draws,
+        spec.evaluation.block_days,
+    )
+
+
+def _gain(
+    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, draws: int
+) -> tuple[Estimate, str]:
+    days = draw_days(
+        rows["event_time"], block_days=spec.evaluation.block_days, draws=draws, seed=spec.seed
+    )
+    y, ours, theirs = (
+        rows[name].to_numpy(dtype="float64") for name in ("label", "candidate", "champion")
+    )
+    drawn = resampled_gain(spec.metric, y, ours, theirs, days)
+    value = improvement(spec.metric, values.candidate, values.champion)
+    return interval(value, drawn, level, days.blocks), days.problem
+
+
+def _outcome(spec: ProductSpec, gain: Estimate, sides: Sides) -> tuple[bool, str]:
+    margin, refresh = spec.decision.margin, spec.decision.refresh_after_days
+    least = in_words(spec.metric, margin)
+    if gain.lower > margin:
+        return True, f"surely better by more than {least}"
+    if refresh is not None and sides.days_newer >= refresh and gain.lower >= -margin:
+        return True, (
+            f"surely not worse by more than {least}, and it knows {sides.days_newer:.0f} days more"
+        )
+    return False, f"not surely better by more than {least}; the champion stays"
+
+
+def _both(spec: ProductSpec, values: _Values) -> str:
+    unit = f" {spec.target.unit}" if spec.task == "regression" else ""
+    return (
+        f"candidate's {spec.metric} {values.candidate:.4g}{unit} against the champion's "
+        f"{values.champion:.4g}{unit}"
+    )
+
+
+def _told(spec: ProductSpec, gain: Estimate, level: float) -> str:
+    value, lower, upper = (
+        in_words(spec.metric, each) for each in (gain.value, gain.lower, gain.upper)
+    )
+    return f"gain {value}, {lower} to {upper} with {1 - 2 * level:.1%} confidence"

@@ -1,0 +1,1 @@
+"""What people read of a candidate: tables, markdown, the model card."""

@@ -1,0 +1,1 @@
+"""Which countries are trained again, and why the others are not."""

@@ -1,0 +1,713 @@
+"""Which countries are trained again, and why the others are not: one pure function.
+
+The sensor and the replay of history ask the same function.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import pandas as pd
+
+from mlops_assets.ml.monitoring.drift import DriftState
+from mlops_assets.ml.monitoring.performance import Realised
+from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
+from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
+
+Kind = Literal["retrain", "rollback", "going_on", "wait", "hold", "ask", "nothing"]
+KINDS: tuple[Kind, ...] = ("retrain", "rollback", "ask", "hold", "wait", "going_on", "nothing")
+"""What can be done about a country; what a person should see first goes first."""
+ATTEMPTS = 3
+"""Trainings with the same evidence that may fail before a person is asked."""
+MOST = 0.5
+"""When more than this share of the countries ask at once, pooled models older than a cool-down are
+trained first."""
+PAUSE = dt.timedelta(minutes=10)
+"""After the first failed training with the same evidence; as often longer as there were more."""
+_DAY = pd.Timedelta(days=1)
+_EPOCH = pd.Timestamp("1970-01-01")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of the runs that were asked for with the same evidence.
+
+    Args:
+        finished: whether one of them led to a decision.
+        failed: how many failed before there was one.
+        last: when the newest was asked for; None for none.
+    """
+
+    finished: bool = False
+    failed: int = 0
+    last: dt.datetime | None = None
+
+
+_NEVER = Tried()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that is known of one country when it is decided whether to train it again.
+
+    Args:
+        country: its key.
+        champion: version in use; "" for the baseline.
+        previous: version in use before; "" for none.
+        since: when the champion came into use; None without one.
+        learned_until: event time of the newest row the champion learned from; None if not known.
+        known_until: newest known label's event time; None without labels.
+        new_labels: labels that matured since the champion's training.
+        drift: state of the newest windows; None when it was never looked at.
+        realised: what the champion is worth; None when it was never looked at.
+        on_previous: gain of the champion on the model before it, on the same matured rows.
+        refused: candidates in a row that were judged and not promoted since the last promotion.
+        last_training: when the newest training was asked for or decided; None for never.
+        going_on: whether a training of the country is queued or running.
+        due: when the schedule last asked for the country's training and got none; None.
+        evidence: name of each input: version of the snapshot that `drift` and the realised error
+            (`performance`) are from; part of a request's key, so that the same evidence asks once.
+        tried: what became of earlier requests, by key of `asks`.
+        candidate: newest version that was compared with the champion; "" for none.
+        waiting: version that waits for a person's approval; "" for none.
+        chosen_by: person who put the champion into use whatever evidence says; "" for nobody.
+    """
+
+    country: str
+    champion: str
+    previous: str = ""
+    since: dt.datetime | None = None
+    learned_until: pd.Timestamp | None = None
+    known_until: pd.Timestamp | None = None
+    new_labels: int = 0
+    drift: DriftState | None = None
+    realised: Realised | None = None
+    on_previous: Estimate = UNKNOWN
+    refused: int = 0
+    last_training: dt.datetime | None = None
+    going_on: bool = False
+    due: dt.datetime | None = None
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    tried: Mapping[str, Tried] = field(default_factory=dict)
+    candidate: str = ""
+    waiting: str = ""
+    chosen_by: str = ""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Alarms of most countries in the same window, as one.
+
+    Args:
+        id: the same as long as the incident lasts: of the product and the first window's end.
+        kind: upstream: no realised error confirms it, or something before the model looks broken;
+            regime: matured labels confirm that the world changed, as the realised errors are
+            surely worse than promised, by themselves or along with the baseline's.
+        countries: those that alarm.
+        judged: how many countries were judged.
+        since: end of the first window of the incident.
+        reason: what looks wrong, in words, with features and numbers.
+        holds: whether automatic training holds.
+        harmless: labels of a whole window since then have matured in most of its countries, and
+            the models do as promised: training holds for drift alone.
+    """
+
+    id: str
+    kind: Literal["upstream", "regime"]
+    countries: tuple[str, ...]
+    judged: int
+    since: pd.Timestamp
+    reason: str
+    holds: bool
+    harmless: bool = False
+
+
+@dataclass(frozen=True)
+class Action:
+    """What is done about one country.
+
+    Args:
+        country: its key.
+        kind: retrain or rollback: asked for now; going_on: a training runs; wait: a cause is there,
+            but a cool-down, the budget or new evidence is waited for; hold: an incident holds it;
+            ask: given up, a person is needed; nothing: no cause.
+        cause: of a training; None for the others.
+        reason: in a sentence, with numbers; shown in the sensor's tick.
+        key: identifies the request for ever: the same evidence never asks twice; "" when nothing
+            is asked for.
+        evidence: for the run's tags: short names and values.
+        group: the reason without numbers, the same for countries that are alike.
+        covers: keys of `asks` that the request is an answer to; empty when nothing is asked for.
+    """
+
+    country: str
+    kind: Kind
+    cause: Cause | None
+    reason: str
+    key: str = ""
+    evidence: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+    covers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PooledModels:
+    """The pooled models of a product, which candidates of its countries may be chosen from.
+
+    Args:
+        made: when they were trained last, or a training of them that was asked for came to nothing;
+            None for never.
+        going_on: whether a training of them is queued or running.
+        failed: whether the newest one that was asked for came to nothing; the next waits a day or a
+            cool-down, and the countries go on with what there is.
+    """
+
+    made: dt.datetime | None = None
+    going_on: bool = False
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class PooledAsk:
+    """The pooled models are trained before any country is.
+
+    Args:
+        key: the same until they are trained; "" while a training goes on.
+        reason: in words, with numbers.
+    """
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done in every country, in the order of the countries given.
+
+    Args:
+        actions: one a country.
+        incident: most countries' alarms as one; None without one.
+        pooled: what the trainings of countries wait for; None for nothing.
+    """
+
+    actions: tuple[Action, ...]
+    incident: Incident | None = None
+    pooled: PooledAsk | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Something that asks for a training, or for a rollback.
+
+    Args:
+        cause: of a training; None for a rollback.
+        key: the same for the same evidence, another one for any other.
+        reason: in words, with numbers.
+    """
+
+    cause: Cause | None
+    key: str
+    reason: str
+
+
+def plan(
+    spec: ProductSpec,
+    situations: Sequence[Situation],
+    *,
+    now: dt.datetime,
+    asked_today: int,
+    resolve: Mapping[str, ProductSpec] | None = None,
+    only: Collection[str] | None = None,
+    pooled: PooledModels | None = None,
+) -> Plan:
+    """Decide for all countries of a product together.
+
+    Pooled models come first where they are old: the candidate of a country that has the newest one
+    in use already would be the same again, and one training of them serves all that ask.
+
+    Args:
+        spec: the whole product.
+        situations: of its countries.
+        now: with time zone.
+        asked_today: trainings of the product that were asked for in the last 24 hours.
+        resolve: the product as it is for each country with overrides; others have `spec`.
+        only: countries that may be trained now, as far as the budget goes; None: every one.
+        pooled: the models of many countries; None for a product without pooled candidates.
+    """
+    own, incident = resolve or {}, find_incident(spec, situations)
+    actions = [_action(own.get(s.country, spec), s, incident, now) for s in situations]
+    allowed = {s.country for s in situations if only is None or s.country in only}
+    first = _pooled_first(spec.retraining, pooled, actions, allowed, now)
+    if first is not None:
+        waiting = [_behind_pooled(each, first) for each in actions]
+        return Plan(tuple(waiting), incident, first)
+    kept = _within_budget(spec.retraining, situations, actions, asked_today, allowed)
+    return Plan(tuple(kept), incident)
+
+
+def asks(spec: ProductSpec, situation: Situation) -> list[Ask]:
+    """Everything that asks for something in a country now, the strongest first.
+
+    Args:
+        spec: the product as it is for this country.
+        situation: its own; `tried` is not looked at.
+    """
+    rollback = [ask] if (ask := _rollback(spec, situation)) else []
+    return [*rollback, *_causes(spec.retraining, situation)]
+
+
+def find_incident(spec: ProductSpec, situations: Sequence[Situation]) -> Incident | None:
+    """Alarms of most countries in the same window as one; None when there are too few.
+
+    A country counts when it alarms, and as soon as its newest window looks broken.
+    """
+    judged = {s.country: s.drift for s in situations if s.drift and s.drift.state != "not_judged"}
+    members = _of_one_window(spec, [s for s in situations if _alarms(judged.get(s.country))])
+    monitoring = spec.monitoring
+    fewest = max(monitoring.incident_countries, monitoring.incident_share * len(judged))
+    if len(members) < fewest:
+        return None
+    since = _usual([_since(judged[s.country]) for s in members])
+    broken = _most_look_broken(members)
+    upstream = broken or not _confirmed(members)
+    return Incident(
+        id=f"incident since {since:%Y-%m-%d}",
+        kind="upstream" if upstream else "regime",
+        countries=tuple(s.country for s in members),
+        judged=len(judged),
+        since=since,
+        reason=_incident_reason(members, len(judged), since, broken),
+        holds=upstream,
+        harmless=upstream and not broken and _seen_through(spec, members, since),
+    )
+
+
+# One country
+
+
+def _action(
+    spec: ProductSpec, situation: Situation, incident: Incident | None, now: dt.datetime
+) -> Action:
+    """What is done about a country, if the budget allows it."""
+    if situation.going_on:
+        return _plain(situation, "going_on", "a run is queued or going on")
+    rollback = _rollback_action(spec, situation, incident, now)
+    if rollback is not None:
+        return rollback
+    causes = _causes(spec.retraining, situation)
+    if not causes:
+        return _plain(situation, "nothing", *_why_nothing(situation))
+    free = [ask for ask in causes if not _holds(incident, ask)]
+    return (
+        _asks_person(spec, situation, causes)
+        or _held(situation, causes, free, incident)
+        or _waits(spec.retraining, situation, free, now)
+        or _asked(situation, free)
+    )
+
+
+def _rollback_action(
+    spec: ProductSpec, situation: Situation, incident: Incident | None, now: dt.datetime
+) -> Action | None:
+    ask = _rollback(spec, situation)
+    if ask is None:
+        return None
+    if situation.chosen_by:
+        text = f"{ask.reason}; {situation.chosen_by} put it into use, so a person decides"
+        return _of_person(situation, text, "worse than before, and put into use by a person")
+    if incident and incident.holds and situation.country in incident.countries:
+        text = f"{ask.reason}, but {_incident_in_words(incident)}"
+        return _plain(situation, "hold", text, _incident_in_words(incident))
+    tried = situation.tried.get(ask.key, _NEVER)
+    if tried.finished:
+        return None
+    return _failed(situation, ask, tried, now) or _asked(situation, [ask])
+
+
+def _asks_person(spec: ProductSpec, situation: Situation, causes: Sequence[Ask]) -> Action | None:
+    why = causes[0].reason
+    if situation.waiting:
+        text = f"version {situation.waiting} waits for a person's approval; {why}"
+        return _of_person(situation, text, "a version waits for approval")
+    most = spec.retraining.give_up_after
+    if situation.refused >= most:
+        text = (
+            f"given up: {situation.refused} candidates in a row were not promoted "
+            f"(give_up_after {most}); {why}"
+        )
+        return _of_person(situation, text, f"given up after {most} candidates")
+    return None
+
+
+def _holds(incident: Incident | None, ask: Ask) -> bool:
+    if incident is None or not incident.holds:
+        return False
+    return ask.cause == "drift" or not incident.harmless
+
+
+def _held(
+    situation: Situation, causes: Sequence[Ask], free: Sequence[Ask], incident: Incident | None
+) -> Action | None:
+    why = causes[0].reason
+    if incident and not free:
+        text = _incident_in_words(incident)
+        return _plain(situation, "hold", f"{text}; {why}", text)
+    realised = _own_realised(situation)
+    if _alarms(situation.drift) and _upstream(situation) and not (realised and realised.worse):
+        text = "the newest data look broken, and no realised error confirms a change"
+        return _plain(situation, "hold", f"{text}: {_upstream(situation)}", text)
+    return None
+
+
+def _waits(
+    policy: RetrainingSpec, situation: Situation, causes: Sequence[Ask], now: dt.datetime
+) -> Action | None:
+    unanswered = _unanswered(situation, causes)
+    if not unanswered:
+        text = "trained for the same evidence already; waits for new evidence"
+        return _plain(situation, "wait", f"{text}: {causes[0].reason}", text)
+    first = unanswered[0]
+    if failed := _failed(situation, first, situation.tried.get(first.key, _NEVER), now):
+        return failed
+    last = situation.last_training
+    if last is not None and now < last + policy.cooldown:
+        text = f"cool-down until {last + policy.cooldown:%Y-%m-%d %H:%M}; {first.reason}"
+        return _plain(situation, "wait", text, f"cool-down of {policy.cooldown_days:g} days")
+    return None
+
+
+def _failed(situation: Situation, ask: Ask, tried: Tried, now: dt.datetime) -> Action | None:
+    """What follows from runs that failed with the same evidence; None: nothing."""
+    if tried.failed >= ATTEMPTS:
+        text = f"{tried.failed} runs with the same evidence failed; {ask.reason}"
+        action = _of_person(situation, text, f"{ATTEMPTS} runs with the same evidence failed")
+        return replace(action, evidence={**action.evidence, "failed": ask.key})
+    if tried.failed and tried.last is not None and now < tried.last + tried.failed * PAUSE:
+        text = f"attempt {tried.failed} of {ATTEMPTS} failed; the next follows soon"
+        return _plain(situation, "wait", f"{text}: {ask.reason}", text)
+    return None
+
+
+def _asked(situation: Situation, causes: Sequence[Ask]) -> Action:
+    """A request that answers everything that asks now."""
+    unanswered = _unanswered(situation, causes)
+    first = unanswered[0]
+    failed = situation.tried.get(first.key, _NEVER).failed
+    also = [ask.cause for ask in unanswered[1:] if ask.cause]
+    return Action(
+        situation.country,
+        "retrain" if first.cause else "rollback",
+        first.cause,
+        first.reason + (f"; also {', '.join(also)}" if also else ""),
+        key=f"{first.key}, attempt {failed + 1}" if failed else first.key,
+        evidence=_evidence(situation),
+        group=first.cause or "rollback",
+        covers=tuple(ask.key for ask in unanswered),
+    )
+
+
+def _unanswered(situation: Situation, causes: Sequence[Ask]) -> list[Ask]:
+    return [ask for ask in causes if not situation.tried.get(ask.key, _NEVER).finished]
+
+
+def _plain(situation: Situation, kind: Kind, reason: str, group: str = "") -> Action:
+    return Action(situation.country, kind, None, reason, group=group or reason)
+
+
+def _of_person(situation: Situation, reason: str, group: str) -> Action:
+    return Action(
+        situation.country, "ask", None, reason, evidence=_evidence(situation), group=group
+    )
+
+
+def _why_nothing(situation: Situation) -> tuple[str, str]:
+    """Why a country is not trained: with numbers, and without."""
+    realised, drift = _own_realised(situation), situation.drift
+    judged = realised is not None and realised.worse is not None
+    error = "realised error as promised" if judged else "realised error not judged yet"
+    state = drift.state.replace("_", " ") if drift else "not looked at"
+    group = f"no cause: {error}, drift {state}"
+    numbers = [text for text in (realised and realised.reason, drift and drift.reason) if text]
+    return f"{group}{': ' if numbers else ''}{'; '.join(numbers)}", group
+
+
+def _evidence(situation: Situation) -> dict[str, str]:
+    named = {"champion": situation.champion, "candidate": situation.candidate}
+    return {name: text for name, text in {**named, **situation.evidence}.items() if text}
+
+
+# What asks
+
+
+def _rollback(spec: ProductSpec, situation: Situation) -> Ask | None:
+    gain = situation.on_previous
+    if not (spec.retraining.rollback and situation.champion and situation.previous):
+        return None
+    of_another = situation.realised is not None and _own_realised(situation) is None
+    if of_another or not (gain.told and gain.upper < 0.0):
+        return None
+    reason = (
+        f"version {situation.champion} is surely worse than version {situation.previous}, which "
+        f"was in use before, on the same matured rows: gain {gain.value:.3g}, at most "
+        f"{gain.upper:.3g}"
+    )
+    names = f"version {situation.champion} to {situation.previous}"
+    return Ask(None, f"{situation.country} rollback of {names}", reason)
+
+
+def _causes(policy: RetrainingSpec, situation: Situation) -> list[Ask]:
+    """What asks for a training, the strongest first."""
+    found = (_of_error, _of_drift, _of_new_labels, _of_age, _of_schedule)
+    return [ask for each in found for ask in each(policy, situation)]
+
+
+def _of_error(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    realised = _own_realised(situation)
+    if policy.on_error and realised is not None and realised.worse:
+        own = f"{realised.rows} rows to {realised.last}"
+        evidence = situation.evidence.get("performance", own)
+        yield _ask(situation, "error", evidence, realised.reason or "surely worse than promised")
+
+
+def _of_drift(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    drift = situation.drift
+    if policy.on_drift and drift is not None and drift.state == "alarm":
+        evidence = situation.evidence.get("drift", f"window to {drift.end}")
+        yield _ask(situation, "drift", evidence, drift.reason or "features that matter changed")
+
+
+def _of_new_labels(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    if policy.new_labels is not None and situation.new_labels >= policy.new_labels:
+        times = situation.new_labels // policy.new_labels
+        text = f"{situation.new_labels:,} labels matured since its training"
+        evidence = f"{times} times {policy.new_labels} labels"
+        yield _ask(situation, "new_labels", evidence, f"{text} (new_labels {policy.new_labels:,})")
+
+
+def _of_age(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    """Once at each of the common dates, `max_age_days` apart: countries ask together.
+
+    Then one training of the pooled models serves all of them. A champion that is younger than half
+    of it waits for the next date. Where a new model would be no younger, age asks no more often.
+    """
+    learned, known, most = situation.learned_until, situation.known_until, policy.max_age_days
+    if most is None or learned is None or known is None:
+        return
+    length = pd.Timedelta(days=most)
+    date = (known - _EPOCH) // length
+    if date > (learned + length / 2 - _EPOCH) // length:
+        days = (known - learned) / _DAY
+        text = f"its newest row is {days:.0f} days older than the newest label"
+        key = f"{situation.country} age of {most} days, {date}"
+        yield Ask("age", key, f"{text} (max_age_days {most})")
+
+
+def _of_schedule(_: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+    if situation.due is not None:
+        key = f"{situation.country} schedule of {situation.due:%Y-%m-%dT%H:%M}"
+        yield Ask("schedule", key, f"due by the schedule since {situation.due:%Y-%m-%d %H:%M}")
+
+
+def _ask(situation: Situation, cause: Cause, evidence: str, reason: str) -> Ask:
+    champion = f"version {situation.champion}" if situation.champion else "the baseline"
+    return Ask(cause, f"{situation.country} {cause} of {champion}: {evidence}", reason)
+
+
+def _own_realised(situation: Situation) -> Realised | None:
+    """What the champion is worth; None where it is known of another version only."""
+    realised = situation.realised
+    return realised if realised and realised.version == situation.champion else None
+
+
+# Incidents
+
+
+def _alarms(drift: DriftState | None) -> bool:
+    return drift is not None and (
+        drift.state == "alarm" or (drift.state == "watch" and bool(drift.upstream))
+    )
+
+
+def _of_one_window(spec: ProductSpec, alarming: Sequence[Situation]) -> list[Situation]:
+    """Those whose newest window overlaps the one in which most of them alarm."""
+    ends = {s.country: s.drift.end for s in alarming if s.drift and s.drift.end is not None}
+    if not ends:
+        return []
+    usual, length = _usual(list(ends.values())), pd.Timedelta(days=spec.monitoring.window_days)
+    return [s for s in alarming if s.country in ends and abs(ends[s.country] - usual) < length]
+
+
+def _usual(times: Sequence[pd.Timestamp]) -> pd.Timestamp:
+    """The most frequent one, the earliest of those."""
+    counts = Counter(times)
+    most = max(counts.values())
+    return min(time for time, count in counts.items() if count == most)
+
+
+def _since(drift: DriftState) -> pd.Timestamp:
+    since = drift.since if drift.since is not None else drift.end
+    assert since is not None  # only countries with a window are members
+    return since
+
+
+def _most_look_broken(members: Sequence[Situation]) -> bool:
+    broken = [s for s in members if s.drift and s.drift.upstream]
+    return 2 * len(broken) >= len(members)
+
+
+def _judged(members: Sequence[Situation]) -> list[Realised]:
+    """Realised errors of champions that were judged."""
+    found = (_own_realised(s) for s in members)
+    return [each for each in found if each is not None and each.worse is not None]
+
+
+def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Timestamp) -> bool:
+    """Whether most members have been judged on labels of a whole window since then."""
+    enough = since + pd.Timedelta(days=spec.monitoring.window_days)
+    judged = [
+        each
+        for each in (_own_realised(s) for s in members)
+        if each and each.worse is not None and each.last is not None and each.last >= enough
+    ]
+    return 2 * len(judged) > len(members)
+
+
+def _confirmed(members: Sequence[Situation]) -> bool:
+    """Whether matured labels say of half of those judged that the world changed."""
+    judged = _judged(members)
+    confirming = [each for each in judged if each.worse or each.harder]
+    return bool(judged) and 2 * len(confirming) >= len(judged)
+
+
+def _incident_reason(
+    members: Sequence[Situation], judged: int, since: pd.Timestamp, broken: bool
+) -> str:
+    found = _judged(members)
+    worse = sum(bool(each.worse) for each in found)
+    harder = sum(each.harder and not each.worse for each in found)
+    errors = (
+        f"of {len(found)} judged realised errors {worse} are surely worse than promised, and "
+        f"{harder} are surely larger along with the baseline's"
+        if found
+        else "no realised error is judged yet"
+    )
+    shown = max(members, key=lambda s: (bool(_upstream(s)), s.drift.score if s.drift else 0.0))
+    what = _upstream(shown) or (shown.drift.reason if shown.drift else "")
+    looks = "looks broken before the model" if broken else "most so"
+    return (
+        f"{len(members)} of {judged} judged countries changed in the same window, since "
+        f"{since:%Y-%m-%d}; {errors}; {looks}, as in {shown.country}: {what}"
+    )
+
+
+def _upstream(situation: Situation) -> str:
+    return situation.drift.upstream if situation.drift else ""
+
+
+def _incident_in_words(incident: Incident) -> str:
+    return (
+        f"held by an incident of {len(incident.countries)} countries since "
+        f"{incident.since:%Y-%m-%d}"
+    )
+
+
+# Pooled models
+
+
+def _pooled_first(
+    policy: RetrainingSpec,
+    pooled: PooledModels | None,
+    actions: Sequence[Action],
+    allowed: Collection[str],
+    now: dt.datetime,
+) -> PooledAsk | None:
+    """What the trainings wait for, if any is wanted and the pooled models are old."""
+    wanted = sum(each.kind == "retrain" and each.country in allowed for each in actions)
+    if pooled is None or not wanted:
+        return None
+    if pooled.going_on:
+        return PooledAsk("", "the pooled models are being trained")
+    reason = _pooled_age(policy, pooled, wanted, len(actions), now)
+    after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
+    return PooledAsk(f"pooled models{after}", reason) if reason else None
+
+
+def _pooled_age(
+    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, now: dt.datetime
+) -> str:
+    """Why the pooled models are too old to train countries beside them; "" where they are not."""
+    if pooled.made is None:
+        return "there are no pooled models yet"
+    age, most = now - pooled.made, dt.timedelta(days=policy.pooled_age_days)
+    if age > most:
+        return f"the pooled models are of {pooled.made:%Y-%m-%d} (pooled_age_days {most.days})"
+    rest = max(policy.cooldown, dt.timedelta(days=1)) if pooled.failed else policy.cooldown
+    if wanted > MOST * countries and age >= rest:
+        made = f"the pooled models are of {pooled.made:%Y-%m-%d}"
+        return f"{wanted} of {countries} countries ask, {made}"
+    return ""
+
+
+def _behind_pooled(action: Action, first: PooledAsk) -> Action:
+    if action.kind != "retrain":
+        return action
+    group = f"waits for the pooled models: {first.reason}"
+    return _put_off(action, group)
+
+
+# Budget
+
+
+def _within_budget(
+    policy: RetrainingSpec,
+    situations: Sequence[Situation],
+    actions: Sequence[Action],
+    asked_today: int,
+    allowed: Collection[str],
+) -> list[Action]:
+    """The actions, of which trainings beyond the budget wait; those with most to lose go first."""
+    going_on = sum(situation.going_on for situation in situations)
+    at_once, today = policy.at_once - going_on, policy.per_day - asked_today
+    wanted = [place for place, action in enumerate(actions) if action.kind == "retrain"]
+    wanted.sort(key=lambda place: (*_loss(situations[place]), place))
+    may = [place for place in wanted if situations[place].country in allowed]
+    first = set(may[: max(min(at_once, today), 0)])
+    return [
+        _over_budget(policy, action, at_once <= today) if place in set(wanted) - first else action
+        for place, action in enumerate(actions)
+    ]
+
+
+def _loss(situation: Situation) -> tuple[float, float]:
+    """Ascending: most to lose first, by realised error and then by drift."""
+    realised, drift = _own_realised(situation), situation.drift
+    excess = realised.excess if realised else 0.0
+    score = drift.score if drift else 0.0
+    return (-excess if math.isfinite(excess) else 0.0, -score if math.isfinite(score) else 0.0)
+
+
+def _over_budget(policy: RetrainingSpec, action: Action, by_at_once: bool) -> Action:
+    limit = (
+        f"{policy.at_once} trainings at once (at_once)"
+        if by_at_once
+        else f"{policy.per_day} trainings in 24 hours (per_day)"
+    )
+    return _put_off(action, f"waits for the budget of {limit}")
+
+
+def _put_off(action: Action, group: str) -> Action:
+    return replace(
+        action,
+        kind="wait",
+        cause=None,
+        reason=f"{group}; {action.reason}",
+        key="",
+        evidence={},
+        group=group,
+        covers=(),
+    )

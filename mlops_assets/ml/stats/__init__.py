@@ -1,0 +1,1 @@
+"""Statistics: metrics, the bootstrap of intervals, distances between distributions."""

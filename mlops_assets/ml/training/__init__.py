@@ -1,0 +1,1 @@
+"""Choosing a candidate: the search for parameters, local and pooled models, references."""

@@ -1,0 +1,1 @@
+"""Loading a stored model in a process that has never seen it."""

@@ -1,0 +1,1 @@
+"""Dagster's history on connections a process keeps: SQLite and PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Runs without a daemon: phases, worker processes, the demo."""

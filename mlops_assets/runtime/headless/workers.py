@@ -1,0 +1,322 @@
+"""Native Dagster runs without a daemon, in processes that stay warm.
+
+Every worker process loads the code location once and then executes one run after another. A run
+that fails, or a worker that dies, is that country's failure and nobody else's.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.registry import Registry
+from mlops_assets.registry.isolated import process as fresh_processes
+from mlops_assets.runtime.workers import run_executor as warm
+from mlops_assets.runtime.workers.sizes import PARTITION_TAG
+from mlops_assets.settings import load_settings
+from mlops_assets.stages.common.runs import ORDER
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+_REPOSITORY_TAG = ".dagster/repository"
+_CHECK_EVENT = "ASSET_CHECK_EVALUATION"
+_REPOSITORY = "__repository__@mlops_assets"
+_END_SECONDS = 10.0
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """One Dagster run to execute.
+
+    Attributes:
+        product: name of the product.
+        job: `all`, `train`, `predict`, `shared` or `pooled`.
+        assets: names of the product's assets to make, a part of the job's.
+        country: partition; None for an asset without countries.
+        countries: first and last of a range of partitions, for one run over all of them.
+        tags: of the run, beside the platform's own.
+        order_id: tag by which the run is found if its worker dies.
+    """
+
+    product: str
+    job: str
+    assets: tuple[str, ...]
+    country: str | None = None
+    countries: tuple[str, str] | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    order_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.product} {self.country or ('all countries' if self.countries else self.job)}"
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended.
+
+    Attributes:
+        order: what was asked for.
+        run_id: of the Dagster run; "" when the worker died before it began.
+        problems: one sentence for each failed step or gate; empty on success.
+        warnings: checks that did not pass and block nothing.
+        seconds: wall time.
+    """
+
+    order: RunOrder
+    run_id: str
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+    @property
+    def success(self) -> bool:
+        """Whether every step ended well."""
+        return not self.problems
+
+
+class WarmWorkers:
+    """Processes that hold the code location; use as a context manager.
+
+    On Linux they are forks of this process, which loads it once for all of them. They are forked
+    before this process has threads of its own; one that has to be replaced starts anew.
+
+    Args:
+        dagster_home: folder of the Dagster instance.
+        workers: number of processes, at least 1.
+    """
+
+    def __init__(self, dagster_home: Path, workers: int) -> None:
+        self._home = dagster_home
+        self._count = workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> WarmWorkers:
+        method = "fork" if sys.platform == "linux" else "spawn"
+        if method == "fork":
+            _load(str(self._home))
+            fresh_processes.share()
+        for _ in range(self._count):
+            self._workers.append(_Worker.begin(self._home, method, self._workers))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        gc.unfreeze()
+
+    def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
+        """Execute the orders, as many at once as there are workers; outcomes as they come."""
+        waiting: queue.SimpleQueue[RunOrder] = queue.SimpleQueue()
+        for order in orders:
+            waiting.put(order)
+        done: queue.SimpleQueue[RunOutcome] = queue.SimpleQueue()
+        for place in range(min(self._count, len(orders))):
+            threading.Thread(target=self._serve, args=(place, waiting, done), daemon=True).start()
+        for _ in orders:
+            yield done.get()
+
+    def _serve(
+        self,
+        place: int,
+        waiting: queue.SimpleQueue[RunOrder],
+        done: queue.SimpleQueue[RunOutcome],
+    ) -> None:
+        while True:
+            try:
+                order = waiting.get_nowait()
+            except queue.Empty:
+                return
+            done.put(self._execute(place, order))
+
+    def _execute(self, place: int, order: RunOrder, *, again: bool = False) -> RunOutcome:
+        """What became of an order; one whose worker died before it began is tried once more."""
+        started, run_id, died = time.monotonic(), "", False
+        try:
+            answer = self._workers[place].ask(order)
+            if isinstance(answer, RunOutcome):
+                return answer
+            problem = f"the run could not be executed: {answer}"
+        except _Died:
+            died = True
+            self._workers[place].end()
+            self._workers[place] = _Worker.begin(self._home, "spawn")
+            problem = (
+                "the worker process died (killed or out of memory). Nothing half-written is in "
+                "use; run the country again"
+            )
+        try:
+            run_id = _mark_failed(self._home, order, problem)
+        except Exception as error:  # whoever waits for this outcome gets it all the same
+            problem += f"; nor could its run be marked as failed: {type(error).__name__}: {error}"
+        if died and not run_id and not again:
+            return self._execute(place, order, again=True)
+        return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
+
+
+class _Died(Exception):
+    """A worker process is gone."""
+
+
+@dataclass
+class _Worker:
+    """A process that executes what is sent to it, one order after another."""
+
+    process: BaseProcess
+    pipe: Connection
+
+    @classmethod
+    def begin(cls, home: Path, method: str, others: Sequence[_Worker] = ()) -> _Worker:
+        """Start it; it loads what it has not got from this process.
+
+        Args:
+            home: folder of the Dagster instance.
+            method: to start it with, fork or spawn.
+            others: forked before, whose pipes it gets a copy of.
+        """
+        context: Any = multiprocessing.get_context(method)
+        ours, theirs = context.Pipe()
+        # A copy left open would keep the others from seeing the end of this process.
+        copies = [*(each.pipe for each in others), ours] if method == "fork" else []
+        process = context.Process(target=_work, args=(str(home), theirs, copies), daemon=True)
+        process.start()
+        theirs.close()  # so that its end is seen here
+        return cls(process, ours)
+
+    def ask(self, order: RunOrder) -> RunOutcome | str:
+        """What became of an order, or why it could not be executed.
+
+        Raises:
+            _Died: the process is gone.
+        """
+        try:
+            self.pipe.send(order)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _Died from error
+
+    def end(self) -> None:
+        """Let it end, and wait for it."""
+        self.pipe.close()
+        self.process.join(_END_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _load(dagster_home: str) -> None:
+    """Have everything a run needs in this process."""
+    warm.one_thread()
+    os.environ["DAGSTER_HOME"] = dagster_home
+    warm.repository()
+    gc.collect()
+    gc.freeze()  # forks share what is here as long as nobody looks through it for garbage
+
+
+def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> None:
+    """Execute orders until the other end is closed."""
+    for each in copies:
+        each.close()
+    _load(dagster_home)
+    while True:
+        try:
+            order = pipe.recv()
+        except EOFError:
+            return
+        try:
+            answer: RunOutcome | str = _execute(order)
+        except Exception as error:  # it is told where the outcome is waited for
+            answer = f"{type(error).__name__}: {error}"
+        pipe.send(answer)
+
+
+def _execute(order: RunOrder) -> RunOutcome:
+    started = time.monotonic()
+    tags = {_REPOSITORY_TAG: _REPOSITORY, "product": order.product, ORDER: order.order_id}
+    tags |= dict(order.tags)
+    if order.country is not None:
+        tags |= {PARTITION_TAG: order.country}
+    if order.countries:
+        tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
+    assets = [(order.product, asset) for asset in order.assets]
+    run = warm.create(f"{order.product}_{order.job}", assets, tags, _QUIET)
+    events = list(warm.execute(run))
+    seconds = time.monotonic() - started
+    problems = tuple(_problems(events))
+    if not problems and any(event.is_failure for event in events):
+        problems = ("the run failed; its page in the UI has the cause",)
+    return RunOutcome(order, run.run_id, problems, tuple(_warnings(events)), seconds)
+
+
+def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    """What stopped the run: the causes of failed steps, and gates these do not speak of."""
+    causes = [_cause(event) for event in events if event.is_step_failure]
+    causes = [cause for cause in causes if "asset check failed" not in cause]
+    for event in events:
+        if event.event_type_value == _CHECK_EVENT:
+            check = event.asset_check_evaluation_data
+            stops = not check.passed and check.severity.value == "ERROR"
+            told = any(check.description and check.description in cause for cause in causes)
+            if stops and not told:
+                yield f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+    yield from causes
+
+
+def _cause(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    innermost = error.cause if error and error.cause else error
+    return _plain(innermost.message.strip()) if innermost else "failed"
+
+
+def _warnings(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    for event in events:
+        if event.event_type_value == _CHECK_EVENT:
+            check = event.asset_check_evaluation_data
+            if not check.passed and check.severity.value == "WARN":
+                yield f"{check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+
+
+def _plain(message: str) -> str:
+    """An error's text without the class path in front."""
+    head, separator, rest = message.partition(": ")
+    is_class = separator and "." in head and " " not in head
+    return rest.strip() if is_class else message
+
+
+def _mark_failed(home: Path, order: RunOrder, problem: str) -> str:
+    """End what a dead worker left behind, so that no UI shows it running for ever.
+
+    Returns:
+        Id of the Dagster run; "" when the worker died before it began.
+    """
+    import dagster as dg
+
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        runs = instance.get_runs(dg.RunsFilter(tags={ORDER: order.order_id}))
+        for run in runs:
+            if not run.is_finished:
+                instance.report_run_failed(run, problem)
+    if not runs:
+        return ""
+    settings = load_settings()
+    registry = Registry(settings.mlflow_uri, settings.mlflow_artifacts)
+    registry.initialise()
+    registry.end_runs_of(runs[0].run_id)
+    return runs[0].run_id

@@ -1,0 +1,1 @@
+"""`mlops-assets up`: Dagster's programs, MLflow's page and workers, as one."""

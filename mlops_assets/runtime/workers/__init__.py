@@ -1,0 +1,1 @@
+"""Runs in warm processes: queues, sizes, heartbeats, lost runs."""

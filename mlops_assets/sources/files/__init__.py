@@ -1,0 +1,1 @@
+"""Delivered files: listing, reading, splitting by country, versions."""

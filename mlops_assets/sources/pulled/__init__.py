@@ -1,0 +1,1 @@
+"""SQL and HTTP sources, pulled into the landing folder."""

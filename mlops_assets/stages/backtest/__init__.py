@@ -1,0 +1,1 @@
+"""Stored features for a backtest."""

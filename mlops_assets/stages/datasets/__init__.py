@@ -1,0 +1,1 @@
+"""`raw`, `validated` and `quarantine`: from delivered files to records."""

@@ -1,0 +1,545 @@
+"""Datasets: delivered files become `raw`, raw becomes `validated` and `quarantine`.
+
+`raw` has no gate, so one run takes new files for any number of countries in one scan. The contract
+is a gate and isolates a country in a run of its own.
+"""
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+from pydantic import Field
+
+from mlops_assets.ml.datasets.validation import Validation, describe, known_rows, validate
+from mlops_assets.product import Product
+from mlops_assets.spec import ContractSpec
+from mlops_assets.stages.common.base import (
+    Storage,
+    about,
+    asset_key,
+    country_check,
+    country_step,
+    failed,
+    gate,
+    naive,
+    output,
+    partitions,
+    passed,
+    path,
+    warned,
+)
+from mlops_assets.stages.common.code_versions import RECIPES
+from mlops_assets.stages.common.lineage import CODE, Lineage, named_input, of_validated
+from mlops_assets.stages.common.ui_metadata import (
+    as_before,
+    preview,
+    quarantine_schema,
+    raw_schema,
+    rounded,
+    table,
+)
+from mlops_assets.stages.datasets.delivery_checks import LIMITS, check_limits
+from mlops_assets.stages.datasets.ingestion import (
+    NEVER_DELIVERED,
+    Delivered,
+    Delivery,
+    Ingestion,
+    deliveries_of,
+    first_new,
+    ingest,
+    ingest_as_of,
+    live_rows,
+)
+from mlops_assets.stages.datasets.ledger import (
+    LEDGER,
+    RAW_LEDGER,
+    VALIDATED_LEDGER,
+    check_ledger,
+    check_raw_ledger,
+)
+from mlops_assets.stages.datasets.quarantine import RULES, record_release
+from mlops_assets.stages.datasets.restatements import (
+    RESTATED,
+    RESTATED_DESCRIPTION,
+    check_restatement,
+    compare_with_stored,
+    last_restated,
+    record_restatement,
+    same_rules,
+)
+from mlops_assets.storage import Snapshot, SnapshotStore, WriteResult
+from mlops_assets.storage.io_manager import Unchanged
+
+_SEEN = "mlops_assets/ingested_until"
+"""Newest ingestion when a country's rows were last accepted: later ones are judged alone, too."""
+_EXAMPLES = 5  # rows and names shown where a list could be long
+
+_RAW_GRAIN = (
+    "One row is a record of the country as published, with its source file, line and time of "
+    "ingestion. Append-only: a delivered file is taken once."
+)
+_RAW_CHECKS = {
+    "files_readable": "Delivered files that were set aside, with the reason.",
+    "unlisted_countries": "Rows of countries that the product's YAML does not list.",
+    LEDGER: RAW_LEDGER,
+}
+_QUARANTINE_GRAIN = "One row is a rejected record of the country with the rules it broke."
+_VALIDATED_GRAIN = (
+    "One row is a record of the country that keeps the contract, newest of its key, with country "
+    "aliases resolved."
+)
+_CONTRACT_DESCRIPTION = (
+    "Share of rejected rows, missing columns and wrong types. Over the limit the country keeps its "
+    "last good data."
+)
+
+StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
+
+
+class Taking(dg.Config):
+    """What a run of `raw` reports."""
+
+    only_with_news: bool = Field(
+        default=False,
+        description="report only countries that took a file; what the landing sensor asks for, "
+        "which does not know whose rows a new file holds",
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One country's way from raw to validated.
+
+    Attributes:
+        product: the product.
+        country: the partition.
+        store: the snapshots, as they were before.
+        deliveries: every file version the country took, oldest first.
+        lineage: what the validated rows are made from.
+        made: the validated rows so far.
+        tags: of the run.
+        run_id: of the run.
+        moment: whose knowledge the country is made from; None: now.
+        not_known: rows that stand and were not known at that moment.
+    """
+
+    product: Product
+    country: str
+    store: SnapshotStore
+    deliveries: tuple[Delivered, ...]
+    lineage: Lineage
+    made: Snapshot | None
+    tags: Mapping[str, str]
+    run_id: str
+    moment: dt.datetime | None
+    not_known: int = 0
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """Of the asset whose checks these are."""
+        return asset_key(self.product, "validated")
+
+    @property
+    def seen(self) -> str:
+        """Time of the newest ingestion that was accepted before; "" for none."""
+        return str(self.made.metadata.get(_SEEN, "")) if self.made else ""
+
+    @property
+    def newest(self) -> str:
+        """Time of the newest ingestion."""
+        return self.deliveries[-1].at if self.deliveries else ""
+
+
+def build_datasets(product: Product) -> list[dg.AssetsDefinition]:
+    """`raw`, `validated` and `quarantine` of a product with their checks."""
+    return [_raw(product), _validated(product)]
+
+
+def _raw(product: Product) -> dg.AssetsDefinition:
+    key = asset_key(product, "raw")
+
+    @dg.multi_asset(
+        name=f"{product.name}__raw",
+        partitions_def=partitions(product),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        outs={
+            "raw": output(
+                product,
+                "raw",
+                "datasets",
+                {"parquet", "duckdb"},
+                _RAW_GRAIN,
+                raw_schema(product),
+            )
+        },
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, description=description)
+            for name, description in _RAW_CHECKS.items()
+        ],
+    )
+    def raw(context: dg.AssetExecutionContext, config: Taking, storage: Storage) -> StepEvents:
+        taken = _taken(product, context, storage)
+        yield _files_readable(key, taken)
+        yield _unlisted(key, taken)
+        yield check_raw_ledger(key, taken)
+        if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
+            (delivery,) = taken.deliveries.values()
+            stored = WriteResult(delivery.snapshot, changed=delivery.changed)
+            yield dg.Output(stored, "raw", metadata=_delivery_metadata(delivery))
+            return
+        # In a run over many countries one output would mark every one of them as made.
+        for country in taken.with_news if config.only_with_news else taken.deliveries:
+            context.log_event(_materialization(product, country, taken.deliveries[country]))
+        if taken.unanswered:
+            raise _no_answer(product, taken)
+        if problem := _not_taken(product, taken, storage, told_missing=not config.only_with_news):
+            raise problem
+
+    return raw
+
+
+def _taken(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> Ingestion:
+    countries, run_id = context.partition_keys, context.run.run_id
+    store, moment = storage.store(), storage.moment
+    if moment is not None:
+        return ingest_as_of(product, countries, store, storage.origin(), moment, run_id=run_id)
+    return ingest(product, countries, store, storage.landing(product), run_id=run_id)
+
+
+def _validated(product: Product) -> dg.AssetsDefinition:
+    key = asset_key(product, "validated")
+    schema = product.contract()
+
+    @dg.multi_asset(
+        **country_step(product, "validated"),
+        deps=[asset_key(product, "raw")],
+        outs={
+            "quarantine": output(
+                product,
+                "quarantine",
+                "datasets",
+                {"parquet", "pandera"},
+                _QUARANTINE_GRAIN,
+                quarantine_schema(product),
+            ),
+            "validated": dg.AssetOut(
+                key=key,
+                is_required=False,
+                code_version=RECIPES["validated"].code_version(product),
+                **_validated_about(product, schema),
+            ),
+        },
+        check_specs=[
+            gate(product, "validated", "contract", _CONTRACT_DESCRIPTION),
+            gate(product, "validated", LEDGER, VALIDATED_LEDGER),
+            *(country_check(product, "validated", name, text) for name, text in LIMITS.items()),
+            country_check(product, "validated", RESTATED, RESTATED_DESCRIPTION),
+        ],
+    )
+    def validated(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
+        step = _step(product, context, storage)
+        rejects = step.store.current(path(product, "quarantine"), step.country)
+        if step.made and rejects and step.lineage.already_made(step.made):
+            yield from _nothing_new(context, step, step.made, rejects)
+            return
+        spec = product.resolved(step.country)
+        source = named_input(product, step.country, step.store, step.lineage, "raw")
+        raw = step.store.read(source.asset, step.country, version=source.version)
+        live = live_rows(raw)
+        replaced = len(raw) - len(live)
+        if step.moment is not None:
+            step, live = _as_of(step, live)
+        since = first_new(live, step.seen)
+        result = validate(live, schema, spec.source, spec.aliases, new_since=since)
+        yield from _apply_contract(step, result, live, replaced)
+
+    return validated
+
+
+def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> _Step:
+    country, store = context.partition_key, storage.store()
+    deliveries = deliveries_of(store, store.current(path(product, "raw"), country))
+    return _Step(
+        product=product,
+        country=country,
+        store=store,
+        deliveries=deliveries,
+        lineage=of_validated(product, country, store),
+        made=store.current(path(product, "validated"), country),
+        tags=context.run.tags,
+        run_id=context.run.run_id,
+        moment=storage.moment,
+    )
+
+
+def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
+    """The rows that were known at the moment of the run; the ledger counts the others as such."""
+    assert step.moment is not None
+    spec, schema = step.product.resolved(step.country), step.product.contract()
+    known = known_rows(live, schema, spec.source, spec.aliases, naive(step.moment))
+    return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
+
+
+def _apply_contract(
+    step: _Step, result: Validation, live: pd.DataFrame, replaced: int
+) -> StepEvents:
+    """Store what keeps the contract, or nothing of it when too much breaks it."""
+    limits = step.product.resolved(step.country).contract
+    numbers = _numbers(result, limits)
+    reason = _refusal(result, limits)
+    if reason and step.not_known:
+        reason += f" {step.not_known:,} rows were not known at the moment of this run."
+    if reason is None:
+        _release(step, result, live)
+    rejects = {**preview(result.quarantine), **step.lineage.metadata()}
+    yield dg.Output(result.quarantine, "quarantine", metadata=rejects)
+    if reason is not None:
+        yield failed(step.key, "contract", reason, numbers)
+        yield _ledger(step, result, replaced, refused=True)
+        for name in (*LIMITS, RESTATED):
+            yield warned(step.key, name, "not judged: the delivery was refused")
+        raise dg.Failure(
+            f"{step.product.name} {step.country}: {reason} The rejected rows are in quarantine; "
+            f"good data and the champion that {step.country} had before stay in use. Deliver the "
+            "file again under the same name, or look at the rows with: mlops-assets quarantine "
+            f"{step.product.name} {step.country}"
+        )
+    restated = compare_with_stored(step.product, step.country, step.store, result.accepted)
+    accepted = {**preview(result.accepted), **step.lineage.metadata(), _SEEN: step.newest}
+    yield dg.Output(result.accepted, "validated", metadata=accepted)
+    yield _contract_kept(step, result, numbers, limits.max_rejected_share)
+    yield _ledger(step, result, replaced, refused=False)
+    yield from check_limits(
+        step.product, step.country, result.accepted, step.deliveries, step.moment
+    )
+    rules_changed = step.made is not None and not same_rules(step.made, step.lineage)
+    if restated is not None and not rules_changed:
+        record_restatement(step.product, step.country, step.store, restated, step.run_id)
+    yield check_restatement(step.product, restated, rules_changed=rules_changed)
+
+
+def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
+    """Record which rows leave quarantine, if that is because the contract is another one."""
+    judged = step.store.current(path(step.product, "quarantine"), step.country)
+    if judged is None or same_rules(judged, step.lineage):
+        return
+    rules = (str(judged.metadata.get(CODE, "")), step.lineage.code)
+    record_release(
+        step.product,
+        step.country,
+        step.store,
+        result.quarantine,
+        live,
+        rules,
+        step.tags,
+        step.run_id,
+    )
+
+
+def _ledger(
+    step: _Step, result: Validation, replaced: int, *, refused: bool
+) -> dg.AssetCheckResult:
+    held_back = step.not_known + (len(result.accepted) if refused else 0)
+    return check_ledger(
+        step.product,
+        step.country,
+        step.store,
+        older=result.duplicates,
+        replaced=replaced,
+        held_back=held_back,
+        refused=refused,
+    )
+
+
+def _contract_kept(
+    step: _Step, result: Validation, numbers: dict[str, Any], limit: float
+) -> dg.AssetCheckResult:
+    if not result.rejected:
+        text = f"all {result.rows:,} rows keep the contract"
+        return passed(step.key, "contract", text, numbers)
+    share = f"{result.rejected:,} of {result.rows:,} rows ({result.rejected / result.rows:.2%})"
+    text = f"{share} went to quarantine; limit {limit:.0%}"
+    return warned(step.key, "contract", text, numbers)
+
+
+def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
+    columns = [
+        dg.TableColumn(
+            column.name,
+            type=column.dtype,
+            description=column.description,
+            constraints=dg.TableColumnConstraints(
+                nullable=column.nullable, other=list(column.constraints)
+            ),
+        )
+        for column in describe(schema)
+    ]
+    described = dg.TableSchema(columns=columns)
+    return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, described)
+
+
+def _refusal(result: Validation, limits: ContractSpec) -> str | None:
+    """Why the delivery is not taken into use; None when it is."""
+    if result.missing_columns:
+        names = ", ".join(repr(name) for name in result.missing_columns)
+        return f"The delivery has no column {names}, which the contract needs."
+    limit = limits.max_rejected_share
+    worst = ", ".join(
+        f"{rule} ({count:,})" for rule, count in list(result.broken.items())[:_EXAMPLES]
+    )
+    if result.rejected_share > limit:
+        return (
+            f"{result.rejected - result.corrected:,} of {result.rows:,} rows "
+            f"({result.rejected_share:.1%}) break the contract, over the limit of {limit:.1%}: "
+            f"{worst}."
+        )
+    if result.new_rows >= limits.delivery_min_rows and result.new_rejected_share > limit:
+        return (
+            f"{result.new_rejected:,} of {result.new_rows:,} rows delivered since the last good "
+            f"data ({result.new_rejected_share:.1%}) break the contract, over the limit of "
+            f"{limit:.1%}: {worst}."
+        )
+    if result.accepted.empty:
+        return "The delivery has no rows that keep the contract."
+    return None
+
+
+def _numbers(result: Validation, limits: ContractSpec) -> dict[str, Any]:
+    broken = pd.DataFrame(
+        {"rule": list(result.broken), "rows": list(result.broken.values())}
+    ).astype({"rule": str, "rows": int})
+    return {
+        "rows": result.rows,
+        "accepted": len(result.accepted),
+        "rejected": result.rejected,
+        "rejected_share": rounded(result.rejected_share),
+        "limit": limits.max_rejected_share,
+        "new_rows": result.new_rows,
+        "new_rejected": result.new_rejected,
+        "duplicates": result.duplicates,
+        "duplicates_with_other_values": result.conflicts,
+        "broken_rules": table(broken),
+        **({"failing_cases": table(_failing_cases(result))} if result.rejected else {}),
+    }
+
+
+def _failing_cases(result: Validation) -> pd.DataFrame:
+    """The first records of each rule: where they are from, and the value the rule is about."""
+    rejects = result.quarantine
+    rules = rejects[RULES].astype(str)
+    records = []
+    for rule in list(result.broken)[:_EXAMPLES]:
+        found = rejects[[rule in each.split("; ") for each in rules]].head(_EXAMPLES)
+        column = rule.removeprefix("type:").partition(":")[0]
+        values = found[column] if column in found else [""] * len(found)
+        for (_, row), value in zip(found.iterrows(), values, strict=True):
+            where = f"{row['_source_file']}, record {row['_source_line']}"
+            records.append({"rule": rule, "value": str(value), "where": where})
+    return pd.DataFrame(records, columns=["rule", "value", "where"])
+
+
+def _nothing_new(
+    context: dg.AssetExecutionContext, step: _Step, made: Snapshot, rejects: Snapshot
+) -> StepEvents:
+    key, product = step.key, step.product
+    shown = as_before(context, asset_key(product, "quarantine"))
+    yield dg.Output(Unchanged(rejects), "quarantine", metadata=shown)
+    yield dg.Output(Unchanged(made), "validated", metadata=as_before(context, key))
+    same = f"no new rows; {made.rows:,} rows as before"
+    yield passed(key, "contract", same, {"rows": made.rows})
+    for name in (LEDGER, *LIMITS):
+        yield passed(key, name, same)
+    restated = last_restated(product, step.country, step.store)
+    yield passed(key, RESTATED, f"no new rows{restated}")
+
+
+def _delivery_metadata(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "new_rows": delivery.new_rows,
+        "replaced_rows": delivery.replaced_rows,
+        "new_files": ", ".join(delivery.new_files) or "none",
+    }
+
+
+def _materialization(product: Product, country: str, delivery: Delivery) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key(product, "raw"),
+        partition=country,
+        metadata={
+            **_delivery_metadata(delivery),
+            "dagster/partition_row_count": delivery.snapshot.rows,
+            "dagster/uri": delivery.snapshot.uri,
+        },
+        tags={
+            "dagster/data_version": delivery.snapshot.content_hash,
+            "dagster/code_version": RECIPES["raw"].code_version(product),
+        },
+    )
+
+
+def _no_answer(product: Product, taken: Ingestion) -> dg.Failure:
+    took = ", ".join(taken.with_news) or "none"
+    return dg.Failure(
+        f"{product.name}: {taken.unanswered} What had landed before was taken (new rows: {took}). "
+        "Nothing that was in use is lost; run it again when the source answers."
+    )
+
+
+def _not_taken(
+    product: Product, taken: Ingestion, storage: Storage, *, told_missing: bool
+) -> dg.Failure | None:
+    """What could not be taken, as the end of the run; None when everything was."""
+    said = [f"{country}: {why}" for country, why in taken.refused.items()]
+    if taken.missing and told_missing:
+        where = f"under {storage.landing(product)}. Drop a file that has them"
+        if storage.moment is not None:
+            where = f"to {storage.origin().uri}. Take a file that has them first, without --as-of"
+        said.append(
+            f"no row of {', '.join(taken.missing)} {NEVER_DELIVERED} {where}, or remove them from "
+            "`countries`."
+        )
+    if not said:
+        return None
+    return dg.Failure(
+        f"{product.name}: {' '.join(said)} Every other country was taken.",
+        metadata={
+            "missing": dg.MetadataValue.json(list(taken.missing)),
+            "refused": dg.MetadataValue.json(dict(taken.refused)),
+            "set_aside": dg.MetadataValue.json(dict(taken.problems)),
+        },
+    )
+
+
+def _files_readable(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
+    said = list(taken.problems.values())[:_EXAMPLES]
+    if taken.waiting:
+        said.append(
+            f"{', '.join(taken.waiting[:_EXAMPLES])} changed just now and may still be growing; "
+            "taken once unchanged."
+        )
+    if not said:
+        return passed(key, "files_readable", f"all {taken.files:,} files can be read")
+    shown = {
+        "set_aside": dg.MetadataValue.json(dict(taken.problems)),
+        "waiting": dg.MetadataValue.json(list(taken.waiting)),
+    }
+    return warned(key, "files_readable", " ".join(said), shown)
+
+
+def _unlisted(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
+    if not taken.unlisted:
+        return passed(key, "unlisted_countries", "every row is of a listed country")
+    counts = pd.DataFrame(
+        sorted(taken.unlisted.items(), key=lambda item: -item[1]), columns=["country", "rows"]
+    )
+    counts["country"] = counts["country"].replace("", "(no country)")
+    return warned(
+        key,
+        "unlisted_countries",
+        f"{counts['rows'].sum():,} rows of {len(counts):,} countries that the YAML does not list "
+        "stay in the landing files and are not used",
+        {"rows": int(counts["rows"].sum()), "countries": table(counts)},
+    )

@@ -1,0 +1,217 @@
+"""What lies in the landing folder: each content surveyed once, and the survey kept.
+
+The inventory is a memory, not the truth: which files a country has taken is recorded with its own
+raw snapshot. A lost inventory costs a survey of every file, and nothing else.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mlops_assets.product import Product
+from mlops_assets.sources.files.landing import Listed, hashed, scan
+from mlops_assets.sources.files.reading import SourceFile, Survey, survey
+from mlops_assets.stages.common.base import path
+from mlops_assets.storage import Snapshot, SnapshotStore
+
+_STAMPS = "mlops_assets/stamps"
+_PROBLEMS = "mlops_assets/problems"
+_COLUMN = "mlops_assets/country_column"
+_PATIENCE_SECONDS = 5.0
+"""Longest wait for a file that was just dropped; one with a longer quiet time is taken later."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What can be taken now, and why something cannot.
+
+    Attributes:
+        files: content hash: the file that holds it, for readable files that lie there now.
+        names: of each of these files: its content hash.
+        rows: content hash: published country value: rows; of every content ever surveyed.
+        problems: name of a file that was set aside: why.
+        waiting: names of files that may still be growing.
+    """
+
+    files: Mapping[str, SourceFile]
+    names: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, int]]
+    problems: Mapping[str, str]
+    waiting: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What is known from earlier ingestions.
+
+    Attributes:
+        stamps: stamp of a file: its content hash.
+        problems: stamp of a file that was set aside: why.
+        rows: as in `Inventory`.
+    """
+
+    stamps: Mapping[str, str]
+    problems: Mapping[str, str]
+    rows: Mapping[str, Mapping[str, int]]
+
+
+def take_inventory(
+    product: Product, store: SnapshotStore, landing: str, *, run_id: str = ""
+) -> Inventory:
+    """Survey what is new by content and recall the surveys of the rest.
+
+    A file changed less than `source.settle_seconds` ago is waited for, if that is soon.
+    """
+    memory = _recall(product, store)
+    listed, waiting = _settled(landing, _quiet_seconds(product), memory)
+    files = {each.stamp: file for each in listed if (file := _identified(each, memory))}
+    column = _country_column(product)
+    new = {_identity(f): f for f in files.values() if f.content_hash not in memory.rows}
+    surveys = {identity: survey(file, column) for identity, file in new.items()}
+    rows = {**memory.rows, **{d: _counted(s) for d, s in surveys.items() if not s.problem}}
+    problems = {identity: str(s.problem) for identity, s in surveys.items() if s.problem}
+    _remember(product, store, files, rows, problems, memory, run_id)
+    sound = sorted((f for f in files.values() if f.content_hash in rows), key=_name, reverse=True)
+    return Inventory(
+        files={file.content_hash: file for file in sound},
+        names={file.name: file.content_hash for file in sound},
+        rows=rows,
+        problems={
+            f.name: problems[_identity(f)] for f in files.values() if _identity(f) in problems
+        },
+        waiting=tuple(each.name for each in waiting),
+    )
+
+
+def unknown_files(product: Product, store: SnapshotStore, landing: str) -> list[Listed]:
+    """Settled files that no ingestion has looked at since they last changed.
+
+    Lists the folder and reads no content, so that a sensor can ask often.
+    """
+    held = store.current(path(product, "inventory"), None)
+    known = _known_stamps(held, _country_column(product)) if held else set()
+    now, quiet = dt.datetime.now(dt.UTC), _quiet_seconds(product)
+    return [
+        each for each in scan(landing) if each.stamp not in known and each.is_settled(now, quiet)
+    ]
+
+
+def _known_stamps(held: Snapshot, column: str) -> set[str]:
+    """Stamps of files that were looked at by their column of now; by another one none were."""
+    if held.metadata.get(_COLUMN, column) != column:
+        return set()
+    return {*held.metadata.get(_STAMPS, {}), *held.metadata.get(_PROBLEMS, {})}
+
+
+def _quiet_seconds(product: Product) -> float:
+    """How long a file must not have changed; what the platform landed itself is whole."""
+    source = product.spec.source
+    return source.settle_seconds if source.kind == "files" else 0.0
+
+
+def _settled(landing: str, quiet: float, memory: _Memory) -> tuple[list[Listed], list[Listed]]:
+    """Files that no longer change, and those that may."""
+    listed = scan(landing)
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while (growing := _growing(listed, quiet, memory)) and quiet <= _PATIENCE_SECONDS:
+        if time.monotonic() >= until:
+            break
+        time.sleep(min(quiet, 0.5))
+        listed = scan(landing)
+    return [each for each in listed if each not in growing], growing
+
+
+def _growing(listed: Iterable[Listed], quiet: float, memory: _Memory) -> list[Listed]:
+    now = dt.datetime.now(dt.UTC)
+    return [
+        each
+        for each in listed
+        if each.stamp not in memory.stamps and not each.is_settled(now, quiet)
+    ]
+
+
+def _identified(listed: Listed, memory: _Memory) -> SourceFile | None:
+    """The file with its content hash; read only when its stamp is new."""
+    if listed.stamp in memory.stamps:
+        return SourceFile(
+            listed.uri,
+            listed.name,
+            memory.stamps[listed.stamp],
+            listed.size,
+            listed.modified,
+            listed.tag,
+        )
+    return hashed(listed)
+
+
+def _name(file: SourceFile) -> str:
+    return file.name
+
+
+def _identity(file: SourceFile) -> str:
+    """Content, or the name of a file whose content cannot be read."""
+    return file.content_hash or file.name
+
+
+def _counted(found: Survey) -> dict[str, int]:
+    return dict(found.rows_by_country)
+
+
+def _country_column(product: Product) -> str:
+    source = product.spec.source
+    return source.columns[source.country]
+
+
+def _recall(product: Product, store: SnapshotStore) -> _Memory:
+    asset, column = path(product, "inventory"), _country_column(product)
+    held = store.current(asset, None)
+    if held is None:
+        return _Memory({}, {}, {})
+    frame = store.read(asset, None)
+    frame = frame[frame["country_column"] == column]
+    rows = {
+        str(digest): dict(zip(group["country"], group["rows"].astype(int), strict=True))
+        for digest, group in frame.groupby("content_hash", sort=False)
+    }
+    stamps = {s: d for s, d in held.metadata.get(_STAMPS, {}).items() if d in rows}
+    return _Memory(stamps, held.metadata.get(_PROBLEMS, {}), rows)
+
+
+def _remember(
+    product: Product,
+    store: SnapshotStore,
+    files: Mapping[str, SourceFile],
+    rows: Mapping[str, Mapping[str, int]],
+    problems: Mapping[str, str],
+    memory: _Memory,
+    run_id: str,
+) -> None:
+    stamps = {s: f.content_hash for s, f in files.items() if f.content_hash in rows}
+    aside = {s: problems[_identity(f)] for s, f in files.items() if _identity(f) in problems}
+    if (stamps, aside, len(rows)) == (memory.stamps, memory.problems, len(memory.rows)):
+        return
+    column = _country_column(product)
+    metadata: dict[str, Any] = {_STAMPS: stamps, _PROBLEMS: aside, _COLUMN: column}
+    store.write(
+        path(product, "inventory"),
+        None,
+        _frame(rows, column),
+        run_id=run_id,
+        metadata=metadata,
+    )
+
+
+def _frame(rows: Mapping[str, Mapping[str, int]], column: str) -> pd.DataFrame:
+    """One row is a published country value in a content; an empty file has one with 0 rows."""
+    records = [
+        (digest, column, country, count)
+        for digest, counts in rows.items()
+        for country, count in (counts or {"": 0}).items()
+    ]
+    return pd.DataFrame(
+        records, columns=["content_hash", "country_column", "country", "rows"]
+    ).astype({"content_hash": str, "country_column": str, "country": str, "rows": "int64"})

@@ -1,0 +1,132 @@
+"""Quarantine: what is in it and why, and the record of rows that were released from it."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.product import Product
+from mlops_assets.stages.common.base import path
+from mlops_assets.stages.datasets.ingestion import live_rows
+from mlops_assets.storage import SnapshotStore
+
+RELEASED_BY = "mlops_assets/released_by"
+RELEASE_REASON = "mlops_assets/release_reason"
+"""Tags of a run with which a person releases rows."""
+RULES = "_rules"
+_WHERE = ["_source_hash", "_source_line"]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """What a country has in quarantine.
+
+    Attributes:
+        rows: records in quarantine.
+        reasons: one row a rule: `rule`, `rows` that break it, `alone` of which break no other.
+        examples: the first records of each rule, with the rule in `rule`.
+        releasable: records that would keep the contract as it is now; 0 while it was not changed.
+    """
+
+    rows: int
+    reasons: pd.DataFrame
+    examples: pd.DataFrame
+    releasable: int
+
+
+def quarantined(
+    product: Product, country: str, store: SnapshotStore, *, examples: int = 3
+) -> Quarantined | None:
+    """What is in quarantine and why; None when the country has no validation yet.
+
+    Args:
+        product: with the contract.
+        country: which.
+        store: the snapshots.
+        examples: records shown of each rule.
+    """
+    if store.current(path(product, "quarantine"), country) is None:
+        return None
+    rows = store.read(path(product, "quarantine"), country)
+    rules = rows[RULES].astype(str).str.split("; ")
+    each = rows.assign(rule=rules, broken=rules.str.len()).explode("rule", ignore_index=True)
+    counted = each.groupby("rule")["broken"].agg(
+        rows="size", alone=lambda broken: int((broken == 1).sum())
+    )
+    reasons = counted.reset_index().sort_values(["rows", "rule"], ascending=[False, True])
+    shown = each.groupby("rule", sort=False).head(examples).drop(columns=["broken", RULES])
+    return Quarantined(
+        rows=len(rows),
+        reasons=reasons.reset_index(drop=True),
+        examples=shown[["rule", *[n for n in shown.columns if n != "rule"]]].reset_index(drop=True),
+        releasable=_releasable(product, country, store, rows),
+    )
+
+
+def _releasable(product: Product, country: str, store: SnapshotStore, rows: pd.DataFrame) -> int:
+    """Quarantined records that keep the contract now."""
+    if rows.empty or store.current(path(product, "raw"), country) is None:
+        return 0
+    spec = product.resolved(country)
+    raw = store.read(path(product, "raw"), country)
+    live = live_rows(raw)
+    result = validate(live, product.contract(), spec.source, spec.aliases)
+    return len(_left(rows, result.quarantine, live))
+
+
+def record_release(
+    product: Product,
+    country: str,
+    store: SnapshotStore,
+    now: pd.DataFrame,
+    live: pd.DataFrame,
+    rules: tuple[str, str],
+    tags: Mapping[str, str],
+    run_id: str,
+) -> int:
+    """Append to the log `releases` which records leave quarantine under another contract.
+
+    Args:
+        product: whose contract changed.
+        country: which.
+        store: still with the quarantine as it was.
+        now: the records in quarantine from now on.
+        live: raw rows that stand.
+        rules: code version of the contract before and now.
+        tags: of the run; they say who asked for it and why.
+        run_id: of the run.
+
+    Returns:
+        The number of records released.
+    """
+    if store.current(path(product, "quarantine"), country) is None:
+        return 0
+    left = _left(store.read(path(product, "quarantine"), country), now, live)
+    if left.empty:
+        return 0
+    row = {
+        "released_at": dt.datetime.now(dt.UTC),
+        "product": product.name,
+        "country": country,
+        "rows": len(left),
+        "rules": "; ".join(sorted({r for text in left[RULES] for r in str(text).split("; ")})),
+        "released_by": tags.get(RELEASED_BY, "a run after the contract was changed"),
+        "reason": tags.get(RELEASE_REASON, ""),
+        "contract_before": rules[0],
+        "contract_now": rules[1],
+        "dagster_run_id": run_id,
+    }
+    store.append(path(product, "releases"), country, pd.DataFrame([row]))
+    return len(left)
+
+
+def _left(before: pd.DataFrame, now: pd.DataFrame, live: pd.DataFrame) -> pd.DataFrame:
+    """Records that still stand, were in quarantine and no longer are."""
+    stays, stands = (set(rows[_WHERE].itertuples(index=False, name=None)) for rows in (now, live))
+    left = [
+        where in stands and where not in stays
+        for where in before[_WHERE].itertuples(index=False, name=None)
+    ]
+    return before[left]

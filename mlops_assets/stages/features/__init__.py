@@ -1,0 +1,1 @@
+"""`features`, and those shared by all countries."""

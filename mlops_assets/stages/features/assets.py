@@ -1,0 +1,183 @@
+"""Features: one asset and one pure function, shared by training and prediction."""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.ml.features.feature_frame import (
+    FeatureFunction,
+    PointInTime,
+    build_features,
+    check_point_in_time,
+    features_as_of,
+)
+from mlops_assets.product import Product
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.base import (
+    Storage,
+    asset_key,
+    country_step,
+    failed,
+    gate,
+    naive,
+    output,
+    passed,
+    path,
+)
+from mlops_assets.stages.common.lineage import Lineage, named_input, named_shared, of_features
+from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table
+from mlops_assets.stages.features.sharing import include
+from mlops_assets.storage import SnapshotStore
+from mlops_assets.storage.io_manager import Unchanged
+
+_CHECK = "point_in_time"
+_CHECK_DESCRIPTION = (
+    "Features computed again from history cut off at sampled times, with values known later "
+    "hidden, are the same."
+)
+_GRAIN = (
+    "One row is an entity of the country at an event time with its features and, once mature, its "
+    "label; computed only from what was known at that time."
+)
+_KEY_DESCRIPTIONS = {
+    "entity": "what the prediction is about",
+    "event_time": "when the prediction is made",
+    "label_time": "when the truth is known",
+    "label": "the truth, empty until it is known",
+}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What features are computed from; without shared features, `shared` is None."""
+
+    validated: pd.DataFrame
+    shared: pd.DataFrame | None
+
+
+def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
+    """`features` of a product with its point-in-time check."""
+    key = asset_key(product, "features")
+    above = ["validated", *(["shared_snapshot"] if product.spec.shared_features else [])]
+
+    @dg.multi_asset(
+        **country_step(product, "features"),
+        deps=[asset_key(product, name) for name in above],
+        outs={"features": output(product, "features", "features", {"parquet", "pandas"}, _GRAIN)},
+        check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
+    )
+    def features(
+        context: dg.AssetExecutionContext, storage: Storage
+    ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+        country = context.partition_key
+        store = storage.store()
+        if product.spec.shared_features:
+            include(product, country, store, storage.moment, context.run.run_id)
+        lineage = of_features(product, country, store)
+        made = store.current(path(product, "features"), country)
+        if made is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
+            yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
+            return
+        yield from _compute(
+            product, country, _read(product, country, store, lineage), lineage, storage.moment
+        )
+
+    return [features]
+
+
+def _read(product: Product, country: str, store: SnapshotStore, lineage: Lineage) -> _Source:
+    """The snapshots that the lineage names."""
+    source = named_input(product, country, store, lineage, "validated")
+    shared = named_shared(product, store, lineage)
+    return _Source(
+        validated=store.read(source.asset, country, version=source.version),
+        shared=shared and store.read(shared.asset, None, version=shared.version),
+    )
+
+
+def _compute(
+    product: Product,
+    country: str,
+    source: _Source,
+    lineage: Lineage,
+    moment: dt.datetime | None,
+) -> Iterator[dg.Output | dg.AssetCheckResult]:
+    spec, key = product.resolved(country), asset_key(product, "features")
+    function = product.feature_function()
+    frame = features_from(source.validated, function, spec, moment, source.shared)
+    result = check_point_in_time(
+        source.validated,
+        frame,
+        function,
+        spec.source,
+        spec.target,
+        shared=source.shared,
+        seed=spec.seed,
+    )
+    if not result.passed:
+        yield failed(key, _CHECK, leak(result), leak_numbers(result))
+        raise dg.Failure(
+            f"{product.name} {country}: {leak(result)} Nothing was written; correct "
+            f"{spec.features} so that it uses only rows up to the event time."
+        )
+    yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
+    same = f"{result.checked_rows:,} rows are the same with the future hidden"
+    yield passed(key, _CHECK, same, leak_numbers(result))
+
+
+def features_from(
+    validated: pd.DataFrame,
+    function: FeatureFunction,
+    spec: ProductSpec,
+    moment: dt.datetime | None,
+    shared: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The features of validated rows, as they are or as they could be known at a moment.
+
+    For a product with shared features these are `shared`.
+    """
+    if moment is None:
+        return build_features(validated, function, spec.target, shared)
+    return features_as_of(validated, function, spec.source, spec.target, naive(moment), shared)
+
+
+def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "labelled_rows": int(frame["label"].notna().sum()),
+        "newest_event": str(frame["event_time"].max()),
+        **preview(frame),
+        "dagster/column_schema": frame_schema(frame, _KEY_DESCRIPTIONS),
+    }
+
+
+def leak(result: PointInTime) -> str:
+    """What a failed point-in-time check says: how many values, and the first of them."""
+    first = result.differing[0]
+    of = f" of {first.entity}" if first.entity else ""
+    return (
+        f"{result.differences:,} feature values know the future: {first.column}{of} "
+        f"at {first.event_time} is {first.full!r}, but {first.truncated!r} from what was known "
+        "then."
+    )
+
+
+def leak_numbers(result: PointInTime) -> dict[str, Any]:
+    """A point-in-time check as metadata."""
+    differing = pd.DataFrame(
+        [
+            [d.column, d.entity, str(d.event_time), str(d.full), str(d.truncated)]
+            for d in result.differing
+        ],
+        columns=["feature", "entity", "event_time", "with_future", "as_known_then"],
+    )
+    return {
+        "checked_rows": result.checked_rows,
+        "differences": result.differences,
+        "cutoffs": dg.MetadataValue.json([str(cutoff) for cutoff in result.cutoffs]),
+        "differing": table(differing),
+    }

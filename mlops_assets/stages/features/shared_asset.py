@@ -1,0 +1,104 @@
+"""Shared features: one frame made from the records of all countries, and read by each of them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from mlops_assets.product import Product
+from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed, path
+from mlops_assets.stages.common.lineage import SHARED, of_shared_features
+from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
+from mlops_assets.stages.features.assets import leak, leak_numbers
+from mlops_assets.stages.features.sharing import Shared, computed, validated_of
+from mlops_assets.storage.io_manager import Unchanged
+
+IN_USE = "shared_snapshot"
+"""Name of the external asset that stands between the shared features and those of a country."""
+_CHECK = "point_in_time"
+_CHECK_DESCRIPTION = (
+    "Shared features computed again from the history of all countries cut off at sampled times, "
+    "with values known later hidden, are the same."
+)
+_GRAIN = (
+    "One row is a time with what is the same for every country, computed from the records of all "
+    "countries up to that time; a country without good records is missing in it."
+)
+_IN_USE = (
+    "The shared features now in use, as the store holds them. Countries read them from there, so "
+    "that a failure in one of them never keeps the others from their features."
+)
+
+StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
+
+
+def build_shared_stage(product: Product) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """`shared_features` with its point-in-time check, and the snapshot it leads to.
+
+    Nothing for a product without `shared_features`.
+    """
+    if not product.spec.shared_features:
+        return []
+    in_use = dg.AssetSpec(
+        asset_key(product, IN_USE),
+        deps=[asset_key(product, SHARED)],
+        **about(product, "features", {"parquet"}, _IN_USE),
+    )
+    return [_shared_features(product), in_use]
+
+
+def _shared_features(product: Product) -> dg.AssetsDefinition:
+    key = asset_key(product, SHARED)
+
+    @dg.multi_asset(
+        name=f"{product.name}__{SHARED}",
+        deps=[asset_key(product, "validated")],
+        outs={SHARED: output(product, SHARED, "features", {"parquet", "pandas"}, _GRAIN)},
+        check_specs=[
+            dg.AssetCheckSpec(_CHECK, asset=key, blocking=True, description=_CHECK_DESCRIPTION)
+        ],
+    )
+    def shared_features(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
+        store = storage.store()
+        validated = validated_of(product, store)
+        lineage = of_shared_features(product, validated)
+        made = store.current(path(product, SHARED), None)
+        if made is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), SHARED, metadata=as_before(context, key))
+            yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
+            return
+        if not validated:
+            raise dg.Failure(
+                f"{product.name}: no country has validated rows yet. Nothing was made; materialize "
+                "`validated` of the countries first."
+            )
+        yield from _events(product, computed(product, store, validated, storage.moment))
+
+    return shared_features
+
+
+def _events(product: Product, found: Shared) -> StepEvents:
+    key, result = asset_key(product, SHARED), found.check
+    if not result.passed:
+        yield failed(key, _CHECK, leak(result), leak_numbers(result))
+        raise dg.Failure(
+            f"{product.name}: {leak(result)} Nothing was written, and the countries go on with "
+            f"the shared features of before; correct {product.spec.shared_features} so that it "
+            "uses only rows up to the event time."
+        )
+    metadata = {**_about_rows(product, found), **found.lineage.metadata()}
+    yield dg.Output(found.frame, SHARED, metadata=metadata)
+    same = f"{result.checked_rows:,} rows are the same with the future hidden"
+    yield passed(key, _CHECK, same, leak_numbers(result))
+
+
+def _about_rows(product: Product, found: Shared) -> dict[str, Any]:
+    frame, validated = found.frame, found.validated
+    missing = [country for country in product.spec.countries if country not in validated]
+    return {
+        "countries": len(validated),
+        "countries_missing": ", ".join(missing) or "none",
+        "newest_event": str(frame["event_time"].max()),
+        **preview(frame),
+        "dagster/column_schema": frame_schema(frame, {"event_time": "when this is known"}),
+    }

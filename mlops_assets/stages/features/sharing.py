@@ -1,0 +1,101 @@
+"""How shared features are made: by their own asset, or by the first run of a country without."""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.ml.features.feature_frame import PointInTime
+from mlops_assets.ml.features.shared_features import (
+    build_shared,
+    build_shared_as_of,
+    check_shared_point_in_time,
+)
+from mlops_assets.product import Product
+from mlops_assets.stages.common.base import naive, path
+from mlops_assets.stages.common.lineage import INPUTS, SHARED, Lineage, of_shared_features
+from mlops_assets.storage import Snapshot, SnapshotStore
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Shared features as computed now.
+
+    Attributes:
+        frame: one row an event time.
+        check: of the frame, with the future hidden.
+        validated: the snapshots it was made from, by country.
+        lineage: the same in short.
+    """
+
+    frame: pd.DataFrame
+    check: PointInTime
+    validated: Mapping[str, Snapshot]
+    lineage: Lineage
+
+
+def validated_of(product: Product, store: SnapshotStore) -> Mapping[str, Snapshot]:
+    """The good data of every country that has some."""
+    return store.current_all(path(product, "validated"), list(product.spec.countries))
+
+
+def computed(
+    product: Product,
+    store: SnapshotStore,
+    validated: Mapping[str, Snapshot],
+    moment: dt.datetime | None,
+) -> Shared:
+    """The shared features of exactly these snapshots, at least one, checked but not stored."""
+    spec, function = product.spec, product.shared_function()
+    assert function is not None
+    records = _records(product, store, validated)
+    if moment is None:
+        frame = build_shared(records, function)
+    else:
+        frame = build_shared_as_of(records, function, spec.source, spec.target, naive(moment))
+    check = check_shared_point_in_time(
+        records, frame, function, spec.source, spec.target, seed=spec.seed
+    )
+    return Shared(frame, check, validated, of_shared_features(product, validated))
+
+
+def include(
+    product: Product, country: str, store: SnapshotStore, moment: dt.datetime | None, run_id: str
+) -> None:
+    """See to it that there are shared features with this country in them.
+
+    From then on they are made by their own job: a run of one country never changes what the others
+    read. The first run of a country cannot wait for that, or nobody could begin with a click.
+
+    Raises:
+        dagster.Failure: the function of the shared features knows the future.
+    """
+    made = store.current(path(product, SHARED), None)
+    if made is not None and (made.metadata.get(INPUTS) or {}).get(country):
+        return
+    validated = validated_of(product, store)
+    if country not in validated:
+        return
+    found = computed(product, store, validated, moment)
+    if not found.check.passed:
+        raise dg.Failure(
+            f"{product.name}: {found.check.differences:,} values of {product.spec.shared_features} "
+            f"know the future. Nothing was written; the job {product.name}_shared names them."
+        )
+    store.write(
+        path(product, SHARED), None, found.frame, run_id=run_id, metadata=found.lineage.plain()
+    )
+
+
+def _records(
+    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
+) -> dict[str, pd.DataFrame]:
+    """The rows of exactly these snapshots; no rows of a listed country that has none."""
+    frames = {
+        country: store.read(each.asset, country, version=each.version)
+        for country, each in validated.items()
+    }
+    none = next(iter(frames.values())).iloc[:0]
+    return {country: frames.get(country, none) for country in product.spec.countries}

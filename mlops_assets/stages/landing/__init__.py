@@ -1,0 +1,1 @@
+"""New files start the pipeline: the landing sensor."""

@@ -1,0 +1,301 @@
+"""The landing sensor: new files are taken once, and just the countries with new rows go on.
+
+It keeps no cursor. What was looked at is in the inventory, what was taken is in each country's raw
+snapshot, what was asked for is in the runs: a restart, a repeated tick or a deleted cursor neither
+loses work nor asks for it twice.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from mlops_assets.product import Product
+from mlops_assets.spec import duration
+from mlops_assets.stages.common.base import Storage, asset_key, path
+from mlops_assets.stages.common.lineage import INPUTS, SHARED, of_features
+from mlops_assets.stages.common.runs import PARTITION, RANGE_END, RANGE_START, RUN_KEY, TRIGGER
+from mlops_assets.stages.datasets.inventory import unknown_files
+from mlops_assets.storage import Snapshot, SnapshotStore
+
+ATTEMPT = "mlops_assets/attempt"
+_INTERVAL_SECONDS = 10
+_ATTEMPTS = 3
+_RECORDS = ("validated", "quarantine")
+_FEATURES = ("features", "predictions", "performance", "drift")
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class _Ingestions:
+    """The newest ingestion of a product.
+
+    Attributes:
+        run_id: "" when there was none.
+        going_on: whether it is queued or running.
+        failed: whether it failed.
+        attempt: its number among attempts at the same files.
+        age: since it was launched.
+    """
+
+    run_id: str
+    going_on: bool
+    failed: bool
+    attempt: int
+    age: dt.timedelta
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a tick would ask for.
+
+    Attributes:
+        new: requests that have no run yet.
+        failed: countries whose run failed, or was ended.
+        going_on: number of runs that were asked for before and have not ended.
+    """
+
+    new: Sequence[dg.RunRequest]
+    failed: Sequence[str]
+    going_on: int
+
+    def and_also(self, other: "_Asked") -> "_Asked":
+        """Both together."""
+        return _Asked(
+            [*self.new, *other.new],
+            sorted({*self.failed, *other.failed}),
+            self.going_on + other.going_on,
+        )
+
+    def said(self) -> str:
+        """What became of the runs, as the end of a sentence."""
+        said = f"; {self.going_on} countries are on their way" if self.going_on else ""
+        if self.failed:
+            who = _some(sorted(self.failed))
+            said += f"; the runs of {who} failed, launch them again when repaired"
+        return said
+
+
+def ingest_job(product: Product) -> UnresolvedAssetJobDefinition:
+    """Takes new files for every country that has rows in them, in one scan and one run."""
+    return dg.define_asset_job(
+        f"{product.name}_ingest",
+        selection=dg.AssetSelection.assets(asset_key(product, "raw")),
+        description="Takes new files, all countries in one scan. The landing sensor asks for it.",
+        tags={"product": product.name},
+    )
+
+
+def landing_sensor(
+    product: Product, jobs: Sequence[UnresolvedAssetJobDefinition]
+) -> dg.SensorDefinition:
+    """Asks for an ingestion when files are new, then for each country that got rows.
+
+    Args:
+        product: whose landing folder or source.
+        jobs: its `ingest` and `predict` jobs, and `shared` if it has one.
+    """
+
+    @dg.sensor(
+        name=f"{product.name}_landing",
+        jobs=jobs,
+        minimum_interval_seconds=_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="New or changed files: one ingestion for all countries, then datasets, "
+        "features and predictions of just the countries that have new rows (with shared features "
+        "of all countries: these, and then the countries whose features change). Start it with "
+        "the switch on this page.",
+    )
+    def landing(
+        context: dg.SensorEvaluationContext, storage: Storage
+    ) -> dg.SensorResult | dg.SkipReason:
+        store = storage.store()
+        last = _newest_ingestion(product, context.instance)
+        if last.going_on:
+            return dg.SkipReason(f"run {last.run_id} takes files now; its countries come next")
+        request, why = _ingestion(product, store, storage.landing(product), last)
+        # Both: where files keep coming, countries would wait for ever if they came second.
+        asked = [*([request] if request else []), *_countries(product, store)]
+        before = _asked_before(asked, context.instance)
+        if product.spec.shared_features and not before.new and not before.going_on:
+            before = _after_records(product, store, context.instance, before)
+        if not before.new:
+            return dg.SkipReason(f"{why}{before.said()}")
+        return dg.SensorResult(run_requests=before.new)
+
+    return landing
+
+
+def _newest_ingestion(product: Product, instance: dg.DagsterInstance) -> _Ingestions:
+    filters = dg.RunsFilter(job_name=f"{product.name}_ingest")
+    records = instance.get_run_records(filters, limit=1)
+    if not records:
+        return _Ingestions("", False, False, 0, dt.timedelta.max)
+    (record,) = records
+    run = record.dagster_run
+    return _Ingestions(
+        run_id=run.run_id,
+        going_on=not run.is_finished,
+        failed=not run.is_success and run.is_finished,
+        attempt=int(run.tags.get(ATTEMPT, "1")),
+        age=dt.datetime.now(dt.UTC) - record.create_timestamp,
+    )
+
+
+def _ingestion(
+    product: Product, store: SnapshotStore, landing: str, last: _Ingestions
+) -> tuple[dg.RunRequest | None, str]:
+    """A run over all countries when there is something to take; and why, or why not."""
+    source = product.spec.source
+    if last.failed and last.attempt < _ATTEMPTS:
+        attempt = last.attempt + 1
+        why = f"ingestion {last.run_id} failed; attempt {attempt} of {_ATTEMPTS}"
+        return _request(product, f"after {last.run_id}", attempt, why), why
+    if source.kind != "files":
+        if last.age < duration(source.poll_every):
+            return None, f"the source was asked less than {source.poll_every} ago"
+        why = f"the source is asked every {source.poll_every}"
+        return _request(product, f"poll after {last.run_id}", 1, why), why
+    unknown = unknown_files(product, store, landing)
+    if unknown:
+        stamps = "\n".join(sorted(each.stamp for each in unknown))
+        digest = hashlib.sha256(stamps.encode()).hexdigest()[:16]
+        why = f"new files: {_some([each.name for each in unknown])}"
+        return _request(product, f"{digest} after {last.run_id}", 1, why), why
+    if last.failed:
+        return None, (
+            f"ingestion failed {last.attempt} times, see run {last.run_id}; it is tried again "
+            f"with the next file, or launch {product.name}_ingest"
+        )
+    return None, f"no new file in {landing}, and no country has rows that were not looked at"
+
+
+def _request(product: Product, key: str, attempt: int, why: str) -> dg.RunRequest:
+    countries = product.spec.countries
+    config = {"ops": {f"{product.name}__raw": {"config": {"only_with_news": True}}}}
+    tags = {
+        "product": product.name,
+        TRIGGER: why,
+        ATTEMPT: str(attempt),
+        RANGE_START: countries[0],
+        RANGE_END: countries[-1],
+    }
+    return dg.RunRequest(
+        run_key=f"{product.name}: {key}: {attempt}",
+        job_name=f"{product.name}_ingest",
+        run_config=config,
+        tags=tags,
+    )
+
+
+def _countries(product: Product, store: SnapshotStore) -> Iterator[dg.RunRequest]:
+    """A run of each country whose raw rows nobody has validated yet.
+
+    Where features are shared it ends at the records: the shared ones are made of all of them.
+    """
+    assets = _RECORDS if product.spec.shared_features else (*_RECORDS, *_FEATURES)
+    countries = list(product.spec.countries)
+    held = {name: store.current_all(path(product, name), countries) for name in ("raw", *_RECORDS)}
+    for country, raw in held["raw"].items():
+        judged = (held[name].get(country) for name in ("validated", "quarantine"))
+        if any(_is_of(made, raw) for made in judged):
+            continue
+        yield dg.RunRequest(
+            run_key=f"{product.name} {country}: {raw.version}",
+            job_name=f"{product.name}_predict",
+            partition_key=country,
+            asset_selection=[asset_key(product, name) for name in assets],
+            tags={"product": product.name, TRIGGER: f"new rows in raw {raw.version}"},
+        )
+
+
+def _after_records(
+    product: Product, store: SnapshotStore, instance: dg.DagsterInstance, records: _Asked
+) -> _Asked:
+    """The shared features when records changed; once they are made, the features they change.
+
+    Where they cannot be made, countries go on with those of last time.
+    """
+    validated = store.current_all(path(product, "validated"), list(product.spec.countries))
+    made, inputs = store.current(path(product, SHARED), None), _contents(validated)
+    asked = _Asked([], [], 0)
+    if validated and _made_from(made) != inputs:
+        asked = _asked_before([_shared_request(product, inputs)], instance)
+    if asked.new or asked.going_on or made is None:
+        return records.and_also(asked)
+    requests = _changed_features(product, store, validated)
+    return records.and_also(asked).and_also(_asked_before(requests, instance))
+
+
+def _shared_request(product: Product, inputs: Mapping[str, str]) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{product.name} shared: {_digest(inputs)}",
+        job_name=f"{product.name}_shared",
+        tags={"product": product.name, TRIGGER: "new records in some country"},
+    )
+
+
+def _changed_features(
+    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
+) -> list[dg.RunRequest]:
+    """A run of each country whose records, or whose shared features, are others than before."""
+    held = store.current_all(path(product, "features"), list(validated))
+    due = {
+        country: inputs
+        for country in validated
+        if (inputs := of_features(product, country, store).inputs) != _made_from(held.get(country))
+    }
+    return [
+        dg.RunRequest(
+            run_key=f"{product.name} {country}: features {_digest(inputs)}",
+            job_name=f"{product.name}_predict",
+            partition_key=country,
+            asset_selection=[asset_key(product, name) for name in _FEATURES],
+            tags={"product": product.name, TRIGGER: "new records or shared features"},
+        )
+        for country, inputs in due.items()
+    ]
+
+
+def _contents(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    return {name: each.content_hash for name, each in snapshots.items()}
+
+
+def _made_from(made: Snapshot | None) -> Mapping[str, str] | None:
+    return made.metadata.get(INPUTS) if made else None
+
+
+def _digest(inputs: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _asked_before(requests: Sequence[dg.RunRequest], instance: dg.DagsterInstance) -> _Asked:
+    """Requests without a run yet, and what became of the runs of the others."""
+    keys = [each.run_key for each in requests if each.run_key]
+    filters = dg.RunsFilter(tags={RUN_KEY: keys})
+    runs = instance.get_runs(filters) if keys else []
+    known = {run.tags[RUN_KEY]: run for run in runs}
+    return _Asked(
+        new=[each for each in requests if each.run_key not in known],
+        failed=[
+            run.tags.get(PARTITION, "all countries")
+            for run in known.values()
+            if run.is_failure_or_canceled
+        ],
+        going_on=sum(not run.is_finished for run in known.values()),
+    )
+
+
+def _is_of(made: Snapshot | None, raw: Snapshot) -> bool:
+    """Whether a snapshot was made from exactly these raw rows, accepted or refused."""
+    inputs = (made.metadata.get(INPUTS) or {}) if made else {}
+    return inputs.get("raw") == raw.content_hash
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{', '.join(names[:_NAMES_SHOWN])}{more}"

@@ -1,0 +1,296 @@
+"""Performance: what predictions turned out to be worth, beside what the champion promised."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.monitoring.performance import (
+    Promise,
+    Realised,
+    against_previous,
+    by_period,
+    by_slice,
+    no_performance,
+    promise_of,
+    realised,
+    record_predictions,
+)
+from mlops_assets.ml.monitoring.performance_plot import realised_plot
+from mlops_assets.ml.reports.tables import metric_unit, told
+from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate, in_words
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.base import (
+    Storage,
+    asset_key,
+    country_check,
+    country_step,
+    naive,
+    output,
+    passed,
+    path,
+    warned,
+)
+from mlops_assets.stages.common.lineage import named_input, of_performance
+from mlops_assets.stages.common.ui_metadata import as_before, facts, preview, schema, svg, table
+from mlops_assets.stages.training.serving import Served, report_from_json, who_serves
+from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
+
+CHECK = "realised_error"
+REALISED = f"{METADATA_PREFIX}realised"
+"""In a snapshot's metadata: `Realised` as JSON, an estimate as value, lower and upper end."""
+ON_PREVIOUS = f"{METADATA_PREFIX}on_previous"
+"""The same: gain of the champion on the model before it, as value, lower and upper end."""
+RECORDED = f"{METADATA_PREFIX}recorded"
+"""The same: version of the newest predictions snapshot whose predictions are in the table."""
+_CHECK_DESCRIPTION = (
+    "The realised error of the champion on the newest matured labels is not surely worse than what "
+    "it was promoted for, beyond monitoring.tolerance. Too few labels, or a baseline in use: not "
+    "judged, and passed."
+)
+_GRAIN = (
+    "One row is a prediction that counts, for an entity of the country at an event time: the last "
+    "one made before its label was known, else the first made after by a model that did not learn "
+    "from it; with the label once it has matured, and as it was then. Rows stay for ever."
+)
+_PAGE_ROWS = 15
+_ESTIMATES = ("value", "expected", "compared")
+_TIMES = ("first", "last")
+
+
+def build_performance(product: Product) -> list[dg.AssetsDefinition]:
+    """`performance` of a product with its check against the promise."""
+    key = asset_key(product, "performance")
+
+    @dg.multi_asset(
+        **country_step(product, "performance"),
+        deps=[asset_key(product, name) for name in ("predictions", "features", "champion")],
+        outs={
+            "performance": output(
+                product, "performance", "monitoring", {"parquet"}, _GRAIN, _columns(product)
+            )
+        },
+        check_specs=[country_check(product, "performance", CHECK, _CHECK_DESCRIPTION)],
+    )
+    def performance(
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
+    ) -> Iterator[dg.Output | dg.AssetCheckResult]:
+        country, store, registry = context.partition_key, storage.store(), mlflow.registry()
+        served = who_serves(product, country, store, registry)
+        lineage = of_performance(product, country, store, served.aliases)
+        made = store.current(path(product, "performance"), country)
+        before = realised_of(made) if made is not None else None
+        if made is not None and before is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), "performance", metadata=as_before(context, key))
+            yield _check(key, before)
+            return
+        spec = product.resolved(country)
+        source, newest = (
+            named_input(product, country, store, lineage, name)
+            for name in ("features", "predictions")
+        )
+        features = store.read(source.asset, country, version=source.version)
+        rows = record_predictions(_held(store, made), _new(store, newest, made), features, spec)
+        promise = _promise(spec, served)
+        found = realised(spec, rows, promise, _version(served))
+        shown = _shown(spec, rows, features, promise, found)
+        recorded = {RECORDED: newest.version, **lineage.metadata()}
+        yield dg.Output(rows, "performance", metadata={**shown, **recorded})
+        yield _check(key, found)
+
+    return [performance]
+
+
+def realised_of(snapshot: Snapshot) -> Realised | None:
+    """What the champion was worth when a snapshot of `performance` was made; None: not recorded."""
+    held = snapshot.metadata.get(REALISED)
+    if held is None:
+        return None
+    read: dict[str, Any] = {
+        **held,
+        **{name: _estimate(held[name]) for name in _ESTIMATES},
+        **{name: pd.Timestamp(held[name]) if held[name] else None for name in _TIMES},
+        **{name: _float(held[name]) for name in ("baseline", "excess")},
+    }
+    return Realised(**read)
+
+
+def on_previous_of(snapshot: Snapshot) -> Estimate:
+    """Gain of the champion on the model before it, as recorded with a snapshot of `performance`."""
+    held = snapshot.metadata.get(ON_PREVIOUS)
+    return UNKNOWN if held is None else _estimate(held)
+
+
+def _columns(product: Product) -> dg.TableSchema:
+    target = product.spec.target
+    return schema(
+        {
+            "entity": ("string", "what the prediction is about"),
+            "event_time": ("timestamp", "when the prediction is made for"),
+            "label_time": ("timestamp", "when the label is known"),
+            "made": ("string", "ahead: before the label was known; late: after, not learned from"),
+            "predicted_at": ("timestamp", "when the prediction was made, UTC"),
+            "model_version": ("string", "registered version; empty for a baseline"),
+            "model_kind": ("string", "local, pooled or baseline"),
+            "prediction": ("float", f"{target.description} ({target.unit})"),
+            "lower": ("float", "lower end of the prediction's interval; empty for a class"),
+            "upper": ("float", "upper end of it"),
+            "baseline": ("float", f"by the baseline {product.spec.baselines[0].name}"),
+            "previous_version": ("string", "in use before the model; empty for none"),
+            "previous_prediction": ("float", "by that version; empty where it learned the label"),
+            "label": ("float", "as it is known now; empty while it is open"),
+            "first_label": ("float", "as it was when it matured"),
+        }
+    )
+
+
+def _held(store: SnapshotStore, made: Snapshot | None) -> pd.DataFrame:
+    if made is None:
+        return no_performance()
+    return store.read(made.asset, made.partition, version=made.version)
+
+
+def _new(store: SnapshotStore, newest: Snapshot, made: Snapshot | None) -> pd.DataFrame:
+    """Predictions that are not recorded yet, with the time they were made."""
+    frames = [
+        store.read(each.asset, each.partition, version=each.version).assign(
+            predicted_at=_made_at(each)
+        )
+        for each in _unrecorded(store, newest, made)
+    ]
+    return pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
+
+
+def _unrecorded(store: SnapshotStore, newest: Snapshot, made: Snapshot | None) -> list[Snapshot]:
+    """The newest predictions, and those before that no run of this step has seen."""
+    last = made.metadata.get(RECORDED) if made is not None else None
+    if last is None or last in (newest.version, newest.previous):
+        return [newest]
+    every = store.versions(newest.asset, newest.partition)
+    return [each for each in reversed(every) if last < each.version <= newest.version]
+
+
+def _made_at(snapshot: Snapshot) -> pd.Timestamp:
+    """When a snapshot was made, as frames hold times."""
+    return naive(snapshot.created_at).as_unit("ns")
+
+
+def _version(served: Served) -> str:
+    return served.version.version if served.version else ""
+
+
+def _promise(spec: ProductSpec, served: Served) -> Promise:
+    text = served.version.tags.get("report") if served.version else None
+    return promise_of(spec, report_from_json(text) if text else None)
+
+
+def _check(key: dg.AssetKey, found: Realised) -> dg.AssetCheckResult:
+    numbers = {
+        "version": found.version,
+        "rows": found.rows,
+        "open_rows": found.open_rows,
+        **({"excess": found.excess} if np.isfinite(found.excess) else {}),
+    }
+    told_of = warned if found.worse else passed
+    return told_of(key, CHECK, found.reason, numbers)
+
+
+def _shown(
+    spec: ProductSpec,
+    rows: pd.DataFrame,
+    features: pd.DataFrame,
+    promise: Promise,
+    found: Realised,
+) -> dict[str, Any]:
+    """Metadata of the asset's page, and what the snapshot keeps of it."""
+    gain = against_previous(spec, rows, found.version)
+    periods, slices = by_period(spec, rows), by_slice(spec, rows, features)
+    image = realised_plot(spec, periods, promise, found.version, metric_unit(spec))
+    shown: dict[str, Any] = {
+        "summary": found.reason,
+        "numbers": facts(_facts(spec, found, promise, gain)),
+        "realised_against_promised": svg(image, "realised against promised") if len(rows) else None,
+        "by_period": table(_page(spec, periods).tail(_PAGE_ROWS)) if len(periods) else None,
+        "by_slice": table(_page(spec, slices).head(_PAGE_ROWS)) if len(slices) else None,
+        **(preview(rows) if len(rows) else {}),
+    }
+    return {
+        **{name: value for name, value in shown.items() if value is not None},
+        REALISED: dg.MetadataValue.json(_plain(found)),
+        ON_PREVIOUS: dg.MetadataValue.json(_ends(gain)),
+    }
+
+
+def _page(spec: ProductSpec, parts: pd.DataFrame) -> pd.DataFrame:
+    """A table of parts in the words of the page."""
+    who = parts["model_version"].where(parts["model_version"] != "", "baseline")
+    return parts.assign(model_version=who).rename(columns={"value": spec.metric})
+
+
+def _facts(
+    spec: ProductSpec, found: Realised, promise: Promise, gain: Estimate
+) -> Mapping[str, object]:
+    unit = f" ({metric_unit(spec)})" if metric_unit(spec) else ""
+    days = f"{_day(found.first)} to {_day(found.last)}"
+    return {
+        "champion": f"version {found.version}" if found.version else "none, a baseline serves",
+        f"realised {spec.metric}{unit}": told(found.value),
+        f"promised {spec.metric} on its holdout{unit}": told(promise.value),
+        f"the promise on these rows{unit}": told(found.expected),
+        f"baseline {spec.baselines[0].name}{unit}": found.baseline,
+        "worse than promised by": _in_words(spec, found.excess),
+        "matured rows": f"{found.rows:,}, of {days}" if found.rows else "0",
+        "open rows": f"{found.open_rows:,}",
+        "revised labels": f"{found.revised:,}",
+        "gain on the version before": _gain(spec, gain),
+    }
+
+
+def _in_words(spec: ProductSpec, gain: float) -> str:
+    return in_words(spec.metric, gain) if np.isfinite(gain) else ""
+
+
+def _gain(spec: ProductSpec, gain: Estimate) -> str:
+    if not gain.told:
+        return _in_words(spec, gain.value)
+    ends = f"{in_words(spec.metric, gain.lower)} to {in_words(spec.metric, gain.upper)}"
+    return f"{in_words(spec.metric, gain.value)} ({ends})"
+
+
+def _plain(found: Realised) -> dict[str, Any]:
+    """As JSON; numbers that are not known are null."""
+    return {
+        **vars(found),
+        **{name: _ends(getattr(found, name)) for name in _ESTIMATES},
+        **{name: _iso(getattr(found, name)) for name in _TIMES},
+        **{name: _number(getattr(found, name)) for name in ("baseline", "excess")},
+    }
+
+
+def _ends(each: Estimate) -> list[float | None]:
+    return [_number(end) for end in (each.value, each.lower, each.upper)]
+
+
+def _estimate(ends: list[float | None]) -> Estimate:
+    return Estimate(*(_float(end) for end in ends))
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _iso(time: pd.Timestamp | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _day(time: pd.Timestamp | None) -> str:
+    return "-" if time is None else str(time.date())

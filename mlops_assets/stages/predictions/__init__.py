@@ -1,0 +1,1 @@
+"""`predictions` of what serves."""

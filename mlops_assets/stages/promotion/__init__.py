@@ -1,0 +1,1 @@
+"""`champion`: decisions, aliases, and what a person does to them."""

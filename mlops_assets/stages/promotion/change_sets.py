@@ -1,0 +1,151 @@
+"""What a person does to many countries at once, written down as one unit before it begins.
+
+A unit is opened in the log `units` of the product with all it is going to do, and closed when it is
+done or set back. One that was left open, because its process was killed, is finished by asking for
+the same again, or undone.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import pandas as pd
+
+from mlops_assets.product import Product
+from mlops_assets.registry import Aliases
+from mlops_assets.stages.common.base import path
+from mlops_assets.stages.promotion.decision_log import now
+from mlops_assets.storage import SnapshotStore
+
+Kind = Literal["rollback", "promote", "approve", "undo"]
+State = Literal["opened", "done", "set back"]
+_LOG = "units"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        kind: what is to be done.
+        countries: where.
+        version: the version to put into use; "" for the one that follows from the kind.
+        unit: for undo: what is undone.
+    """
+
+    kind: Kind
+    countries: tuple[str, ...]
+    version: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Move:
+    """What happens in one country.
+
+    Attributes:
+        country: which.
+        before: what the aliases name now.
+        after: what they are to name.
+        value_before: metric of the version in use, on the holdout it was judged on; NaN: unknown.
+        value_after: the same of the version that comes into use.
+        basis: id of the decision this one rests on: the one that waits, or that is undone.
+    """
+
+    country: str
+    before: Aliases
+    after: Aliases
+    value_before: float = float("nan")
+    value_after: float = float("nan")
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Moves that belong together.
+
+    Attributes:
+        id: by which it is undone.
+        request: what was asked for.
+        moves: what it does, by country.
+        person: who asked.
+        reason: why.
+        opened_at: when it was written down, UTC.
+        state: `opened` until it is done or set back.
+    """
+
+    id: str
+    request: Request
+    moves: tuple[Move, ...]
+    person: str
+    reason: str
+    opened_at: pd.Timestamp
+    state: State = "opened"
+
+
+def new_unit(request: Request, moves: Sequence[Move], person: str, reason: str) -> Unit:
+    """A unit with an id of its own, not written down yet."""
+    number = f"{request.kind}-{uuid.uuid4().hex[:8]}"
+    return Unit(number, request, tuple(moves), person, reason, now())
+
+
+def write_down(product: Product, store: SnapshotStore, unit: Unit, state: State) -> None:
+    """Add a row to the log: the unit is in this state now."""
+    row = {
+        "unit": unit.id,
+        "state": state,
+        "at": now(),
+        "opened_at": unit.opened_at,
+        "kind": unit.request.kind,
+        "countries": len(unit.moves),
+        "person": unit.person,
+        "reason": unit.reason,
+        "request": json.dumps(asdict(unit.request)),
+        "moves": json.dumps([_plain(move) for move in unit.moves]),
+    }
+    store.append(path(product, _LOG), None, pd.DataFrame([row]))
+
+
+def units(product: Product, store: SnapshotStore) -> dict[str, Unit]:
+    """Every unit by id, in the order they were opened, each in its last state."""
+    found: dict[str, Unit] = {}
+    for row in store.read_log(path(product, _LOG)).to_dict("records"):
+        if row["unit"] in found:
+            found[row["unit"]] = replace(found[row["unit"]], state=row["state"])
+        else:
+            found[row["unit"]] = _unit(row)
+    return found
+
+
+def left_open(product: Product, store: SnapshotStore) -> Unit | None:
+    """The unit that was begun and is neither done nor set back; None if there is none."""
+    return next((u for u in units(product, store).values() if u.state == "opened"), None)
+
+
+def _unit(row: Any) -> Unit:
+    asked = json.loads(row["request"])
+    return Unit(
+        id=row["unit"],
+        request=Request(**{**asked, "countries": tuple(asked["countries"])}),
+        moves=tuple(_move(held) for held in json.loads(row["moves"])),
+        person=row["person"],
+        reason=row["reason"],
+        opened_at=row["opened_at"],
+        state=row["state"],
+    )
+
+
+def _plain(move: Move) -> dict[str, Any]:
+    held = asdict(move)
+    return {name: None if value != value else value for name, value in held.items()}
+
+
+def _move(held: Any) -> Move:
+    before, after = (Aliases(**held[name]) for name in ("before", "after"))
+    now_worth, then_worth = (
+        float("nan") if held[name] is None else held[name]
+        for name in ("value_before", "value_after")
+    )
+    return Move(held["country"], before, after, now_worth, then_worth, held["basis"])

@@ -1,0 +1,327 @@
+"""The append-only record of what became of candidates and champions, and of who or what decided.
+
+A row is written before anything moves and is never changed. The rows of verdicts that put a
+version into use (`MOVES`) say what the aliases named before and name after, so that one that was
+not carried out, because its process was killed, is found and finished.
+"""
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from mlops_assets.ml.gates.gates import GateResult, gates_from_json, gates_to_json
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.promotion.decision import Decision
+from mlops_assets.product import Product
+from mlops_assets.registry import Aliases
+from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.runs import trigger_of
+from mlops_assets.storage import SnapshotStore
+
+MOVES = ("promoted", "forced", "rolled_back")
+"""Verdicts after which another version may be in use."""
+
+_ORIGIN = ("trigger", "dagster_run_id", "person", "unit", "undoes")
+_NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who or what asked for a decision.
+
+    Attributes:
+        trigger: why it was taken now, such as `schedule power_price_periodic` or `by hand`.
+        run_id: of the Dagster run it was taken in; "" outside one.
+        person: who took it; "" when evidence did.
+        unit: id that decisions share which a person took as one, for one country or many.
+        undoes: id of the decision of the country that this one takes back.
+    """
+
+    trigger: str
+    run_id: str = ""
+    person: str = ""
+    unit: str = ""
+    undoes: str = ""
+
+    @classmethod
+    def of_run(cls, run_id: str, tags: Mapping[str, str]) -> "Origin":
+        """A decision that evidence makes in a Dagster run with these tags."""
+        return cls(trigger_of(tags), run_id)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A decision with what it was about.
+
+    Attributes:
+        country: the partition.
+        candidate: registered version of the candidate; "" for a baseline.
+        kind: local, pooled, region or baseline.
+        champion: registered version it was compared with; "" without one.
+        decision: the verdict and its numbers.
+        gates: every gate's outcome.
+        config_hash: of the country's resolved config.
+        features: content hash of the features both were scored on.
+        validated: content hash of the validated rows these were made from.
+        evidence: content hash of the evidence it was made from; "" when there was none.
+        settings: JSON of what the evidence was judged by; "" when there was no evidence.
+        sides: what was compared, beside its predictions; None when nothing was.
+    """
+
+    country: str
+    candidate: str
+    kind: str
+    champion: str
+    decision: Decision
+    gates: Sequence[GateResult]
+    config_hash: str
+    features: str
+    validated: str = ""
+    evidence: str = ""
+    settings: str = ""
+    sides: Sides | None = None
+
+    @property
+    def decision_id(self) -> str:
+        """Same inputs, same id: a rerun finds the decision instead of taking it again."""
+        sides = f"{self.candidate or self.kind}-{self.champion or 'none'}"
+        return f"{sides}-{self.features[:12]}-{self.config_hash}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A decision as it is recorded; what older rows do not have is empty.
+
+    Attributes:
+        comparison: what was decided, about what.
+        decision_id: unique in the country.
+        decided_at: when, UTC.
+        origin: who or what asked.
+        before: what the aliases named when it was taken.
+        after: what they name once it is carried out.
+    """
+
+    comparison: Comparison
+    decision_id: str
+    decided_at: pd.Timestamp
+    origin: Origin
+    before: Aliases = field(default_factory=Aliases)
+    after: Aliases = field(default_factory=Aliases)
+
+    @property
+    def verdict(self) -> str:
+        """Of the decision."""
+        return self.comparison.decision.verdict
+
+    @property
+    def moves(self) -> bool:
+        """Whether another version is in use once it is carried out."""
+        return self.verdict in MOVES and self.before.champion != self.after.champion
+
+
+def entries(product: Product, store: SnapshotStore, country: str | None = None) -> list[Entry]:
+    """The recorded decisions, oldest first; of every country when none is given."""
+    log = store.read_log(path(product, "decisions"), country)
+    return [_entry(row) for row in log.to_dict("records")]
+
+
+def log_of(desk: Desk) -> list[Entry]:
+    """The recorded decisions of a country, oldest first."""
+    return entries(desk.product, desk.store, desk.country)
+
+
+def newest_move(log: Sequence[Entry]) -> Entry | None:
+    """The last decision after which another version was to be in use; None if there is none."""
+    return next((entry for entry in reversed(log) if entry.moves), None)
+
+
+def barred(log: Sequence[Entry]) -> dict[str, Entry]:
+    """Versions that a person rolled back from, with that decision.
+
+    Evidence does not promote them again; a person who puts one into use lifts it, and a rollback
+    that was undone never was.
+    """
+    found: dict[str, Entry] = {}
+    for entry in _standing(log):
+        found.pop(entry.after.champion, None)
+        if entry.verdict == "rolled_back" and entry.before.champion:
+            found[entry.before.champion] = entry
+    return found
+
+
+def _standing(log: Sequence[Entry]) -> list[Entry]:
+    """What persons decided and did not undo, oldest first, without the undoing itself."""
+    undone: set[str] = set()
+    standing = []
+    for entry in reversed(log):
+        if entry.decision_id in undone or not (entry.moves and entry.origin.person):
+            continue
+        if entry.origin.undoes:
+            undone.add(entry.origin.undoes)
+        else:
+            standing.append(entry)
+    return standing[::-1]
+
+
+def record(
+    product: Product,
+    store: SnapshotStore,
+    comparison: Comparison,
+    origin: Origin,
+    aliases: Aliases | None = None,
+) -> Entry:
+    """Append what evidence decided unless it is there: once recorded it is never changed.
+
+    Args:
+        product: whose decision.
+        store: where the log is.
+        comparison: the decision with what it was about.
+        origin: who or what asked.
+        aliases: what the aliases name now; None: the champion compared with, and nothing else.
+
+    Returns:
+        The recorded one, which may be of an earlier run that was killed before it was carried out.
+    """
+    log = entries(product, store, comparison.country)
+    same = [entry for entry in log if _about_the_same(entry, comparison)]
+    if same and same[-1].verdict == comparison.decision.verdict:
+        return same[-1]
+    number = f"-{len(same) + 1}" if same else ""
+    before = aliases or Aliases(comparison.champion)
+    promoted = comparison.decision.verdict == "promoted"
+    moved = promoted and comparison.candidate != before.champion
+    after = before.moved_to(comparison.candidate) if moved else before
+    entry = Entry(
+        comparison, f"{comparison.decision_id}{number}", now(), origin, before=before, after=after
+    )
+    append(product, store, entry)
+    return entry
+
+
+def append(product: Product, store: SnapshotStore, entry: Entry) -> None:
+    """Write one more row of the log."""
+    row = pd.DataFrame([_row(product, entry)])
+    store.append(path(product, "decisions"), entry.comparison.country, row)
+
+
+def _about_the_same(entry: Entry, comparison: Comparison) -> bool:
+    wanted = comparison.decision_id
+    number = entry.decision_id.removeprefix(wanted)
+    return entry.decision_id.startswith(wanted) and (not number or number[1:].isdigit())
+
+
+def _row(product: Product, entry: Entry) -> Mapping[str, Any]:
+    comparison, origin = entry.comparison, entry.origin
+    return {
+        "decision_id": entry.decision_id,
+        "decided_at": entry.decided_at,
+        "product": product.name,
+        "country": comparison.country,
+        **_outcome(comparison.decision),
+        "candidate_version": comparison.candidate,
+        "candidate_kind": comparison.kind,
+        "champion_version": comparison.champion,
+        "version": entry.after.champion,
+        "previous": entry.before.champion,
+        "gates": gates_to_json(comparison.gates),
+        "config_hash": comparison.config_hash,
+        "features_hash": comparison.features,
+        "snapshots": json.dumps(
+            {"features": comparison.features, "validated": comparison.validated}
+        ),
+        "evidence": comparison.evidence,
+        "settings": comparison.settings,
+        "sides": "" if comparison.sides is None else comparison.sides.to_json(),
+        "aliases": json.dumps({"before": vars(entry.before), "after": vars(entry.after)}),
+        "trigger": origin.trigger,
+        "person": origin.person,
+        "unit": origin.unit,
+        "undoes": origin.undoes,
+        "dagster_run_id": origin.run_id,
+    }
+
+
+def _outcome(decision: Decision) -> dict[str, Any]:
+    return {
+        "verdict": decision.verdict,
+        "reason": decision.reason,
+        "rows": decision.rows,
+        "candidate_value": decision.candidate_value,
+        "champion_value": decision.champion_value,
+        "gain": decision.gain,
+        "gain_lower": decision.lower,
+        "gain_upper": decision.upper,
+        "level": decision.level,
+        "draws": decision.draws,
+        "block_days": decision.block_days,
+    }
+
+
+def _entry(row: Mapping[Any, Any]) -> Entry:
+    held = {str(name): value for name, value in row.items() if not _is_missing(value)}
+    origin = Origin(*(held.get(name, "") for name in _ORIGIN))
+    before = _aliases(held, "before", Aliases(held.get("champion_version", "")))
+    # Rows without aliases are of comparisons, which the platform carried out.
+    promoted = held.get("verdict") == "promoted" and held.get("candidate_version")
+    after = before.moved_to(held["candidate_version"]) if promoted else before
+    return Entry(
+        _comparison(held),
+        held["decision_id"],
+        pd.Timestamp(held.get("decided_at", 0)),
+        origin,
+        before,
+        _aliases(held, "after", after),
+    )
+
+
+def _aliases(held: Mapping[str, Any], when: str, default: Aliases) -> Aliases:
+    text = held.get("aliases")
+    return Aliases(**json.loads(text)[when]) if text else default
+
+
+def _comparison(held: Mapping[str, Any]) -> Comparison:
+    sides, snapshots = held.get("sides", ""), json.loads(held.get("snapshots") or "{}")
+    return Comparison(
+        country=held.get("country", ""),
+        candidate=held.get("candidate_version", ""),
+        kind=held.get("candidate_kind", ""),
+        champion=held.get("champion_version", ""),
+        decision=_decision(held),
+        gates=gates_from_json(held.get("gates") or "[]"),
+        config_hash=held.get("config_hash", ""),
+        features=held.get("features_hash", ""),
+        validated=snapshots.get("validated", ""),
+        evidence=held.get("evidence", ""),
+        settings=held.get("settings", ""),
+        sides=Sides.from_json(sides) if sides else None,
+    )
+
+
+def _decision(held: Mapping[str, Any]) -> Decision:
+    numbers = {name: float(held.get(name, _NAN)) for name in ("candidate_value", "champion_value")}
+    return Decision(
+        verdict=held.get("verdict", "not_judged"),
+        reason=held.get("reason", ""),
+        rows=int(held.get("rows", 0)),
+        **numbers,
+        gain=float(held.get("gain", _NAN)),
+        lower=float(held.get("gain_lower", _NAN)),
+        upper=float(held.get("gain_upper", _NAN)),
+        level=float(held.get("level", _NAN)),
+        draws=int(held.get("draws", 0)),
+        block_days=int(held.get("block_days", 0)),
+    )
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
+
+
+def now() -> pd.Timestamp:
+    """The moment a decision is taken, UTC."""
+    return pd.Timestamp(dt.datetime.now(dt.UTC))

@@ -1,0 +1,169 @@
+"""A recorded decision made again from what was stored with it; no model is loaded.
+
+The gates that follow from the evidence are computed again, then the verdict from gates, evidence,
+sides and settings, by the very function that decided. Every number has to be the same to the bit.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.gates.gates import GateResult
+from mlops_assets.ml.gates.judgement import gates_again
+from mlops_assets.ml.promotion.decision import Decision
+from mlops_assets.ml.promotion.verdicts import Settings, conclude
+from mlops_assets.product import Product
+from mlops_assets.stages.common.base import EVIDENCE, path
+from mlops_assets.stages.promotion.decision_log import Entry, entries
+from mlops_assets.storage import SnapshotStore
+
+_NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")
+_COUNTS = ("rows", "draws", "block_days")
+_BY_A_PERSON = ("forced", "rolled_back")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of making a decision again.
+
+    Attributes:
+        entry: as it is recorded.
+        basis: what it was made again from, in words.
+        differences: each with what was recorded and what comes out now; none: the same.
+    """
+
+    entry: Entry
+    basis: str
+    differences: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether everything came out as it is recorded."""
+        return not self.differences
+
+    def lines(self) -> list[str]:
+        """What a person reads, a line a fact."""
+        entry, decision = self.entry, self.entry.comparison.decision
+        return [
+            f"{entry.comparison.country} {entry.decision_id}: {decision.verdict}, "
+            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC, {entry.origin.trigger}",
+            decision.reason,
+            self.basis,
+            "the same" if self.same else "differs:",
+            *(f"  {each}" for each in self.differences),
+        ]
+
+
+def replay(
+    product: Product, store: SnapshotStore, decision_id: str, country: str | None = None
+) -> Replay:
+    """Make one decision again and compare.
+
+    Args:
+        product: whose decision.
+        store: where decisions and evidence are.
+        decision_id: of the decision.
+        country: of the decision; needed only where two countries have the same id.
+
+    Raises:
+        ConfigurationError: there is no such decision, or more than one.
+        StorageError: the evidence is damaged.
+    """
+    entry = _found(product, store, decision_id, country)
+    if entry.verdict in _BY_A_PERSON:
+        basis = "a person decided; the record is looked at, there is nothing to compute"
+        return Replay(entry, basis, tuple(_gaps(entry)))
+    about = entry.comparison
+    if not about.candidate or about.candidate == about.champion:
+        return Replay(entry, "there was nothing to compare, so that nothing is computed", ())
+    if not about.evidence or about.sides is None:
+        text = "it was recorded before evidence was kept, or without any"
+        return Replay(entry, "nothing to make it again from", (text,))
+    return _again(product, store, entry)
+
+
+def _found(product: Product, store: SnapshotStore, wanted: str, country: str | None) -> Entry:
+    found = [each for each in entries(product, store, country) if each.decision_id == wanted]
+    if len(found) == 1:
+        return found[0]
+    countries = ", ".join(each.comparison.country for each in found)
+    raise ConfigurationError(
+        f"{product.name} has {len(found) or 'no'} decisions {wanted!r}"
+        + (f", of {countries}." if found else "."),
+        stored="Nothing was computed.",
+        way_out="Say which with --country."
+        if found
+        else f"List them with: mlops-assets decisions {product.name}",
+        culprits={"decision": wanted},
+    )
+
+
+def _again(product: Product, store: SnapshotStore, entry: Entry) -> Replay:
+    about = entry.comparison
+    held = store.find(path(product, EVIDENCE), about.country, about.evidence)
+    basis = f"made again from evidence {about.evidence[:12]}, its settings and sides"
+    if held is None or about.sides is None:
+        return Replay(entry, basis, ("the evidence is gone",))
+    evidence = store.read(held.asset, about.country, version=held.version)
+    settings = Settings.from_json(about.settings)
+    gates = gates_again(settings.spec, evidence, about.gates)
+    decision = conclude(evidence, gates, about.sides, settings)
+    return Replay(entry, basis, tuple(_differences(entry, decision, gates, evidence)))
+
+
+def _differences(
+    entry: Entry, decision: Decision, gates: Sequence[GateResult], evidence: pd.DataFrame
+) -> Iterator[str]:
+    recorded, person = entry.comparison.decision, entry.origin.person
+    # A person's approval follows a decision that waited: that one is computed.
+    verdict = "waiting" if person else recorded.verdict
+    if decision.verdict != verdict:
+        yield f"verdict: recorded {verdict}, now {decision.verdict} ({decision.reason})"
+    same_reason = (
+        recorded.reason.endswith(decision.reason)
+        if person
+        else (recorded.reason == decision.reason)
+    )
+    if not same_reason:
+        yield f"reason: recorded {recorded.reason!r}, now {decision.reason!r}"
+    for name in (*_COUNTS, *_NUMBERS):
+        yield from _differs(name, getattr(recorded, name), getattr(decision, name))
+    yield from _gates_differ(entry.comparison.gates, gates)
+    if recorded.rows > len(evidence):
+        yield f"rows: recorded {recorded.rows}, the evidence has {len(evidence)}"
+
+
+def _gates_differ(recorded: Sequence[GateResult], now: Sequence[GateResult]) -> Iterator[str]:
+    found = {gate.name: gate for gate in now}
+    for gate in recorded:
+        again = found.pop(gate.name, None)
+        if again is None:
+            yield f"gate {gate.name}: recorded, not there now"
+            continue
+        if gate.passed != again.passed:
+            yield f"gate {gate.name}: recorded passed={gate.passed}, now {again.passed}"
+        yield from _differs(f"gate {gate.name}, value", gate.value, again.value)
+        yield from _differs(f"gate {gate.name}, limit", gate.limit, again.limit)
+        for name in {**gate.numbers, **again.numbers}:
+            values = (numbers.get(name, float("nan")) for numbers in (gate.numbers, again.numbers))
+            yield from _differs(f"gate {gate.name}, {name}", *values)
+    yield from (f"gate {name}: not recorded, there now" for name in found)
+
+
+def _differs(name: str, recorded: float, now: float) -> Iterator[str]:
+    both_unknown = recorded != recorded and now != now
+    if recorded != now and not both_unknown:
+        yield f"{name}: recorded {recorded!r}, now {now!r}"
+
+
+def _gaps(entry: Entry) -> Iterator[str]:
+    """What a decision of a person lacks."""
+    origin = entry.origin
+    held = {"person": origin.person, "unit": origin.unit, "trigger": origin.trigger}
+    yield from (f"no {name} is recorded" for name, value in held.items() if not value)
+    if not entry.comparison.decision.reason.strip():
+        yield "no reason is recorded"
+    if entry.before.champion == entry.after.champion:
+        yield "the version in use before and after is the same"

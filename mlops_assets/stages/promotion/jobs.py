@@ -1,0 +1,206 @@
+"""Jobs by which a person rolls back, promotes, approves and undoes; each has a launchpad form."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import dagster as dg
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from pydantic import Field
+
+from mlops_assets.errors import ConfigurationError, MlopsAssetsError
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry
+from mlops_assets.stages.common.base import Storage, asset_key
+from mlops_assets.stages.common.runs import leave_to_the_older, trigger_of
+from mlops_assets.stages.common.ui_metadata import table
+from mlops_assets.stages.promotion.assets import CHECK, alias_check
+from mlops_assets.stages.promotion.champion_metadata import shown
+from mlops_assets.stages.promotion.plan import (
+    Asked,
+    Moved,
+    Office,
+    Plan,
+    execute,
+    plan_approval,
+    plan_promotion,
+    plan_rollback,
+    plan_undo,
+)
+from mlops_assets.storage.io_manager import METADATA_PREFIX
+
+_ROLLBACK = (
+    "Puts the version that was in use before, or a named one, into use again. Launched once more "
+    "it comes back to where it began."
+)
+_PROMOTE = "Puts the newest candidate, or a named version, into use whatever evidence says."
+_APPROVE = "Puts the versions into use that wait for a person's approval."
+_UNDO = "Sets every country that a unit moved back as it was."
+_TOGETHER = (
+    " All countries are moved as one unit: nothing is done if one of them cannot be, and those "
+    "done are moved back if one fails. `champion` of each country shows it at once."
+)
+
+
+class WordConfig(dg.Config):
+    """Who asks, and why."""
+
+    person: str = Field(description="who asks; recorded with the decision")
+    reason: str = Field(description="why; recorded with the decision")
+
+
+class MoveConfig(WordConfig):
+    """Where, who asks and why."""
+
+    countries: list[str] = Field(default=[], description="codes, such as [FRA, DEU]")
+    all_countries: bool = Field(default=False, description="every listed country instead")
+    expected: dict[str, str] = Field(
+        default={},
+        description='country: version that is to be in use now, or nothing is done; "" for the '
+        "baseline; default: not looked at",
+    )
+
+
+class VersionConfig(MoveConfig):
+    """With the version to put into use."""
+
+    version: str = Field(
+        default="",
+        description="registered version to put into use; default: rollback: the one in use before, "
+        "promote: the newest candidate",
+    )
+
+
+class UndoConfig(WordConfig):
+    """Which unit is undone."""
+
+    unit: str = Field(description="its id, as the run that did it and `decisions` show it")
+
+
+def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
+    """`<product>_rollback`, `_promote`, `_approve` and `_undo`, each of one op."""
+
+    def rollback(office: Office, config: VersionConfig) -> Plan:
+        return plan_rollback(office, _countries(product, config), config.version)
+
+    def promote(office: Office, config: VersionConfig) -> Plan:
+        return plan_promotion(office, _countries(product, config), config.version)
+
+    def approve(office: Office, config: MoveConfig) -> Plan:
+        return plan_approval(office, _countries(product, config))
+
+    def undo(office: Office, config: UndoConfig) -> Plan:
+        return plan_undo(office, config.unit)
+
+    return [
+        _job(product, "rollback", VersionConfig, rollback, _ROLLBACK + _TOGETHER),
+        _job(product, "promote", VersionConfig, promote, _PROMOTE + _TOGETHER),
+        _job(product, "approve", MoveConfig, approve, _APPROVE + _TOGETHER),
+        _job(product, "undo", UndoConfig, undo, _UNDO + _TOGETHER),
+    ]
+
+
+_Config = TypeVar("_Config", bound=WordConfig)
+
+
+def op_name(product: str, kind: str) -> str:
+    """Name of the one op of a job, under which its form is."""
+    return f"{product}__{kind}"
+
+
+def _job(
+    product: Product,
+    kind: str,
+    form: type[_Config],
+    planner: Callable[[Office, _Config], Plan],
+    description: str,
+) -> dg.JobDefinition:
+    def step(
+        context: dg.OpExecutionContext, config: Any, storage: Storage, mlflow: MlflowRegistry
+    ) -> None:
+        leave_to_the_older(context)
+        office = Office(product, storage.store(), mlflow.registry())
+        plan = _checked(planner(office, config), config, context)
+        trigger = trigger_of(context.run.tags)
+        asked = Asked(config.person, config.reason, trigger, context.run_id)
+        try:
+            unit = execute(office, plan, asked, lambda moved: _report(context, moved))
+        except MlopsAssetsError as error:
+            raise _failure(plan, error) from error
+        undo = f"mlops-assets undo {product.name} {unit.id} --reason '...'"
+        context.add_output_metadata({"unit": unit.id, "undo": undo, "moves": table(plan.frame())})
+
+    step.__annotations__["config"] = form
+    made = dg.op(name=op_name(product.name, kind), description=description)(step)
+
+    @dg.job(name=f"{product.name}_{kind}", description=description, tags={"product": product.name})
+    def job() -> None:
+        made()
+
+    return job
+
+
+def _countries(product: Product, config: MoveConfig) -> Sequence[str]:
+    if bool(config.countries) == config.all_countries:
+        raise dg.Failure(
+            "Say which countries: either `countries`, or `all_countries: true`. Nothing was moved.",
+            allow_retries=False,
+        )
+    return list(config.countries or product.spec.countries)
+
+
+def _checked(plan: Plan, config: WordConfig, context: dg.OpExecutionContext) -> Plan:
+    """The plan, if it starts from what the person who asks has seen."""
+    context.log.info("\n".join(f"{line}" for line in plan.frame().to_dict("records")))
+    expected = config.expected if isinstance(config, MoveConfig) else {}
+    now = {move.country: move.before.champion for move in plan.moves}
+    others = {c: now[c] for c, version in expected.items() if c in now and now[c] != version}
+    if others and plan.resumes is None:
+        told = ", ".join(
+            f"{country}: {version or 'the baseline'}" for country, version in others.items()
+        )
+        error = ConfigurationError(
+            f"{plan.product}: other versions are in use than were listed ({told}).",
+            stored="Nothing was moved.",
+            way_out="List again and confirm again.",
+        )
+        raise _failure(plan, error)
+    return plan
+
+
+def _failure(plan: Plan, error: MlopsAssetsError) -> dg.Failure:
+    return dg.Failure(str(error), metadata={"plan": table(plan.frame())}, allow_retries=False)
+
+
+def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
+    """Tell Dagster at once what the asset `champion` of the country is now, and check it."""
+    desk, snapshot = moved.desk, moved.snapshot
+    key = asset_key(desk.product, "champion")
+    told = {
+        **shown(moved.frame, moved.entry, desk.product.name),
+        **snapshot.metadata,
+        "dagster/partition_row_count": snapshot.rows,
+        "dagster/uri": snapshot.uri,
+        f"{METADATA_PREFIX}version": snapshot.version,
+        f"{METADATA_PREFIX}content_hash": snapshot.content_hash,
+    }
+    context.log_event(
+        dg.AssetMaterialization(
+            key,
+            partition=desk.country,
+            metadata=told,
+            tags={DATA_VERSION_TAG: snapshot.content_hash},
+        )
+    )
+    result = alias_check(desk, key, moved.entry.after.champion)
+    check = dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=CHECK,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata or {},
+        partition=desk.country,
+        blocking=True,
+    )
+    context.log_event(check)  # pyright: ignore[reportArgumentType] (it takes these, too)
+    context.log.info(f"{desk.country}: {moved.entry.comparison.decision.reason}")

@@ -1,0 +1,1 @@
+"""The retraining sensor and the periodic schedule."""

@@ -1,0 +1,645 @@
+"""What is known of every country when it is decided whether to train it again.
+
+Nothing is kept between two looks but what cannot change: the state is in snapshots, decisions,
+aliases and runs. All of it is asked for in a few calls, however many countries there are.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
+
+import dagster as dg
+import pandas as pd
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
+from dagster._utils.schedules import get_latest_completed_cron_tick
+
+from mlops_assets.ml.retraining.plan import (
+    ATTEMPTS,
+    Plan,
+    PooledModels,
+    Situation,
+    Tried,
+    asks,
+    plan,
+)
+from mlops_assets.ml.training.selection import pooled_names
+from mlops_assets.product import Product
+from mlops_assets.registry import Aliases, ModelVersion, Registry
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.base import asset_key, path
+from mlops_assets.stages.common.lineage import INPUTS
+from mlops_assets.stages.common.runs import (
+    ASKED,
+    ASKED_BY,
+    ASKERS,
+    CAUSE,
+    DUPLICATE,
+    PERSON,
+    POOLED,
+    ROLLBACK,
+    country_of,
+)
+from mlops_assets.stages.monitoring.drift import state_of_snapshot
+from mlops_assets.stages.monitoring.performance import on_previous_of, realised_of
+from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
+from mlops_assets.stages.retraining.requests import cause_of_key, named_key
+from mlops_assets.stages.staleness import pooled_is_stale
+from mlops_assets.storage import Snapshot, SnapshotStore
+
+_DAY = dt.timedelta(days=1)
+_TRAINING_JOBS = ("train", "all")
+_GOING_ON = tuple(
+    status
+    for status in dg.DagsterRunStatus
+    if status
+    not in (
+        dg.DagsterRunStatus.SUCCESS,
+        dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.CANCELED,
+    )
+)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the recorded decisions of a country amount to.
+
+    Attributes:
+        refused: candidates in a row that were not promoted, of trainings nobody asked for.
+        candidate: newest version that was compared; "" for none.
+        waiting: version that waits for a person's approval; "" for none.
+        chosen_by: person who put the champion into use whatever evidence says; "" for nobody.
+        since: when the champion came into use; None without one.
+        decided: when a training was decided on last; None for never.
+        runs: ids of the Dagster runs in which something was decided.
+        newest: the newest decision; None without one.
+    """
+
+    refused: int = 0
+    candidate: str = ""
+    waiting: str = ""
+    chosen_by: str = ""
+    since: dt.datetime | None = None
+    decided: dt.datetime | None = None
+    runs: frozenset[str] = frozenset()
+    newest: Entry | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """A look at all countries of a product.
+
+    Attributes:
+        situations: of its countries, in the order of the YAML.
+        resolve: the product as it is for each country with overrides.
+        asked_today: trainings that sensor and schedule asked for in the last 24 hours.
+        past: by country, what its decisions amount to.
+        now: when it was looked.
+        pooled: the models of many countries; None where there are none, and where they have learned
+            all there is.
+        unserved: countries whose predictions are of another model than the one in use, or of other
+            features than the newest, while no run is at it: what they are to be made of.
+    """
+
+    situations: Sequence[Situation]
+    resolve: Mapping[str, ProductSpec]
+    asked_today: int
+    past: Mapping[str, Past]
+    now: dt.datetime
+    pooled: PooledModels | None = None
+    unserved: Mapping[str, str] = field(default_factory=dict)
+
+    def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> Plan:
+        """What is done; see `retraining.plan`."""
+        return plan(
+            spec,
+            self.situations,
+            now=self.now,
+            asked_today=self.asked_today,
+            resolve=self.resolve,
+            only=None if only is None else frozenset(only),
+            pooled=self.pooled,
+        )
+
+
+@dataclass(frozen=True)
+class _Requests:
+    """Runs that sensor and schedule asked for lately.
+
+    Attributes:
+        last: by country, when its newest training was asked for that counts for the cool-down.
+        today: trainings in the last 24 hours.
+    """
+
+    last: Mapping[str, dt.datetime] = field(default_factory=dict)
+    today: int = 0
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Known labels of a country.
+
+    Attributes:
+        until: event time of the newest; None without one.
+        times: of their maturing, sorted.
+    """
+
+    until: pd.Timestamp | None
+    times: pd.Series
+
+
+def look(
+    product: Product,
+    store: SnapshotStore,
+    registry: Registry,
+    instance: dg.DagsterInstance,
+    now: dt.datetime,
+    due: dt.datetime | None = None,
+) -> View:
+    """All that is known of a product's countries.
+
+    Args:
+        product: which.
+        store: of its snapshots and decisions.
+        registry: of its models.
+        instance: of its runs.
+        now: with time zone.
+        due: when the schedule asked for all countries last; None: as the schedule's switch says.
+    """
+    countries = list(product.spec.countries)
+    own = {country: product.resolved(country) for country in product.spec.overrides}
+    past, (going_on, busy) = decided(product, store), _going_on(product, instance)
+    recent = _recent(product, instance, past, own, now)
+    due = due or due_by_schedule(product, instance, now)
+    named = registry.aliases_of_all(product.name)
+    found = _from_snapshots(product, store, named)
+    situations = [
+        _with_past(
+            replace(found[country], going_on=country in going_on),
+            past.get(country, Past()),
+            recent,
+            due,
+        )
+        for country in countries
+    ]
+    situations = _with_labels(product, store, registry, situations, own)
+    situations = _with_tried(product, instance, situations, own, past)
+    unserved = _unserved(product, store, named, busy)
+    pooled = _pooled(product, store, instance)
+    return View(situations, own, recent.today, past, now, pooled, unserved)
+
+
+def due_by_schedule(
+    product: Product, instance: dg.DagsterInstance, now: dt.datetime
+) -> dt.datetime | None:
+    """When the periodic schedule fired last since it was switched on; None if it is off."""
+    cron = product.spec.retrain_cron
+    if cron is None:
+        return None
+    states = instance.all_instigator_state(
+        instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
+    )
+    mine = [state for state in states if state.name == f"{product.name}_periodic"]
+    if not mine:
+        return None
+    started = getattr(mine[0].instigator_data, "start_timestamp", None) or 0.0
+    last = last_due(cron, now)
+    return last if last.timestamp() >= started else None
+
+
+def last_due(cron: str, now: dt.datetime) -> dt.datetime:
+    """The newest time of a cron (UTC) that is not after `now`."""
+    return get_latest_completed_cron_tick(cron, now, "UTC").astimezone(dt.UTC)
+
+
+# Decisions
+
+_decided: dict[tuple[str, str, str], tuple[frozenset[str], Past]] = {}
+"""By store, product and country: ids of the log's entries, which never change, and their sum."""
+
+
+def decided(product: Product, store: SnapshotStore) -> dict[str, Past]:
+    """What the decisions of each country amount to; only new entries are read."""
+    asset, log = path(product, "decisions"), {}
+    for file in store.log_files(asset):
+        log.setdefault(file.partition or "", set()).add(file.id)
+    changed = [
+        country
+        for country, ids in log.items()
+        if _decided.get((store.uri, product.name, country), (None,))[0] != ids
+    ]
+    for country, found in _entries(product, store, changed, whole=len(changed) == len(log)).items():
+        _decided[store.uri, product.name, country] = (frozenset(log[country]), _past(found))
+    return {country: _decided[store.uri, product.name, country][1] for country in log}
+
+
+def _entries(
+    product: Product, store: SnapshotStore, countries: Sequence[str], *, whole: bool
+) -> dict[str, list[Entry]]:
+    if not whole:
+        return {country: entries(product, store, country) for country in countries}
+    found: dict[str, list[Entry]] = {country: [] for country in countries}
+    for entry in entries(product, store) if countries else []:
+        found.setdefault(entry.comparison.country, []).append(entry)
+    return found
+
+
+def _past(log: Sequence[Entry]) -> Past:
+    move, trainings = newest_move(log), [entry for entry in log if not entry.origin.person]
+    newest = log[-1] if log else None
+    waits = newest is not None and newest.verdict == "waiting"
+    return Past(
+        refused=len(_refused(log)),
+        candidate=newest.comparison.candidate if newest else "",
+        waiting=newest.comparison.candidate if newest and waits else "",
+        chosen_by=_chosen_by(move),
+        since=_utc(move.decided_at) if move and move.after.champion else None,
+        decided=_utc(trainings[-1].decided_at) if trainings else None,
+        runs=frozenset(entry.origin.run_id for entry in log if entry.origin.run_id),
+        newest=newest,
+    )
+
+
+def _refused(log: Sequence[Entry]) -> set[str]:
+    """Candidates that were not promoted, back to the last promotion or word of a person.
+
+    A person who trains a country, or decides on it, has been asked: counting begins anew.
+    """
+    found: set[str] = set()
+    for entry in reversed(log):
+        if entry.moves or entry.verdict == "promoted" or not automatic(entry):
+            break
+        if entry.comparison.decision.gain == 0.0:
+            continue  # the very same model again: nothing new was tried
+        if entry.verdict in ("kept", "not_judged") and entry.comparison.candidate:
+            found.add(entry.comparison.candidate)
+    return found
+
+
+def automatic(entry: Entry) -> bool:
+    """Whether it was taken in a training that no person asked for."""
+    return not entry.origin.person and entry.origin.trigger.startswith(ASKERS)
+
+
+def _chosen_by(move: Entry | None) -> str:
+    if move is None or move.verdict not in ("forced", "rolled_back"):
+        return ""
+    return "" if move.origin.person == PERSON else move.origin.person
+
+
+# Snapshots
+
+
+def _from_snapshots(
+    product: Product, store: SnapshotStore, named: Mapping[str, Aliases]
+) -> dict[str, Situation]:
+    """Drift and realised error of each country's champion, from the metadata alone."""
+    countries = list(product.spec.countries)
+    drifts = store.current_all(path(product, "drift"), countries)
+    performances = store.current_all(path(product, "performance"), countries)
+    return {
+        country: _seen(
+            country,
+            named.get(country, Aliases()),
+            drifts.get(country),
+            performances.get(country),
+        )
+        for country in countries
+    }
+
+
+def _seen(
+    country: str, aliases: Aliases, drift: Snapshot | None, performance: Snapshot | None
+) -> Situation:
+    versions = {"performance": performance, "drift": drift}
+    situation = Situation(
+        country,
+        champion=aliases.champion,
+        previous=aliases.previous,
+        drift=state_of_snapshot(drift) if _is_of(drift, aliases.champion) else None,
+        realised=realised_of(performance) if performance else None,
+        evidence={name: each.version for name, each in versions.items() if each},
+    )
+    return replace(situation, on_previous=on_previous_of(performance)) if performance else situation
+
+
+def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
+    """Whether it was looked at with the reference of this champion."""
+    if drift is None:
+        return False
+    return (drift.metadata.get(INPUTS) or {}).get("champion", champion) == champion
+
+
+def _unserved(
+    product: Product, store: SnapshotStore, named: Mapping[str, Aliases], busy: set[str]
+) -> dict[str, str]:
+    """Countries whose predictions do not follow from champion and features as they are now."""
+    countries = list(product.spec.countries)
+    features = store.current_all(path(product, "features"), countries)
+    made = store.current_all(path(product, "predictions"), countries)
+    wanted = {
+        country: {
+            "features": features[country].content_hash,
+            "champion": named.get(country, Aliases()).champion or "baseline",
+        }
+        for country in countries
+        if country in features and country in made and country not in busy
+    }
+    return {
+        country: f"{inputs['champion']} on {features[country].version}"
+        for country, inputs in wanted.items()
+        if not inputs.items() <= (made[country].metadata.get(INPUTS) or {}).items()
+    }
+
+
+def _pooled(
+    product: Product, store: SnapshotStore, instance: dg.DagsterInstance
+) -> PooledModels | None:
+    """The pooled models as they are, unless there is nothing new for them to learn."""
+    if not pooled_names(product.spec) or not pooled_is_stale(product, store):
+        return None
+    made = store.current(path(product, "pooled_model"), None)
+    runs = instance.get_runs(
+        dg.RunsFilter(job_name=f"{product.name}_{POOLED}", statuses=list(_GOING_ON)), limit=1
+    )
+    asked = instance.get_run_records(
+        dg.RunsFilter(tags={"product": product.name, CAUSE: POOLED}), limit=1
+    )
+    trained = _utc(made.created_at) if made else None
+    tried = _utc(asked[0].create_timestamp) if asked else None
+    newest = max((time for time in (trained, tried) if time is not None), default=None)
+    # What was trained is newer than the run that did it.
+    return PooledModels(newest, going_on=bool(runs), failed=newest is not None and newest == tried)
+
+
+def _with_past(
+    situation: Situation,
+    past: Past,
+    recent: _Requests,
+    due: dt.datetime | None,
+) -> Situation:
+    times = [past.decided, recent.last.get(situation.country)]
+    last = max((time for time in times if time is not None), default=None)
+    return replace(
+        situation,
+        since=past.since,
+        refused=past.refused,
+        candidate=past.candidate,
+        waiting=past.waiting,
+        chosen_by=past.chosen_by,
+        last_training=last,
+        due=due if due is not None and (last is None or last < due) else None,
+    )
+
+
+# Runs
+
+
+def _going_on(product: Product, instance: dg.DagsterInstance) -> tuple[set[str], set[str]]:
+    """Countries that a run trains, or rolls back, or is about to; and those any run is about."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_GOING_ON)))
+    training = {country_of(run.tags) for run in runs if is_training(product, run)}
+    return training, {
+        country_of(run.tags) for run in runs if run.tags.get("product") == product.name
+    }
+
+
+def is_training(product: Product, run: dg.DagsterRun) -> bool:
+    """Whether a run makes the candidate of a country, or was asked for to roll one back."""
+    if run.asset_selection is not None:
+        return asset_key(product, "model") in run.asset_selection
+    jobs = [f"{product.name}_{name}" for name in (*_TRAINING_JOBS, ROLLBACK)]
+    return run.job_name in jobs
+
+
+def _recent(
+    product: Product,
+    instance: dg.DagsterInstance,
+    past: Mapping[str, Past],
+    own: Mapping[str, ProductSpec],
+    now: dt.datetime,
+) -> _Requests:
+    """What sensor and schedule asked for, as far back as a cool-down reaches."""
+    longest = max(each.retraining.cooldown for each in (product.spec, *own.values()))
+    found = dg.RunsFilter(
+        tags={"product": product.name, ASKED_BY: list(ASKERS)},
+        created_after=now - max(longest, _DAY),
+    )
+    records = [
+        record
+        for record in instance.get_run_records(found)
+        if _is_requested_training(record.dagster_run)
+    ]
+    by_country: dict[str, list[dg.RunRecord]] = {}
+    for record in records:
+        by_country.setdefault(country_of(record.dagster_run.tags), []).append(record)
+    last = {
+        country: time
+        for country, each in by_country.items()
+        if (time := _last(each, past.get(country, Past()).runs)) is not None
+    }
+    return _Requests(last, sum(_created(record) > now - _DAY for record in records))
+
+
+def _is_requested_training(run: dg.DagsterRun) -> bool:
+    tags = run.tags
+    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED)
+
+
+def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.datetime | None:
+    """When the newest training was asked for; newest record first.
+
+    One that failed is tried again without a cool-down, until too many in a row did.
+    """
+    failed = [record for record in records if _has_failed(record.dagster_run, decided_in)]
+    in_a_row = 0
+    for record in records:
+        if record not in failed:
+            return _created(records[0] if in_a_row >= ATTEMPTS else record)
+        in_a_row += 1
+    return _created(records[0]) if in_a_row >= ATTEMPTS else None
+
+
+def _has_failed(run: dg.DagsterRun, decided_in: frozenset[str]) -> bool:
+    """Whether it ended without a decision; one that a person ended is not taken up again."""
+    return run.status == dg.DagsterRunStatus.FAILURE and run.run_id not in decided_in
+
+
+def _created(record: dg.RunRecord) -> dt.datetime:
+    return _utc(record.create_timestamp)
+
+
+def _with_tried(
+    product: Product,
+    instance: dg.DagsterInstance,
+    situations: Sequence[Situation],
+    own: Mapping[str, ProductSpec],
+    past: Mapping[str, Past],
+) -> list[Situation]:
+    """With what became of earlier requests for what asks now."""
+    keys = {
+        situation.country: [
+            ask.key for ask in asks(own.get(situation.country, product.spec), situation)
+        ]
+        for situation in situations
+    }
+    runs = _runs_of(product, instance, keys)
+    return [
+        replace(
+            situation,
+            tried={
+                key: _tried(product, instance, runs[key], past.get(situation.country, Past()).runs)
+                for key in keys[situation.country]
+                if key in runs
+            },
+        )
+        for situation in situations
+    ]
+
+
+def _runs_of(
+    product: Product, instance: dg.DagsterInstance, keys: Mapping[str, Sequence[str]]
+) -> dict[str, list[dg.RunRecord]]:
+    """Runs by the key of what they answer, the newest first."""
+    by_tag: dict[str, dict[str, str]] = {}
+    for country, each in keys.items():
+        for key in each:
+            tag = f"{ASKED}{cause_of_key(country, key)}"
+            by_tag.setdefault(tag, {})[named_key(product, key)] = key
+    found: dict[str, list[dg.RunRecord]] = {}
+    for tag, named in by_tag.items():
+        for record in instance.get_run_records(dg.RunsFilter(tags={tag: list(named)})):
+            if DUPLICATE not in record.dagster_run.tags:
+                found.setdefault(named[record.dagster_run.tags[tag]], []).append(record)
+    return found
+
+
+def _tried(
+    product: Product,
+    instance: dg.DagsterInstance,
+    records: Sequence[dg.RunRecord],
+    decided_in: frozenset[str],
+) -> Tried:
+    ended = [record.dagster_run for record in records if record.dagster_run.is_finished]
+    failed = [run for run in ended if _has_failed(run, decided_in)]
+    refused = [run for run in failed if refused_by_gate(product, instance, run.run_id)]
+    return Tried(
+        finished=len(ended) > len(failed) or bool(refused),
+        failed=len(failed) - len(refused),
+        last=max(map(_created, records)),
+    )
+
+
+_by_gate: dict[str, bool] = {}
+"""By id of a run that has ended: whether a gate of its candidate failed."""
+
+
+def refused_by_gate(product: Product, instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a run that has failed did so by a gate of the candidate: it was judged, then."""
+    if run_id not in _by_gate:
+        records = instance.get_records_for_run(
+            run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
+        _by_gate[run_id] = any(_is_failed_gate(product, record) for record in records)
+    return _by_gate[run_id]
+
+
+def _is_failed_gate(product: Product, record: dg.EventLogRecord) -> bool:
+    event = record.event_log_entry.dagster_event
+    if event is None:
+        return False
+    found = event.asset_check_evaluation_data
+    of_model = found.asset_key == asset_key(product, "model")
+    return of_model and found.blocking is not False and not found.passed
+
+
+# Labels
+
+_labels: dict[tuple[str, str, str], tuple[str, _Labels]] = {}
+"""By store, product and country: version of the features, and their known labels."""
+_tags: dict[tuple[str, str, str], Mapping[str, str]] = {}
+"""Tags of registered versions by registry, name and number, which are written when it is made."""
+
+
+def _with_labels(
+    product: Product,
+    store: SnapshotStore,
+    registry: Registry,
+    situations: Sequence[Situation],
+    own: Mapping[str, ProductSpec],
+) -> list[Situation]:
+    """With labels and the champion's age, in countries where something depends on them."""
+    wanted = {
+        situation.country
+        for situation in situations
+        if situation.champion and _asks_by_time(own.get(situation.country, product.spec))
+    }
+    if not wanted:
+        return list(situations)
+    labels = _known_labels(product, store, sorted(wanted))
+    tags = _champion_tags(product, registry, [s for s in situations if s.country in wanted])
+    return [
+        _aged(situation, labels[situation.country], tags.get(situation.country, {}))
+        if situation.country in labels
+        else situation
+        for situation in situations
+    ]
+
+
+def _asks_by_time(spec: ProductSpec) -> bool:
+    policy = spec.retraining
+    return policy.new_labels is not None or policy.max_age_days is not None
+
+
+def _aged(situation: Situation, labels: _Labels, tags: Mapping[str, str]) -> Situation:
+    known = _time(tags.get("known_until"))
+    new = 0 if known is None else int((labels.times > known).sum())
+    return replace(
+        situation,
+        learned_until=_time(tags.get("until")),
+        known_until=labels.until,
+        new_labels=new,
+    )
+
+
+def _known_labels(
+    product: Product, store: SnapshotStore, countries: Sequence[str]
+) -> dict[str, _Labels]:
+    asset = path(product, "features")
+    made = store.current_all(asset, countries)
+    changed = [
+        country
+        for country, each in made.items()
+        if _labels.get((store.uri, product.name, country), ("",))[0] != each.version
+    ]
+    columns = ["event_time", "label_time", "label"]
+    for country, frame in store.read_all(asset, changed, columns=columns).items():
+        known = frame[frame["label"].notna()]
+        until = known["event_time"].max() if len(known) else None
+        held = _Labels(until, known["label_time"].sort_values(ignore_index=True))
+        _labels[store.uri, product.name, country] = (made[country].version, held)
+    return {country: _labels[store.uri, product.name, country][1] for country in made}
+
+
+def _champion_tags(
+    product: Product, registry: Registry, situations: Sequence[Situation]
+) -> dict[str, Mapping[str, str]]:
+    def key(situation: Situation) -> tuple[str, str, str]:
+        return registry.tracking_uri, f"{product.name}.{situation.country}", situation.champion
+
+    if any(key(situation) not in _tags for situation in situations):
+        found: Mapping[str, ModelVersion] = registry.champions(product.name)
+        for country, version in found.items():
+            name = f"{product.name}.{country}"
+            _tags[registry.tracking_uri, name, version.version] = version.tags
+    return {situation.country: _tags.get(key(situation), {}) for situation in situations}
+
+
+def _time(text: str | None) -> pd.Timestamp | None:
+    return pd.Timestamp(text) if text else None
+
+
+def _utc(moment: dt.datetime | pd.Timestamp) -> dt.datetime:
+    plain = moment.to_pydatetime() if isinstance(moment, pd.Timestamp) else moment
+    return plain.replace(tzinfo=dt.UTC) if plain.tzinfo is None else plain.astimezone(dt.UTC)

@@ -1,0 +1,1 @@
+"""`pooled_model` and `model`: candidates, tried and judged."""

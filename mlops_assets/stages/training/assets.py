@@ -1,0 +1,211 @@
+"""Models: each country's candidate with its gates; the pooled ones are in `pooled.py`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.errors import RegistryError
+from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_from_json, gates_to_json
+from mlops_assets.ml.training.selection import pooled_names, rows_served
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
+from mlops_assets.registry.isolated.process import prepare
+from mlops_assets.registry.models import registered_name
+from mlops_assets.spec import GateName
+from mlops_assets.stages.common.base import (
+    EVIDENCE,
+    Storage,
+    asset_key,
+    country_step,
+    failed,
+    gate,
+    output,
+    passed,
+    path,
+    warned,
+)
+from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.lineage import INPUTS, Lineage, named_input, of_model
+from mlops_assets.stages.common.runs import leave_to_the_older
+from mlops_assets.stages.common.ui_metadata import as_before, rounded
+from mlops_assets.stages.training.candidate import Candidate, Workplace, train
+from mlops_assets.stages.training.evaluation_metadata import shown
+from mlops_assets.stages.training.pooled import build_pooled
+from mlops_assets.stages.training.serving import (
+    judged_twin,
+    load_pooled,
+    pooled_versions,
+    report_numbers,
+)
+from mlops_assets.stages.training.training_record import record_now, run_tags
+from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage.io_manager import Unchanged
+
+_GATES: Mapping[GateName, str] = {
+    "beats_baseline": "On the holdout the candidate is better than the best naive rule, for "
+    "certain: by the lower end of the interval.",
+    "above_floor": "On the holdout the candidate keeps the absolute limit of the YAML.",
+    "slices": "In no declared slice is the candidate worse than the champion beyond the margin.",
+    "fairness": "Declared groups are treated alike, as far as the YAML demands it.",
+    "calibration": "Predicted probabilities are those observed, and no worse than the champion's.",
+    "coverage": "As many labels are inside the prediction intervals as these promise.",
+    "stability": "The candidate is better than the best naive rule in most months.",
+    "behaviour": "The candidate behaves as the product's behavioural tests say.",
+    "loads_and_predicts": "A fresh process loads the registered files and predicts the same, and "
+    "row by row the same as all rows at once.",
+    "latency_and_size": "The model loads and predicts in time, and is not too large.",
+}
+_GRAIN = (
+    "One row: the country's candidate, the best of its local and the pooled models by validation "
+    "on the country's own rows, with its evaluation on a holdout that no candidate saw."
+)
+
+StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
+Decide = Callable[[Desk, Snapshot, dg.DagsterRun], object]
+"""Records what becomes of a candidate (its snapshot), in a run."""
+
+
+def build_models(product: Product, decide: Decide) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """`pooled_model`, the pooled champion it leads to, and `model` with its gates.
+
+    Args:
+        product: whose.
+        decide: called for a candidate that a gate is about to stop: the step that decides on the
+            others does not run then.
+    """
+    pooled = bool(pooled_names(product.spec))
+    return [
+        *(build_pooled(product) if pooled else []),
+        _model(product, pooled, decide),
+    ]
+
+
+def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinition:
+    key = asset_key(product, "model")
+
+    @dg.multi_asset(
+        **country_step(product, "model"),
+        deps=[
+            asset_key(product, "features"),
+            *([asset_key(product, "pooled_champion")] if pooled else []),
+        ],
+        outs={"model": output(product, "model", "models", {"scikitlearn", "mlflow"}, _GRAIN)},
+        check_specs=[
+            gate(product, "model", name, _GATES[name]) for name in declared_gates(product.spec)
+        ],
+    )
+    def model(
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
+    ) -> StepEvents:
+        leave_to_the_older(context)
+        desk = Desk(product, context.partition_key, storage.store(), mlflow.registry())
+        versions = pooled_versions(product, desk.registry, desk.country)
+        lineage = of_model(product, desk.country, desk.store, versions)
+        held = _made_before(product, desk.country, desk.store, lineage, desk.registry)
+        if held is not None:
+            yield dg.Output(Unchanged(held[0]), "model", metadata=as_before(context, key))
+            yield from _gate_results(key, gates_from_json(held[1]))
+            return
+        candidate, run = _trained(desk, lineage, storage, mlflow)
+        frame = _frame(desk, candidate, run, lineage, context.run.run_id)
+        metadata = {
+            **shown(candidate.facts),
+            "mlflow_run": dg.MetadataValue.url(run.url),
+            "config": dg.MetadataValue.json(desk.spec.model_dump(mode="json")),
+            **lineage.metadata(),
+        }
+        yield dg.Output(frame, "model", metadata=metadata)
+        if any(result.passed is False for result in candidate.judged.gates):
+            # The gate about to fail stops the step that decides.
+            made = desk.made("model")
+            assert made is not None
+            decide(desk, made, context.run)
+        yield from _gate_results(key, candidate.judged.gates)
+
+    return model
+
+
+def _trained(
+    desk: Desk, lineage: Lineage, storage: Storage, mlflow: MlflowRegistry
+) -> tuple[Candidate, TrackedRun]:
+    product, country, store, registry = desk.product, desk.country, desk.store, desk.registry
+    versions = pooled_versions(product, registry, country)
+    prepare()  # its imports go on while this process trains
+    source = named_input(product, country, store, lineage, "features")
+    record = record_now(product, country, {country: source}, versions, storage.moment)
+    features = store.read(source.asset, country, version=source.version)
+    with mlflow.training_run(product.name, country, run_tags(record, lineage)) as run:
+        pooled = load_pooled(desk.spec, versions, registry)
+        place = Workplace(product, record, run, registry, pooled, versions)
+        return train(place, features), run
+
+
+def _made_before(
+    product: Product, country: str, store: SnapshotStore, lineage: Lineage, registry: Registry
+) -> tuple[Snapshot, str] | None:
+    """The candidate made from the very same, and its gates; None if its files are not usable."""
+    made = store.current(path(product, "model"), country)
+    if made is None or not lineage.already_made(made):
+        return None
+    held = store.read(path(product, "model"), country).iloc[0]
+    if held["version"]:
+        try:
+            version = registry.version(registered_name(product.name, country), held["version"])
+            registry.load(version)
+            registry.require_intact(judged_twin(version))
+        except RegistryError:
+            return None  # lost or damaged: training again repairs it
+    return made, str(held["gates"])
+
+
+def _gate_results(key: dg.AssetKey, gates: Sequence[GateResult]) -> Iterator[dg.AssetCheckResult]:
+    for result in gates:
+        tell = {True: passed, False: failed, None: warned}[result.passed]
+        numbers = {"value": result.value, "limit": result.limit, **result.numbers}
+        known = {name: rounded(value) for name, value in numbers.items() if value == value}
+        yield tell(key, result.name, result.description, known)
+
+
+def _frame(
+    desk: Desk, candidate: Candidate, run: TrackedRun, lineage: Lineage, run_id: str
+) -> pd.DataFrame:
+    """The row of the candidate; the evidence it names is stored first."""
+    selection, report = candidate.selection, candidate.judged.report
+    return pd.DataFrame(
+        [
+            {
+                "kind": selection.kind,
+                "candidate": selection.name,
+                "version": candidate.sides.candidate,
+                "reason": selection.reason,
+                "train_rows": len(rows_served(desk.spec, candidate.parts)),
+                "validation_value": selection.value,
+                **report_numbers(report),
+                "holdout_from": str(report.first),
+                "holdout_to": str(report.last),
+                "gates": gates_to_json(candidate.judged.gates),
+                "champion_version": candidate.sides.champion,
+                "sides": candidate.sides.to_json(),
+                EVIDENCE: _stored_evidence(desk, candidate, lineage, run_id),
+                "mlflow_run_id": run.run_id,
+                "config_hash": desk.spec.config_hash(),
+            }
+        ]
+    )
+
+
+def _stored_evidence(desk: Desk, candidate: Candidate, lineage: Lineage, run_id: str) -> str:
+    made_from = {
+        "features": lineage.inputs["features"],
+        "candidate": candidate.sides.candidate,
+        "champion": candidate.sides.champion,
+    }
+    written = desk.store.write(
+        path(desk.product, EVIDENCE),
+        desk.country,
+        candidate.judged.evidence,
+        run_id=run_id,
+        metadata={INPUTS: made_from},
+    )
+    return written.snapshot.content_hash

@@ -1,0 +1,379 @@
+"""A country's candidate: chosen, stored, tried in a fresh process, judged beside the champion."""
+
+import inspect
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.errors import RegistryError, TrainingError
+from mlops_assets.ml.evaluation.intervals import intervals_around
+from mlops_assets.ml.evaluation.report import Footprint
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_to_json
+from mlops_assets.ml.gates.judgement import Judgement, judge
+from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.split import Split, newest_label
+from mlops_assets.ml.reports.model_card import CardFacts, Chosen, Learned, MadeFrom
+from mlops_assets.ml.training.selection import (
+    PooledModel,
+    Selection,
+    country_split,
+    rows_served,
+    selected_predictions,
+    train_candidates,
+)
+from mlops_assets.product import Product
+from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
+from mlops_assets.registry.isolated.check import check_fresh, largest_difference
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.training.evaluation_metadata import CARD_FILE, CARD_TAG, artifacts, metrics
+from mlops_assets.stages.training.intervals import (
+    SCALE_TAG,
+    errors_before,
+    errors_file,
+    scale_feature,
+)
+from mlops_assets.stages.training.references import (
+    REFERENCE_FILE,
+    REFERENCE_TAG,
+    newest_rows,
+    reference_files,
+)
+from mlops_assets.stages.training.serving import (
+    HOLDOUT_FROM,
+    JUDGED_TAGS,
+    KNOWN_UNTIL,
+    example,
+    judged_tags,
+    logged,
+    model_tags,
+    report_to_json,
+    time_of,
+    unseen_predictions,
+)
+from mlops_assets.stages.training.training_record import TrainingRecord, trials_file
+
+_EQUAL = 1e-9
+"""Largest relative difference of predictions that are the same: linear algebra adds in another
+order in another process."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained and judged candidate of one country.
+
+    Attributes:
+        selection: how it was chosen.
+        judged: report, evidence and gates.
+        version: as registered; None for a baseline.
+        sides: it and the champion it was judged beside.
+        parts: the country's rows.
+        facts: for the model card.
+    """
+
+    selection: Selection
+    judged: Judgement
+    version: ModelVersion | None
+    sides: Sides
+    parts: Split
+    facts: CardFacts
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a training takes place.
+
+    Attributes:
+        product: what is trained.
+        record: of the training.
+        run: the MLflow run of it.
+        registry: the models.
+        pooled: the pooled champions by name.
+        versions: as registered.
+    """
+
+    product: Product
+    record: TrainingRecord
+    run: TrackedRun
+    registry: Registry
+    pooled: Mapping[str, PooledModel]
+    versions: Mapping[str, ModelVersion]
+
+    @property
+    def spec(self) -> ProductSpec:
+        """The product as it is for the country."""
+        return self.record.spec
+
+
+@dataclass(frozen=True)
+class _Champion:
+    """The model in use, and what it predicts for the holdout; None when it cannot."""
+
+    version: ModelVersion | None
+    predicted: np.ndarray | None = None
+    until: pd.Timestamp | None = None
+    bytes: int = 0
+
+
+def train(place: Workplace, features: pd.DataFrame) -> Candidate:
+    """Choose, register, try and judge the country's candidate, and tell MLflow."""
+    spec, record = place.spec, place.record
+    parts = country_split(features, spec, (each.known_until for each in place.pooled.values()))
+    selection = train_candidates(
+        spec, parts, place.pooled, country=record.country, clock=time.monotonic
+    )
+    errors = errors_before(selection, parts, spec)
+    place.run.log(_params(spec, selection, parts), {})
+    place.run.log_texts({**record.texts(), **trials_file(selection.trials), **errors_file(errors)})
+    version = _register(place, selection, parts, features)
+    champion = _champion(place, parts)
+    judged = _judge(place, selection, parts, errors, version, champion)
+    facts = _facts(place, selection, parts, version, judged)
+    _tell(place, facts, selection, version)
+    _keep_reference(place, selection, parts, judged, version)
+    return Candidate(
+        selection, judged, version, _sides(version, judged, selection, champion), parts, facts
+    )
+
+
+def _register(
+    place: Workplace, selection: Selection, parts: Split, features: pd.DataFrame
+) -> ModelVersion | None:
+    """The candidate as a version of the country's registered model; None for a baseline."""
+    if selection.served is None:
+        return None
+    spec, record, pooled = place.spec, place.record, selection.pooled_name
+    stored, twin = _stored(place, selection, features)
+    tags = {
+        **record.tags(),
+        **model_tags(selection.served, selection.name, selection.region),
+        **twin,
+        **_times(parts),
+        SCALE_TAG: scale_feature(selection, spec) or "",
+        CARD_TAG: CARD_FILE,
+        "reason": selection.reason,
+        **({"pooled_version": place.versions[pooled].version} if pooled else {}),
+    }
+    return place.registry.register(
+        record.product,
+        record.country,
+        stored,
+        run_id=place.run.run_id,
+        kind=selection.kind,
+        tags=tags,
+    )
+
+
+def _stored(
+    place: Workplace, selection: Selection, features: pd.DataFrame
+) -> tuple[LoggedModel, dict[str, str]]:
+    """The files that serve, and what the version says of those that were judged."""
+    served, judged = selection.served, selection.model
+    assert served is not None
+    assert judged is not None
+    if selection.pooled_name:
+        version = place.versions[selection.pooled_name]
+        told = {name: value for name, value in version.tags.items() if name in JUDGED_TAGS}
+        return logged(version), told
+    stored = place.run.log_model(served.estimator, *example(served, features))
+    if judged is served:
+        return stored, {}
+    twin = place.run.log_model(judged.estimator, *example(judged, features), name="judged")
+    return stored, judged_tags(twin, judged)
+
+
+def _times(parts: Split) -> dict[str, str]:
+    """When the holdout began, and up to when labels were known."""
+    began, known = parts.holdout_from, newest_label(parts.known)
+    times = {HOLDOUT_FROM: began and began.date(), KNOWN_UNTIL: known}
+    return {name: time.isoformat() for name, time in times.items() if time is not None}
+
+
+def _champion(place: Workplace, parts: Split) -> _Champion:
+    """The model in use, as it was judged, on those of the candidate's rows it has not seen.
+
+    One that cannot predict them (its files are damaged, or it needs features that are no more)
+    is no measure: the candidate is judged beside the baseline, and the decision says why.
+    """
+    version = place.registry.champion(place.record.product, place.record.country)
+    if version is None:
+        return _Champion(None)
+    try:
+        predicted = unseen_predictions(version, parts.holdout, place.spec, place.registry)
+        size = place.registry.bytes_of(version)
+    except (RegistryError, TrainingError):
+        return _Champion(version)
+    return _Champion(version, predicted, time_of(version, "until"), size)
+
+
+def _judge(
+    place: Workplace,
+    selection: Selection,
+    parts: Split,
+    errors: pd.DataFrame,
+    version: ModelVersion | None,
+    champion: _Champion,
+) -> Judgement:
+    spec, holdout = place.spec, parts.holdout
+    predicted = selected_predictions(selection, spec, holdout, parts.final)
+    around = intervals_around(errors, holdout, predicted, scale_feature(selection, spec), spec)
+    usable, footprint = _tried(place, selection, parts, version)
+    pooled = place.pooled.get(selection.pooled_name)
+    return judge(
+        spec,
+        holdout,
+        selection.model,
+        predicted,
+        parts.final,
+        low=around.low,
+        high=around.high,
+        champion=champion.predicted,
+        stand_in=pooled.report if pooled else None,
+        usable=usable,
+        footprint=footprint,
+        reason=selection.reason,
+        declared=declared_gates(place.product.spec),
+    )
+
+
+def _tried(
+    place: Workplace, selection: Selection, parts: Split, version: ModelVersion | None
+) -> tuple[Sequence[GateResult], Footprint | None]:
+    """The stored files in a process that has never seen them: two gates, and what they cost."""
+    if version is None or selection.served is None:
+        return (), None
+    spec = place.spec
+    rows = (parts.holdout if len(parts.holdout) else parts.final).head(100)
+    found = check_fresh(version, rows, spec.task, place.registry)
+    if found.problem:
+        result = gates.loads_and_predicts(
+            same_in_fresh_process=None, batch_equals_rows=None, problem=found.problem
+        )
+        return (result, gates.latency_and_size(None, spec)), None
+    ours = predict(selection.served, rows, spec.task)
+    footprint = Footprint(
+        bytes=found.bytes,
+        load_seconds=found.load_seconds,
+        row_milliseconds=found.row_milliseconds,
+        batch_rows=len(rows),
+        batch_milliseconds=found.batch_milliseconds,
+    )
+    same = largest_difference(found.batch, ours) <= _EQUAL
+    result = gates.loads_and_predicts(
+        same_in_fresh_process=same, batch_equals_rows=found.rows_agree
+    )
+    return (result, gates.latency_and_size(footprint, spec)), footprint
+
+
+def _sides(
+    version: ModelVersion | None, judged: Judgement, selection: Selection, champion: _Champion
+) -> Sides:
+    footprint = judged.report.footprint
+    return Sides(
+        candidate=version.version if version else "",
+        champion=champion.version.version if champion.version else "",
+        candidate_until=selection.served.until if selection.served else None,
+        champion_until=champion.until,
+        candidate_bytes=footprint.bytes if footprint else 0,
+        champion_bytes=champion.bytes,
+    )
+
+
+def _tell(
+    place: Workplace, facts: CardFacts, selection: Selection, version: ModelVersion | None
+) -> None:
+    """Everything a person may ask of the candidate, in MLflow."""
+    validation = {f"validation.{place.spec.metric}": selection.value}
+    place.run.log({}, {**metrics(facts.report), **validation})
+    place.run.log_texts({**artifacts(facts), "gates.json": gates_to_json(facts.gates)})
+    if version is not None:
+        place.registry.tag(version, {"report": report_to_json(facts.report)})
+
+
+def _keep_reference(
+    place: Workplace,
+    selection: Selection,
+    parts: Split,
+    judged: Judgement,
+    version: ModelVersion | None,
+) -> None:
+    """What new rows are compared with as long as the model serves, in MLflow."""
+    if selection.served is None or version is None:
+        return
+    rows = newest_rows(place.spec, rows_served(place.spec, parts))
+    predicted = predict(selection.served, rows, place.spec.task)
+    files = reference_files(place.spec, rows, predicted, judged.report.importance)
+    if files:
+        place.run.log_texts(files)
+        place.registry.tag(version, {REFERENCE_TAG: REFERENCE_FILE})
+
+
+def _params(spec: ProductSpec, selection: Selection, parts: Split) -> dict[str, Any]:
+    chosen = {each.name: each for each in spec.candidates}.get(selection.name)
+    return {
+        "kind": selection.kind,
+        "candidate": selection.name,
+        "estimator": chosen.estimator if chosen else "baseline",
+        **{f"param.{name}": value for name, value in selection.params.items()},
+        "seed": spec.seed,
+        "train_rows": len(rows_served(spec, parts)),
+        "judged_train_rows": len(parts.final),
+        "validation_rows": len(parts.validation),
+        "holdout_rows": len(parts.holdout),
+        HOLDOUT_FROM: parts.holdout_from and parts.holdout_from.date(),
+        "reason": selection.reason,
+    }
+
+
+def _facts(
+    place: Workplace,
+    selection: Selection,
+    parts: Split,
+    version: ModelVersion | None,
+    judged: Judgement,
+) -> CardFacts:
+    record, spec = place.record, place.spec
+    chosen = {each.name: each for each in spec.candidates}.get(selection.name)
+    made, learned = record.features[record.country], rows_served(spec, parts)
+    return CardFacts(
+        product=record.product,
+        country=record.country,
+        spec=spec,
+        chosen=Chosen(
+            kind=selection.kind,
+            name=selection.name,
+            version=version.version if version else "",
+            reason=selection.reason,
+            estimator=chosen.estimator if chosen else "",
+            params=selection.params,
+            tried=pd.DataFrame([vars(each) for each in selection.tried]),
+            region=selection.region,
+        ),
+        made=MadeFrom(
+            rows=selection.served.rows if selection.served else len(parts.final),
+            first=learned["event_time"].min() if len(learned) else None,
+            last=learned["event_time"].max() if len(learned) else None,
+            holdout_from=parts.holdout_from,
+            judged=_judged_on(selection, parts),
+            snapshots={"features": made.version},
+            facts={**record.tags(), "MLflow run": place.run.run_id},
+        ),
+        report=judged.report,
+        gates=judged.gates,
+        evidence=judged.evidence,
+        notes=inspect.getdoc(place.product.feature_function()) or "",
+    )
+
+
+def _judged_on(selection: Selection, parts: Split) -> Learned | None:
+    """What the judged twin learned, where another model serves."""
+    if selection.model is None or selection.model is selection.served:
+        return None
+    times = parts.final["event_time"]
+    first, last = (times.min(), times.max()) if len(times) else (None, None)
+    return Learned(selection.model.rows, first, last)

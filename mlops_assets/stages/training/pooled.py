@@ -1,0 +1,231 @@
+"""The pooled models: one model of many countries, stored and registered beside theirs."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from mlops_assets.ml.gates.gates import beats_baseline
+from mlops_assets.ml.training.selection import PooledModel, train_pooled
+from mlops_assets.product import Product
+from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
+from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed, path
+from mlops_assets.stages.common.lineage import of_pooled_model
+from mlops_assets.stages.common.runs import leave_to_the_older
+from mlops_assets.stages.common.ui_metadata import as_before, table
+from mlops_assets.stages.training.serving import (
+    KNOWN_UNTIL,
+    VALIDATION_DIGEST,
+    VALIDATION_URI,
+    example,
+    judged_tags,
+    model_tags,
+    pooled_key,
+    report_numbers,
+    report_to_json,
+)
+from mlops_assets.stages.training.training_record import (
+    TrainingRecord,
+    record_now,
+    run_tags,
+    trials_file,
+)
+from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage.io_manager import Unchanged
+
+_GATE = (
+    "On the holdout of all its countries at least one pooled model surely beats the best naive "
+    "rule: by the lower end of the interval of its gain. Those that do not are not put into use."
+)
+_GRAIN = (
+    "One row is a pooled candidate: a model of the rows of all countries together. It serves the "
+    "countries where it is better than their own model, or where they have too few rows."
+)
+_CHAMPION = (
+    "The pooled model now in use, as the model registry names it. Countries read it from there, so "
+    "that a failure in one of them never keeps the others from training."
+)
+
+StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Features by country, and exactly the snapshots they are from."""
+
+    snapshots: Mapping[str, Snapshot]
+    frames: Mapping[str, pd.DataFrame]
+
+
+def build_pooled(product: Product) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """`pooled_model` with its gate, and the pooled champion it leads to."""
+    return [_pooled_model(product), _pooled_champion(product)]
+
+
+def _pooled_champion(product: Product) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        asset_key(product, "pooled_champion"),
+        deps=[asset_key(product, "pooled_model")],
+        **about(product, "models", {"mlflow"}, _CHAMPION),
+    )
+
+
+def _pooled_model(product: Product) -> dg.AssetsDefinition:
+    key = asset_key(product, "pooled_model")
+
+    @dg.multi_asset(
+        name=f"{product.name}__pooled_model",
+        deps=[asset_key(product, "features")],
+        outs={
+            "pooled_model": output(
+                product, "pooled_model", "models", {"scikitlearn", "mlflow"}, _GRAIN
+            )
+        },
+        check_specs=[
+            dg.AssetCheckSpec("beats_baseline", asset=key, blocking=True, description=_GATE)
+        ],
+    )
+    def pooled_model(
+        context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
+    ) -> StepEvents:
+        leave_to_the_older(context)
+        store = storage.store()
+        countries = store.current_all(path(product, "features"), list(product.spec.countries))
+        lineage = of_pooled_model(product, countries)
+        made = store.current(path(product, "pooled_model"), None)
+        if made is not None and lineage.already_made(made):
+            yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
+            yield passed(key, "beats_baseline", "nothing new to train on")
+            return
+        if not countries:
+            raise dg.Failure(
+                f"{product.name}: no country has features yet. Nothing was trained; materialize "
+                "`features` of the countries first."
+            )
+        yield from _train_pooled(product, storage, mlflow)
+
+    return pooled_model
+
+
+def _train_pooled(product: Product, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
+    source = _features_of_all(product, storage.store())
+    lineage = of_pooled_model(product, source.snapshots)
+    record = record_now(product, "", source.snapshots, {}, storage.moment)
+    models = train_pooled(product.spec, source.frames, clock=time.monotonic)
+    sample = next(iter(source.frames.values()))
+    with mlflow.training_run(product.name, "pooled", run_tags(record, lineage)) as run:
+        run.log_texts({**record.texts(), **trials_file(_trials(models))})
+        frame = pd.DataFrame(
+            [
+                _register_pooled(product, run, mlflow.registry(), model, sample, record)
+                for model in models.values()
+            ]
+        )
+    shown = {"candidates": table(frame), "mlflow_run": dg.MetadataValue.url(run.url)}
+    yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
+    yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
+
+
+def _trials(models: Mapping[str, PooledModel]) -> pd.DataFrame:
+    """The trials of every search under each other."""
+    tables = [
+        pd.concat({name: model.trials}, names=["model"]).reset_index("model")
+        for name, model in models.items()
+        if len(model.trials)
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _features_of_all(product: Product, store: SnapshotStore) -> _Features:
+    asset, listed = path(product, "features"), list(product.spec.countries)
+    snapshots = store.current_all(asset, listed)
+    while True:  # until no other run wrote while this one read
+        frames = store.read_all(asset, listed)
+        before, snapshots = snapshots, store.current_all(asset, listed)
+        if _versions(before) == _versions(snapshots):
+            return _Features(snapshots, frames)
+
+
+def _versions(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    return {country: snapshot.version for country, snapshot in snapshots.items()}
+
+
+def _register_pooled(
+    product: Product,
+    run: TrackedRun,
+    registry: Registry,
+    model: PooledModel,
+    sample: pd.DataFrame,
+    record: TrainingRecord,
+) -> dict[str, Any]:
+    """Log its fits, register the one that serves, promote it if the judged one beats the baseline.
+
+    All are of the same procedure and parameters: one for validation, one for the holdout, one to
+    serve.
+    """
+    name, report = model.name, model.report
+    served = run.log_model(model.served.estimator, *example(model.served, sample))
+    twin = run.log_model(
+        model.for_validation.estimator, *example(model.for_validation, sample), name="validation"
+    )
+    run.log(
+        {
+            f"{name}.train_rows": model.served.rows,
+            "config_hash": record.config_hash,
+            **{f"{name}.param.{key}": value for key, value in model.params.items()},
+        },
+        {f"{name}.{metric}": value for metric, value in report.metrics.items()},
+    )
+    tags = {
+        **record.tags(),
+        **model_tags(model.served, model.candidate, model.region),
+        "report": report_to_json(report),
+        VALIDATION_URI: twin.uri,
+        VALIDATION_DIGEST: twin.digest,
+        **_judged(run, model, sample),
+        **({KNOWN_UNTIL: model.known_until.isoformat()} if model.known_until is not None else {}),
+    }
+    version = registry.register(
+        product.name,
+        pooled_key(name),
+        served,
+        run_id=run.run_id,
+        kind="region" if model.region else "pooled",
+        tags=tags,
+    )
+    if beats_baseline(report, product.spec).passed:
+        registry.promote(version)
+    return {
+        "candidate": model.candidate,
+        "region": model.region,
+        "version": version.version,
+        "params": json.dumps(dict(model.params)),
+        "trials": len(model.trials),
+        "train_rows": model.served.rows,
+        **report_numbers(report),
+    }
+
+
+def _judged(run: TrackedRun, model: PooledModel, sample: pd.DataFrame) -> dict[str, str]:
+    """Tags about the judged twin, which is stored beside the model where another one serves."""
+    if model.final is model.served:
+        return {}
+    twin = run.log_model(model.final.estimator, *example(model.final, sample), name="judged")
+    return judged_tags(twin, model.final)
+
+
+def _pooled_gate(
+    key: dg.AssetKey, spec: ProductSpec, models: Mapping[str, PooledModel]
+) -> dg.AssetCheckResult:
+    results = [beats_baseline(model.report, spec) for model in models.values()]
+    text = "; ".join(
+        f"{name}: {result.description}" for name, result in zip(models, results, strict=True)
+    )
+    if any(result.passed for result in results):
+        return passed(key, "beats_baseline", text)
+    return failed(key, "beats_baseline", f"{text}. The pooled champion so far stays in use.")

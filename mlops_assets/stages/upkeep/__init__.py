@@ -1,0 +1,1 @@
+"""Retention of snapshots, and reproduction of registered models."""

@@ -1,0 +1,93 @@
+"""What `materialize` tells of an ingestion over all countries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import pandas as pd
+import pytest
+
+from mlops_assets.runtime.headless import workers as headless
+from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
+from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.runtime.workers import run_executor as warm
+from mlops_assets.stages.promotion.plan import Asked, Office, execute, plan_promotion
+from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
+from mlops_assets_tests.platform import Platform, generated
+
+
+class Here:
+    """Executes orders as a worker does, in this process."""
+
+    def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
+        yield from map(headless._execute, orders)
+
+
+Materialize = Callable[..., Outcome]
+
+
+@pytest.fixture
+def materialized(monkeypatch: pytest.MonkeyPatch) -> Materialize:
+    """Runs a job for some countries, by default for all."""
+
+    def run(platform: Platform, job: Job, *countries: str) -> Outcome:
+        held = platform.defs.get_repository_def()
+        monkeypatch.setattr(warm, "repository", lambda: held)
+        monkeypatch.setattr(warm, "instance", lambda: platform.instance)
+        product = platform.product
+        workers, outcome = cast("WarmWorkers", Here()), Outcome(product.name)
+        silent: Any = lambda *_: None  # noqa: E731
+        return Materializer(
+            product, job, platform.store, platform.registry, workers, silent, outcome
+        ).run(countries or list(product.spec.countries))
+
+    return run
+
+
+def blocked(platform: Platform, country: str) -> None:
+    """Nothing can be written to the raw rows of a country."""
+    folder = platform.home / "store" / "parcels" / "raw"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.joinpath(f"country={country}").write_text("a file where the folder should be")
+
+
+def test_a_country_that_cannot_be_written_is_told_beside_those_that_were_never_delivered(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    platform.deliver(sample[sample["Country"] != "NO"])
+    blocked(platform, COUNTRY)
+    outcome = materialized(platform, "predict")
+    assert set(outcome.failures) == {COUNTRY, "NOR", "ingestion"}
+    assert f"country={COUNTRY}" in " ".join(outcome.failures[COUNTRY])
+    assert outcome.failures["NOR"] == (
+        "no row of NOR was ever delivered. Drop a file that has some in the landing folder, or "
+        "remove it from `countries`",
+    )
+    assert platform.version("predictions", OTHER) is not None
+
+
+def test_countries_that_were_never_delivered_are_no_failure_of_the_ingestion(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    platform.deliver(only(sample, COUNTRY))
+    outcome = materialized(platform, "predict")
+    assert set(outcome.failures) == {"DEU", "NOR"}
+    assert platform.version("predictions", COUNTRY) is not None
+
+
+def test_what_a_gate_stopped_and_a_person_put_into_use_predicts_without_a_failure(
+    make_platform: Callable[..., Platform], materialized: Materialize
+) -> None:
+    platform = make_platform(("min_improvement: 0.02", "min_improvement: 0.99"))
+    platform.deliver(generated(platform))
+    stopped = materialized(platform, "all", COUNTRY)
+    assert "beats_baseline" in " ".join(stopped.failures[COUNTRY])
+    office = Office(platform.product, platform.store, platform.registry)
+    forced = plan_promotion(office, [COUNTRY])
+    execute(office, forced, Asked("ana", "known to be right"), lambda _: None)
+    outcome = materialized(platform, "all", COUNTRY)
+    assert (outcome.failures, outcome.fallback) == ({}, set())
+    assert set(platform.frame("predictions", COUNTRY)["model_version"]) == {"1"}
+    unchanged = materialized(platform, "all", COUNTRY)
+    assert (unchanged.failures, unchanged.unchanged) == ({}, {COUNTRY})

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pandas as pd
+
+from mlops_assets.ml.backtest.backtest import Walked, walk
+from mlops_assets.ml.backtest.data import moments_of, past_of
+from mlops_assets.ml.backtest.training import Alone
+from mlops_assets.runtime.headless.parallel_trainer import Forked
+from mlops_assets_tests.ml.backtest.test_backtest import (
+    CHANGE,
+    DRIFT,
+    MONTHLY,
+    NEVER,
+    POOLED,
+    START,
+    world,
+)
+
+END = pd.Timestamp("2022-07-31")
+STEP = pd.Timedelta(weeks=2)
+
+
+def told(walks: tuple[Walked, ...]) -> list[str]:
+    """All but the seconds, as text: what is not known equals nothing."""
+    return [
+        repr([replace(one, seconds=0.0) for one in each.trainings])
+        + repr((each.watched, each.pooled))
+        + each.rows.to_csv()
+        for each in walks
+    ]
+
+
+def test_a_walk_in_two_processes_is_that_in_one() -> None:
+    past, _ = past_of(POOLED, world(CHANGE), END)
+    policies, moments = (NEVER, MONTHLY, DRIFT), moments_of(START, END, STEP)
+    alone = walk(past, policies, moments, Alone(past, time.process_time))
+    with Forked(past, 2) as trainer:
+        together = walk(past, policies, moments, trainer)
+    assert told(together) == told(alone)
+    assert len(alone[1].trainings) > 2 * 2
