@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mlops_assets.ml.training.selection import pooled_names
-from mlops_assets.product import Product
-from mlops_assets.registry import Registry
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import SHARED
-from mlops_assets.stages.datasets.ingestion import NEVER_DELIVERED
-from mlops_assets.stages.staleness import first_stale, pooled_is_stale, shared_is_stale
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.stages.datasets.ingestion import NotTaken
+from mlops_assets.stages.staleness import State
 
 Job = Literal["all", "train", "predict", "monitor"]
 Progress = Callable[[str, int, RunOutcome | None], None]
@@ -63,19 +61,15 @@ class Materializer:
     """Runs a job of one product, each country in a Dagster run of its own.
 
     Attributes:
-        product: whose assets.
+        ctx: the product, with the snapshots and models that say what has to be made.
         job: which part of the pipeline.
-        store: the snapshots, to see what has to be made.
-        registry: the models, for the same.
         workers: who executes.
         progress: who is told.
         outcome: filled as runs end.
     """
 
-    product: Product
+    ctx: ProductContext
     job: Job
-    store: SnapshotStore
-    registry: Registry
     workers: WarmWorkers
     progress: Progress
     outcome: Outcome
@@ -94,11 +88,11 @@ class Materializer:
             return self._ended(countries)
         going = self._ingest(countries)
         begin, rest = (*_RECORDS, "features"), _LAST[self.job]
-        if self.product.spec.shared_features:
+        if self.ctx.spec.shared_features:
             going, begin = self._share(going), ("features",)
         if self.job in ("all", "train") and self._pools():
             going = self._each(going, begin, "features")
-            if going and pooled_is_stale(self.product, self.store):
+            if going and State.read(self.ctx).is_pooled_stale:
                 self._run("pooled model", [self._order(("pooled_model",), job="pooled")])
         else:
             rest = (*begin, *rest)
@@ -125,39 +119,47 @@ class Materializer:
             if not result.success:
                 self.outcome.warnings[str(result.order.country)] = result.problems
         going = self._each(countries, _RECORDS, "records")
-        if shared_is_stale(self.product, self.store):
+        if State.read(self.ctx).is_shared_stale:
             self._run("shared features", [self._order((SHARED,), job="shared")])
         return going
 
     def _pools(self) -> bool:
-        return bool(pooled_names(self.product.spec))
+        return bool(pooled_names(self.ctx.spec))
 
     def _order(
         self, assets: tuple[str, ...], *, country: str | None = None, job: str | None = None
     ) -> RunOrder:
-        return RunOrder(self.product.name, job or self.job, assets, country=country)
+        return RunOrder(self.ctx.name, job or self.job, assets, country=country)
 
     def _ingest(self, countries: Sequence[str]) -> list[str]:
         """Take new files for all countries at once; those without any row go no further."""
-        listed = self.product.spec.countries
-        order = RunOrder(self.product.name, self.job, ("raw",), countries=(listed[0], listed[-1]))
+        listed = self.ctx.countries
+        order = RunOrder(self.ctx.name, self.job, ("raw",), countries=(listed[0], listed[-1]))
         if len(listed) == 1:
             order = self._order(("raw",), country=listed[0])
         (result,) = self._execute("ingestion", [order])
         if result.warnings:
             self.outcome.warnings["all countries"] = result.warnings
         there = self._having("raw")
-        missing = [country for country in countries if country not in there]
-        only_missing = f"{self.product.name}: no row of "
-        broken = tuple(each for each in result.problems if not each.startswith(only_missing))
-        unheard = not broken or any(NEVER_DELIVERED in each for each in broken)
-        for country in missing:
-            refused = any(f" {country}: " in each for each in broken)
-            nothing = unheard and not refused
-            self.outcome.failures[country] = (_nothing_of(country),) if nothing else broken
-        if broken and (unheard or not missing):
-            self.outcome.failures["ingestion"] = broken
+        without = [country for country in countries if country not in there]
+        self._note_ingestion(result, without)
         return [country for country in countries if country in there]
+
+    def _note_ingestion(self, result: RunOutcome, without: Sequence[str]) -> None:
+        """What the ingestion left undone, by country where it is about one.
+
+        Args:
+            result: of its run.
+            without: the countries that have no rows after it.
+        """
+        left = NotTaken() if result.success else NotTaken.from_metadata(result.details)
+        for country in without:
+            refused = left is None or country in left.refused
+            told = result.problems if refused else (_nothing_of(country),)
+            self.outcome.failures[country] = told
+        concerns_others = not without or (left is not None and bool(left.missing))
+        if (left is None or left.refused) and concerns_others:
+            self.outcome.failures["ingestion"] = result.problems
 
     def _each(self, countries: Sequence[str], assets: tuple[str, ...], phase: str) -> list[str]:
         """One run for each stale country; the countries that are through, in the order given.
@@ -165,10 +167,11 @@ class Materializer:
         Where only predictions and what follows are to be made, as after a person moved a champion,
         the run has nothing else: a gate that stopped the candidate must not keep them from it.
         """
+        state = State.read(self.ctx, countries) if countries else None
         stale = {
-            country: found
+            country: found.asset
             for country in countries
-            if (found := first_stale(self.product, country, assets, self.store, self.registry))
+            if state is not None and (found := state.first_stale(country, assets))
         }
         self._made.update(stale)
         orders = [
@@ -190,8 +193,7 @@ class Materializer:
         self.outcome.fallback.update(served)
 
     def _having(self, asset: str) -> set[str]:
-        countries = list(self.product.spec.countries)
-        return set(self.store.current_all((self.product.name, asset), countries))
+        return set(self.ctx.current_all(asset))
 
     def _run(self, phase: str, orders: Sequence[RunOrder]) -> list[RunOutcome]:
         results = self._execute(phase, orders)
@@ -219,6 +221,6 @@ def _from(stale: str, assets: tuple[str, ...]) -> tuple[str, ...]:
 
 def _nothing_of(country: str) -> str:
     return (
-        f"no row of {country} {NEVER_DELIVERED}. Drop a file that has some in the landing folder, "
+        f"no row of {country} was ever delivered. Drop a file that has some in the landing folder, "
         "or remove it from `countries`"
     )

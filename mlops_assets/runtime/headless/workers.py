@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,13 +26,11 @@ from mlops_assets.registry.isolated import process as fresh_processes
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.runtime.workers.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
-from mlops_assets.stages.common.runs import ORDER
+from mlops_assets.stages.common.runs import ORDER, RANGE_END, RANGE_START
 
 if TYPE_CHECKING:
     import dagster as dg
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 _REPOSITORY_TAG = ".dagster/repository"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
 _REPOSITORY = "__repository__@mlops_assets"
@@ -78,6 +76,7 @@ class RunOutcome:
         problems: one sentence for each failed step or gate; empty on success.
         warnings: checks that did not pass and block nothing.
         seconds: wall time.
+        details: metadata of the failure that ended the run, as plain values; empty on success.
     """
 
     order: RunOrder
@@ -85,6 +84,7 @@ class RunOutcome:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
@@ -262,7 +262,8 @@ def _execute(order: RunOrder) -> RunOutcome:
     problems = tuple(_problems(events))
     if not problems and any(event.is_failure for event in events):
         problems = ("the run failed; its page in the UI has the cause",)
-    return RunOutcome(order, run.run_id, problems, tuple(_warnings(events)), seconds)
+    warnings = tuple(_warnings(events))
+    return RunOutcome(order, run.run_id, problems, warnings, seconds, _details(events))
 
 
 def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
@@ -277,6 +278,15 @@ def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
             if stops and not told:
                 yield f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
     yield from causes
+
+
+def _details(events: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
+    """Metadata of the newest failure that a step ended with on purpose (`dagster.Failure`)."""
+    found: dict[str, Any] = {}
+    for event in events:
+        if event.is_step_failure and (data := event.step_failure_data.user_failure_data):
+            found = {name: each.value for name, each in data.metadata.items()}
+    return found
 
 
 def _cause(event: dg.DagsterEvent) -> str:

@@ -1,23 +1,120 @@
-"""One country of a product, with what is stored and registered of it."""
+"""A product, and one country of it, with what is stored and registered of them.
 
+What every function of the stages is handed: who asks for a path, a snapshot or a registered model
+asks here.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import path
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 
 @dataclass(frozen=True)
-class Desk:
-    """One country of a product, with what is stored and registered of it."""
+class ProductContext:
+    """A product with its snapshots and models.
+
+    Attributes:
+        product: which.
+        store: its snapshots and logs.
+        models: its registered models; None for steps that know none.
+        known: the current snapshots of assets that are one thing of all countries, where they were
+            read beforehand; None: each is looked up when it is asked for.
+    """
 
     product: Product
-    country: str
     store: SnapshotStore
-    registry: Registry
+    models: Registry | None = None
+    known: Mapping[str, Snapshot] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the product."""
+        return self.product.name
+
+    @property
+    def spec(self) -> ProductSpec:
+        """The product's, without what single countries override."""
+        return self.product.spec
+
+    @property
+    def countries(self) -> list[str]:
+        """The listed ones, in the order of the YAML."""
+        return list(self.product.spec.countries)
+
+    @property
+    def registry(self) -> Registry:
+        """Its registered models.
+
+        Raises:
+            RuntimeError: this context was made without them.
+        """
+        if self.models is None:
+            raise RuntimeError(f"The context of {self.name} was made without a model registry.")
+        return self.models
+
+    def country(self, country: str) -> "CountryContext":
+        """One of its countries.
+
+        Raises:
+            ConfigurationError: the product does not list it.
+        """
+        self.product.resolved(country)
+        return CountryContext(self, country)
+
+    def path(self, asset: str) -> tuple[str, str]:
+        """An asset as the store knows it."""
+        return (self.name, asset)
+
+    def current(self, asset: str) -> Snapshot | None:
+        """The current snapshot of an asset that is one thing of all countries."""
+        if self.known is not None:
+            return self.known.get(asset)
+        return self.store.current(self.path(asset), None)
+
+    def current_all(self, asset: str, countries: Sequence[str] = ()) -> dict[str, Snapshot]:
+        """The current snapshots of an asset by country (default: every listed one), in one call.
+
+        Countries without any are left out.
+        """
+        return self.store.current_all(self.path(asset), list(countries) or self.countries)
+
+
+@dataclass(frozen=True)
+class CountryContext:
+    """One country of a product.
+
+    Attributes:
+        whole: the product it is of.
+        country: its key.
+        known: its current snapshots by asset, where they were read for many countries at once;
+            None: each is looked up when it is asked for.
+        named: likewise what the registry names.
+    """
+
+    whole: ProductContext
+    country: str
+    known: Mapping[str, Snapshot] | None = None
+    named: Aliases | None = None
+
+    @property
+    def product(self) -> Product:
+        """Which it is a country of."""
+        return self.whole.product
+
+    @property
+    def store(self) -> SnapshotStore:
+        """The snapshots and logs of the product."""
+        return self.whole.store
+
+    @property
+    def registry(self) -> Registry:
+        """The registered models of the product."""
+        return self.whole.registry
 
     @property
     def spec(self) -> ProductSpec:
@@ -29,8 +126,24 @@ class Desk:
         """Of the registered model."""
         return registered_name(self.product.name, self.country)
 
+    def path(self, asset: str) -> tuple[str, str]:
+        """An asset as the store knows it."""
+        return self.whole.path(asset)
+
+    def current(self, asset: str) -> Snapshot | None:
+        """The current snapshot of one of its assets."""
+        if self.known is not None:
+            return self.known.get(asset)
+        return self.store.current(self.path(asset), self.country)
+
+    def find(self, asset: str, content_hash: str) -> Snapshot | None:
+        """The newest stored snapshot of one of its assets with this content; None if it is gone."""
+        return self.store.find(self.path(asset), self.country, content_hash)
+
     def aliases(self) -> Aliases:
         """What the registry names now."""
+        if self.named is not None:
+            return self.named
         return self.registry.aliases(self.model_name)
 
     def version(self, number: str) -> ModelVersion:
@@ -41,6 +154,6 @@ class Desk:
         """
         return self.registry.version(self.model_name, number)
 
-    def made(self, asset: str) -> Snapshot | None:
-        """The current snapshot of one of its assets."""
-        return self.store.current(path(self.product, asset), self.country)
+    def champion(self) -> ModelVersion | None:
+        """The version in use; None where the baseline serves."""
+        return self.registry.champion(self.product.name, self.country)

@@ -1,6 +1,6 @@
-"""What every asset is made from, and so whether it has to be made again.
+"""What every asset is made from, stored with it as its fingerprint.
 
-One place for all stages: a step asks it before it works.
+A step asks it before it works, and `stages/staleness.py` asks the same for everybody else.
 """
 
 import hashlib
@@ -11,17 +11,16 @@ from typing import Any
 
 import dagster as dg
 
-from mlops_assets.product import Product
-from mlops_assets.registry import Aliases, ModelVersion
-from mlops_assets.stages.common.base import path
+from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.code_versions import RECIPES
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.storage import Snapshot
 
 FINGERPRINT = "mlops_assets/fingerprint"
 CODE = "mlops_assets/code"
 CONFIG = "mlops_assets/config"
 INPUTS = "mlops_assets/inputs"
-_OF_DRIFT = ("features", "predictions")
+MISSING = "missing"
 BASELINE = "baseline"
 """Stands for the champion where none is in use."""
 SHARED = "shared_features"
@@ -65,150 +64,139 @@ class Lineage:
         """True when `snapshot` was made from exactly this."""
         return snapshot is not None and snapshot.metadata.get(FINGERPRINT) == self.fingerprint
 
+    def changes(self, snapshot: Snapshot | None) -> tuple[str, ...]:
+        """What is other than when `snapshot` was made: input names, `code`, `config`; none: nothing.
 
-def named_input(
-    product: Product, country: str, store: SnapshotStore, lineage: Lineage, name: str
-) -> Snapshot:
-    """The very snapshot that a lineage names: another run may have written a newer one since."""
-    found = store.find(path(product, name), country, lineage.inputs[name])
+        `missing` when there is no snapshot.
+        """
+        if snapshot is None:
+            return (MISSING,)
+        if self.already_made(snapshot):
+            return ()
+        before = made_from(snapshot)
+        names = [*self.inputs, *(name for name in before if name not in self.inputs)]
+        changed = [name for name in names if before.get(name) != self.inputs.get(name)]
+        for key, now in ((CODE, self.code), (CONFIG, self.config)):
+            if snapshot.metadata.get(key) != now:
+                changed.append(key.rpartition("/")[2])
+        return tuple(changed)
+
+
+def made_from(snapshot: Snapshot | None) -> Mapping[str, str]:
+    """The inputs a snapshot was made from, by name; empty without a snapshot or a lineage."""
+    return (snapshot.metadata.get(INPUTS) or {}) if snapshot else {}
+
+
+def named_input(ctx: CountryContext, lineage: Lineage, name: str) -> Snapshot:
+    """The very snapshot that a lineage names: another run may have written a newer one since.
+
+    Raises:
+        dagster.Failure: there is none.
+    """
+    found = ctx.find(name, lineage.inputs[name])
     if found is None:
         raise dg.Failure(
-            f"{product.name} {country} has no {name} yet. Nothing was made; materialize `{name}` "
-            "of the country first."
+            f"{ctx.product.name} {ctx.country} has no {name} yet. Nothing was made; materialize "
+            f"`{name}` of the country first."
         )
     return found
 
 
-def named_shared(product: Product, store: SnapshotStore, lineage: Lineage) -> Snapshot | None:
-    """The very snapshot of shared features that a lineage names; None for a product without."""
+def named_shared(ctx: ProductContext, lineage: Lineage) -> Snapshot | None:
+    """The very snapshot of shared features that a lineage names; None for a product without.
+
+    Raises:
+        dagster.Failure: there is none.
+    """
     if SHARED not in lineage.inputs:
         return None
-    found = store.find(path(product, SHARED), None, lineage.inputs[SHARED])
+    found = ctx.store.find(ctx.path(SHARED), None, lineage.inputs[SHARED])
     if found is None:
         raise dg.Failure(
-            f"{product.name} has no {SHARED} yet. Nothing was made; launch the job "
-            f"{product.name}_shared once `validated` of the countries is there, or use: "
-            f"mlops-assets materialize {product.name} --all"
+            f"{ctx.name} has no {SHARED} yet. Nothing was made; launch the job "
+            f"{ctx.name}_shared once `validated` of the countries is there, or use: "
+            f"mlops-assets materialize {ctx.name} --all"
         )
     return found
 
 
-def of_validated(product: Product, country: str, store: SnapshotStore) -> Lineage:
+def of_validated(ctx: CountryContext) -> Lineage:
     """Raw rows, the contract, and how columns are named."""
-    return Lineage(
-        inputs=_inputs(product, country, store, "raw"),
-        code=RECIPES["validated"].code_hash(product),
-        config=RECIPES["validated"].config_hash(product, country),
-    )
+    return _of_country(ctx, "validated", _inputs(ctx, "raw"))
 
 
-def of_shared_features(product: Product, validated: Mapping[str, Snapshot]) -> Lineage:
+def of_shared_features(ctx: ProductContext, validated: Mapping[str, Snapshot]) -> Lineage:
     """The validated rows of every country that has some, and the function of all countries."""
-    return Lineage(
-        inputs={country: snapshot.content_hash for country, snapshot in validated.items()},
-        code=RECIPES[SHARED].code_hash(product),
-        config=RECIPES[SHARED].config_hash(product),
-    )
+    return _of_product(ctx, SHARED, validated)
 
 
-def of_features(product: Product, country: str, store: SnapshotStore) -> Lineage:
+def of_features(ctx: CountryContext) -> Lineage:
     """Validated rows, the feature function, and the shared features of a product that has them."""
     shared = {}
-    if product.spec.shared_features:
-        made = store.current(path(product, SHARED), None)
+    if ctx.product.spec.shared_features:
+        made = ctx.whole.current(SHARED)
         shared[SHARED] = made.content_hash if made else ""
-    return Lineage(
-        inputs={**_inputs(product, country, store, "validated"), **shared},
-        code=RECIPES["features"].code_hash(product),
-        config=RECIPES["features"].config_hash(product, country),
-    )
+    return _of_country(ctx, "features", {**_inputs(ctx, "validated"), **shared})
 
 
-def of_pooled_model(product: Product, features: Mapping[str, Snapshot]) -> Lineage:
+def of_pooled_model(ctx: ProductContext, features: Mapping[str, Snapshot]) -> Lineage:
     """The features of every country that has some."""
-    return Lineage(
-        inputs={country: snapshot.content_hash for country, snapshot in features.items()},
-        code=RECIPES["pooled_model"].code_hash(product),
-        config=RECIPES["pooled_model"].config_hash(product),
-    )
+    return _of_product(ctx, "pooled_model", features)
 
 
-def of_model(
-    product: Product, country: str, store: SnapshotStore, pooled: Mapping[str, ModelVersion]
-) -> Lineage:
-    """The country's features and the pooled champions it can choose."""
-    return Lineage(
-        inputs={
-            **_inputs(product, country, store, "features"),
-            **{f"pooled.{name}": version.version for name, version in pooled.items()},
-        },
-        code=RECIPES["model"].code_hash(product),
-        config=RECIPES["model"].config_hash(product, country),
-    )
+def of_model(ctx: CountryContext, pooled: Mapping[str, str]) -> Lineage:
+    """The country's features, and the pooled champions it can choose.
+
+    Args:
+        ctx: the country.
+        pooled: version of each of them by pooled name.
+    """
+    versions = {f"pooled.{name}": version for name, version in pooled.items()}
+    return _of_country(ctx, "model", {**_inputs(ctx, "features"), **versions})
 
 
-def of_champion(product: Product, country: str, store: SnapshotStore) -> Lineage:
+def of_champion(ctx: CountryContext) -> Lineage:
     """The candidate and the rows it is compared on."""
-    return Lineage(
-        inputs=_inputs(product, country, store, "model", "features"),
-        code=RECIPES["champion"].code_hash(product),
-        config=RECIPES["champion"].config_hash(product, country),
-    )
+    return _of_country(ctx, "champion", _inputs(ctx, "model", "features"))
 
 
-def of_predictions(
-    product: Product, country: str, store: SnapshotStore, in_use: Aliases
-) -> Lineage:
+def of_predictions(ctx: CountryContext, in_use: Aliases) -> Lineage:
     """The rows to predict, who serves, and who did before."""
-    return Lineage(
-        inputs={
-            **_inputs(product, country, store, "features"),
-            "champion": in_use.champion or BASELINE,
-            "previous": in_use.previous if in_use.champion else "",
-        },
-        code=RECIPES["predictions"].code_hash(product),
-        config=RECIPES["predictions"].config_hash(product, country),
-    )
+    served = {
+        "champion": in_use.champion or BASELINE,
+        "previous": in_use.previous if in_use.champion else "",
+    }
+    return _of_country(ctx, "predictions", {**_inputs(ctx, "features"), **served})
 
 
-def of_performance(
-    product: Product, country: str, store: SnapshotStore, in_use: Aliases
-) -> Lineage:
+def of_performance(ctx: CountryContext, in_use: Aliases) -> Lineage:
     """The newest predictions, the labels as they are now, and whose promise is judged."""
-    return Lineage(
-        inputs={
-            **_inputs(product, country, store, "predictions", "features"),
-            "champion": in_use.champion or BASELINE,
-        },
-        code=RECIPES["performance"].code_hash(product),
-        config=RECIPES["performance"].config_hash(product, country),
-    )
+    served = {"champion": in_use.champion or BASELINE}
+    return _of_country(ctx, "performance", {**_inputs(ctx, "predictions", "features"), **served})
 
 
-def of_drift(product: Product, country: str, store: SnapshotStore, champion: str) -> Lineage:
-    """The newest rows and their predictions, and the champion that learned from older ones."""
-    held = {name: store.current(path(product, name), country) for name in _OF_DRIFT}
-    made = {name: each for name, each in held.items() if each is not None}
-    return drift_lineage(product, country, made, champion)
+def of_drift(ctx: CountryContext, champion: str) -> Lineage:
+    """The newest rows and their predictions, and the champion that learned from older ones.
+
+    Args:
+        ctx: the country.
+        champion: version in use; "" for none.
+    """
+    served = {"champion": champion or BASELINE}
+    return _of_country(ctx, "drift", {**_inputs(ctx, "features", "predictions"), **served})
 
 
-def drift_lineage(
-    product: Product,
-    country: str,
-    made: Mapping[str, Snapshot],
-    champion: str,
-) -> Lineage:
-    """The same of what was looked up for many countries at once."""
-    return Lineage(
-        inputs={
-            **{name: made[name].content_hash if name in made else "" for name in _OF_DRIFT},
-            "champion": champion or BASELINE,
-        },
-        code=RECIPES["drift"].code_hash(product),
-        config=RECIPES["drift"].config_hash(product, country),
-    )
+def _of_country(ctx: CountryContext, asset: str, inputs: Mapping[str, str]) -> Lineage:
+    recipe = RECIPES[asset]
+    config = recipe.config_hash(ctx.product, ctx.country)
+    return Lineage(inputs, recipe.code_hash(ctx.product), config)
 
 
-def _inputs(product: Product, country: str, store: SnapshotStore, *names: str) -> dict[str, str]:
-    found = {name: store.current(path(product, name), country) for name in names}
+def _of_product(ctx: ProductContext, asset: str, inputs: Mapping[str, Snapshot]) -> Lineage:
+    recipe, hashes = RECIPES[asset], {name: each.content_hash for name, each in inputs.items()}
+    return Lineage(hashes, recipe.code_hash(ctx.product), recipe.config_hash(ctx.product))
+
+
+def _inputs(ctx: CountryContext, *names: str) -> dict[str, str]:
+    found = {name: ctx.current(name) for name in names}
     return {name: made.content_hash if made else "" for name, made in found.items()}

@@ -43,10 +43,10 @@ from mlops_assets.stages.common.ui_metadata import (
 )
 from mlops_assets.stages.datasets.delivery_checks import LIMITS, check_limits
 from mlops_assets.stages.datasets.ingestion import (
-    NEVER_DELIVERED,
     Delivered,
     Delivery,
     Ingestion,
+    NotTaken,
     deliveries_of,
     first_new,
     ingest,
@@ -498,7 +498,7 @@ def _not_taken(
         if storage.moment is not None:
             where = f"to {storage.origin().uri}. Take a file that has them first, without --as-of"
         said.append(
-            f"no row of {', '.join(taken.missing)} {NEVER_DELIVERED} {where}, or remove them from "
+            f"no row of {', '.join(taken.missing)} was ever delivered {where}, or remove them from "
             "`countries`."
         )
     if not said:
@@ -506,8 +506,7 @@ def _not_taken(
     return dg.Failure(
         f"{product.name}: {' '.join(said)} Every other country was taken.",
         metadata={
-            "missing": dg.MetadataValue.json(list(taken.missing)),
-            "refused": dg.MetadataValue.json(dict(taken.refused)),
+            **NotTaken(taken.missing, taken.refused).metadata(),
             "set_aside": dg.MetadataValue.json(dict(taken.problems)),
         },
     )

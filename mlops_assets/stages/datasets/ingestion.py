@@ -6,7 +6,8 @@ countries ingest apart from each other and in any order, and a failure in one is
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -29,8 +30,32 @@ from mlops_assets.stages.datasets.inventory import Inventory, take_inventory
 from mlops_assets.storage import Snapshot, SnapshotStore
 
 DELIVERIES = "mlops_assets/deliveries"
-NEVER_DELIVERED = "was ever delivered"
-"""How a run says that it took everything, but there is no row of a country."""
+_MISSING, _REFUSED = "missing", "refused"
+"""Names in the metadata of a failure."""
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """What an ingestion could not take: metadata of the failure that ends its run.
+
+    Attributes:
+        missing: countries of which no row was ever delivered.
+        refused: country: why its rows could not be taken; it keeps what it had.
+    """
+
+    missing: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def metadata(self) -> dict[str, Any]:
+        """As the failure holds it, in plain values."""
+        return {_MISSING: list(self.missing), _REFUSED: dict(self.refused)}
+
+    @classmethod
+    def from_metadata(cls, details: Mapping[str, Any]) -> "NotTaken | None":
+        """What `metadata` gave; None when a run failed for another reason, or did not."""
+        if not {_MISSING, _REFUSED} <= details.keys():
+            return None
+        return cls(tuple(details[_MISSING]), details[_REFUSED])
 
 
 @dataclass(frozen=True)
