@@ -65,9 +65,9 @@ class Lineage:
         return snapshot is not None and snapshot.metadata.get(FINGERPRINT) == self.fingerprint
 
     def changes(self, snapshot: Snapshot | None) -> tuple[str, ...]:
-        """What is other than when `snapshot` was made: input names, `code`, `config`; none: nothing.
+        """What is other than when `snapshot` was made: input names, `code`, `config`.
 
-        `missing` when there is no snapshot.
+        Empty when nothing is; `missing` when there is no snapshot.
         """
         if snapshot is None:
             return (MISSING,)

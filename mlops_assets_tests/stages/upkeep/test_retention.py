@@ -200,7 +200,7 @@ def test_a_model_whose_run_is_gone_keeps_everything_of_its_country(history: Hist
     for country in COUNTRIES:
         one_chain(history, 1, country)
         one_chain(history, 2, country)
-    history.register_from("DEU", "0" * 32, {})
+    history.register_from("DEU", "0" * 32)
     made = late(history)
     assert {each.snapshot.partition for each in made.removable} == {"Côte d'Ivoire"}
     told = f"{history.name}.DEU version 1 does not say any more what it was made from"
@@ -362,12 +362,12 @@ def test_the_empty_registry_of_another_place_is_not_believed(
     one_chain(history, 1)
     one_chain(history, 2)
     assert len(plan(history.product, history.store, other, now=late(history).now).removable) == 5
-    row = {"decision_id": "1", "candidate_version": "1", "features_hash": "0" * 32}
+    row = {"decision_id": "1", "candidate_version": "1", "features_hash": "0" * 32, "evidence": ""}
     history.store.append((history.name, "decisions"), "DEU", pd.DataFrame([row]))
     with pytest.raises(RegistryError, match=r"has no model of .* another registry"):
         plan(history.product, history.store, other, now=late(history).now)
     trained = History(history.registry)
-    frame = pd.DataFrame({"version": ["1"]})
+    frame = pd.DataFrame({"version": ["1"], "evidence": ["0" * 32]})
     trained.store.write((trained.name, "model"), "DEU", frame)
     with pytest.raises(RegistryError, match="another registry"):
         plan(trained.product, trained.store, other, now=datetime.now(UTC))
