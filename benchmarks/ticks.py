@@ -19,6 +19,7 @@ from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, MlflowRegistry, Registry
 from mlops_assets.stages.common.base import Storage
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.product import build_product
 from mlops_assets.stages.promotion.decision_log import Comparison, Entry, Origin, append
 from mlops_assets.storage import SnapshotStore
@@ -99,7 +100,7 @@ def _fill(
     drift = {"mlops_assets/drift": {"state": state, "reason": "price is 1 higher", **_STATE}}
     store.write((_NAME, "drift"), country, frame, metadata=drift)
     for number in range(DECISIONS):
-        append(product, store, _decision(country, number))
+        append(ProductContext(product, store), _decision(country, number))
 
 
 def _realised(*, worse: bool) -> dict[str, object]:

@@ -118,7 +118,7 @@ class Platform:
         return self.store.read_log((self.product.name, "decisions"), country)
 
     def status(self) -> dict[str, CountryStatus]:
-        rows = product_status(self.product, self.store, self.registry)
+        rows = product_status(self.context)
         return {row.country: row for row in rows}
 
 

@@ -11,6 +11,7 @@ from mlops_assets.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
+    from mlops_assets.stages.common.context import ProductContext
     from mlops_assets.storage import SnapshotStore
 
 app = typer.Typer(
@@ -71,6 +72,14 @@ def registry_of(settings: Settings) -> Any:
     from mlops_assets.registry import Registry
 
     return Registry(settings.mlflow_uri, settings.mlflow_artifacts)
+
+
+def context_of(product: Product, settings: Settings | None = None) -> ProductContext:
+    """A product with its snapshots and models."""
+    from mlops_assets.stages.common.context import ProductContext
+
+    where = settings or load_settings()
+    return ProductContext(product, store_of(where), registry_of(where))
 
 
 def say(text: str) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from mlops_assets.cli.base import app, product_named, registry_of, say, store_of
 from mlops_assets.settings import load_settings
+from mlops_assets.stages.common.context import ProductContext
 
 
 @app.command(
@@ -34,7 +35,10 @@ def card(
     settings = load_settings()
     registry = registry_of(settings)
     registry.initialise()
-    text = stored_card(product_named(product), country, store_of(settings), registry, version)
+    text = stored_card(
+        ProductContext(product_named(product), store_of(settings), registry).country(country),
+        version,
+    )
     if out is not None:
         out.write_text(text, encoding="utf-8")
         say(f"{out} ({len(text.encode()) / 1000:.0f} kB)")

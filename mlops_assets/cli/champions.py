@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlops_assets.product import Product
-    from mlops_assets.stages.promotion.plan import Office, Plan
+    from mlops_assets.stages.promotion.plan import Plan, ProductContext
 
 ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 OneCountry = Annotated[str | None, typer.Argument(help="One of its countries.")]
@@ -125,9 +125,9 @@ def promote(
             way_out="Add --force and say why: --reason '...'. One that waits for approval: "
             f"mlops-assets approve {product}",
         )
-    office = _office(product)
-    chosen = _chosen(office.product, country, more, everywhere)
-    plan = plan_promotion(office, chosen, version)
+    whole = _office(product)
+    chosen = _chosen(whole.product, country, more, everywhere)
+    plan = plan_promotion(whole, chosen, version)
     _carry_out(plan, {"version": version}, _word(by, reason), yes, as_json)
 
 
@@ -150,8 +150,8 @@ def rollback(
     """Roll back one country or many, as one unit."""
     from mlops_assets.stages.promotion.plan import plan_rollback
 
-    office = _office(product)
-    plan = plan_rollback(office, _chosen(office.product, country, more, everywhere), to)
+    whole = _office(product)
+    plan = plan_rollback(whole, _chosen(whole.product, country, more, everywhere), to)
     _carry_out(plan, {"version": to}, _word(by, reason), yes, as_json)
 
 
@@ -172,8 +172,8 @@ def approve(
     """Approve promotions that wait."""
     from mlops_assets.stages.promotion.plan import plan_approval
 
-    office = _office(product)
-    plan = plan_approval(office, _chosen(office.product, country, more, everywhere))
+    whole = _office(product)
+    plan = plan_approval(whole, _chosen(whole.product, country, more, everywhere))
     _carry_out(plan, {}, _word(by, reason), yes, as_json)
 
 
@@ -201,7 +201,7 @@ def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bo
     from mlops_assets.stages.promotion.decision_replay import replay as again
 
     store = store_of(load_settings())
-    result = again(product, store, wanted, countries[0] if countries else None)
+    result = again(ProductContext(product, store), wanted, countries[0] if countries else None)
     if as_json:
         told = {
             "decision_id": wanted,
@@ -239,8 +239,8 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=_HEADERS)
 
 
-def _office(product: str) -> Office:
-    from mlops_assets.stages.promotion.plan import Office as Place
+def _office(product: str) -> ProductContext:
+    from mlops_assets.stages.promotion.plan import ProductContext as Place
 
     settings = load_settings()
     registry = registry_of(settings)

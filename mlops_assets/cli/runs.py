@@ -17,10 +17,10 @@ from mlops_assets.cli.base import (
     AsJson,
     all_products,
     app,
+    context_of,
     product_named,
     registry_of,
     say,
-    store_of,
 )
 from mlops_assets.cli.views import print_status, status_rows
 from mlops_assets.errors import ConfigurationError
@@ -212,15 +212,15 @@ def execute(
     from mlops_assets.runtime.instance import concurrency, prepare_instance
 
     settings = load_settings()
-    store, registry = store_of(settings), registry_of(settings)
-    registry.initialise()
+    registry_of(settings).initialise()
     home = prepare_instance(settings)
     outcomes = []
     with WarmWorkers(home, concurrency()) as workers:
         for product in products:
             with _progress(product.name, quiet) as progress:
                 made = Made(product.name)
-                run = Materializer(product, job, store, registry, workers, progress, made)
+                ctx = context_of(product, settings)
+                run = Materializer(ctx, job, workers, progress, made)
                 outcomes.append(run.run(countries[product.name]))
     return outcomes
 

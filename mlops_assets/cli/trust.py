@@ -21,6 +21,7 @@ from mlops_assets.cli.base import (
 )
 from mlops_assets.errors import ConfigurationError, ContractError
 from mlops_assets.settings import load_settings
+from mlops_assets.stages.common.context import ProductContext
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
@@ -173,10 +174,10 @@ def retention(
     store, registry = store_of(settings), registry_of(settings)
     now, told = dt.datetime.now(dt.UTC), []
     for each in [product_named(product)] if product else all_products():
-        planned = plan(each, store, registry, now=now, keep_days=keep_days)
+        planned = plan(ProductContext(each, store, registry), now=now, keep_days=keep_days)
         frame = planned.frame()
         shown = frame if everything else frame[frame["verdict"] == "removable"]
-        removed = execute(planned, each, store, registry) if remove else None
+        removed = execute(planned, ProductContext(each, store, registry)) if remove else None
         summary = removed.summary() if removed else planned.summary()
         if as_json:
             rows = json.loads(shown.to_json(orient="records", date_format="iso"))
@@ -211,7 +212,10 @@ def reproduce(
     settings = load_settings()
     registry = registry_of(settings)
     registry.initialise()
-    result = again(product_named(product), country, store_of(settings), registry, version)
+    result = again(
+        ProductContext(product_named(product), store_of(settings), registry).country(country),
+        version,
+    )
     if as_json:
         say(json.dumps(as_dict(result), indent=1, default=str))
     else:

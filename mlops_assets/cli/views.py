@@ -20,6 +20,7 @@ from mlops_assets.cli.base import (
 )
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.settings import Settings, load_settings, parse_moment
+from mlops_assets.stages.common.context import ProductContext
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
@@ -80,7 +81,7 @@ def status_rows(product: Product, settings: Settings) -> list[CountryStatus]:
 
     registry = registry_of(settings)
     registry.initialise()
-    return product_status(product, store_of(settings), registry)
+    return product_status(ProductContext(product, store_of(settings), registry))
 
 
 def print_status(rows: Sequence[CountryStatus]) -> None:

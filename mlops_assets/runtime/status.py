@@ -9,17 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from mlops_assets.product import Product
-from mlops_assets.registry import Registry
-from mlops_assets.stages.common.lineage import INPUTS, SHARED
+from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.lineage import BASELINE
 from mlops_assets.stages.monitoring.drift import state_of_snapshot
 from mlops_assets.stages.monitoring.performance import realised_of
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
+from mlops_assets.stages.staleness import REFUSED, Stale, Staleness
+from mlops_assets.storage import Snapshot
 
-_ASSETS = (
-    *("raw", "validated", "quarantine", "features"),
-    *("model", "champion", "predictions", "performance", "drift"),
-)
+_FOLLOWS = {
+    **{"validated": "raw", "features": "raw", "model": "model", "champion": "model"},
+    **dict.fromkeys(("predictions", "performance", "drift"), "predictions"),
+}
+"""Asset: the one without which it being missing is no news (`model`, `predictions`: a state)."""
 
 
 @dataclass(frozen=True)
@@ -62,157 +64,99 @@ class CountryStatus:
         return asdict(self)
 
 
-def product_status(
-    product: Product, store: SnapshotStore, registry: Registry
-) -> list[CountryStatus]:
+def product_status(ctx: ProductContext) -> list[CountryStatus]:
     """Every listed country in the order of the YAML."""
-    countries = list(product.spec.countries)
-    held = {name: store.current_all((product.name, name), countries) for name in _ASSETS}
-    shared = store.current((product.name, SHARED), None) if product.spec.shared_features else None
-    if shared is not None:
-        held[SHARED] = dict.fromkeys(countries, shared)
-    champions = registry.champions(product.name)
-    latest = _latest_decisions(product, store)
-    rows = {country: _champion_row(store, held["champion"].get(country)) for country in countries}
-    return [
-        _country(
-            product,
-            country,
-            {name: found[country] for name, found in held.items() if country in found},
-            champions[country].version if country in champions else None,
-            rows[country],
-            latest.get(country, {}),
-            store,
-        )
-        for country in countries
-    ]
+    state = Staleness(ctx)
+    latest = _latest_decisions(ctx)
+    return [_country(state, country, latest.get(country)) for country in ctx.countries]
 
 
-def _latest_decisions(product: Product, store: SnapshotStore) -> dict[str, Mapping[str, Any]]:
-    log = store.read_log((product.name, "decisions"))
-    if log.empty:
-        return {}
-    newest = log.sort_values("decided_at").groupby("country").tail(1)
-    return {str(row["country"]): _row(row) for row in newest.to_dict(orient="records")}
+def _latest_decisions(ctx: ProductContext) -> dict[str, Entry]:
+    found = entries_by_country(ctx, ctx.countries)
+    return {country: max(log, key=lambda e: e.decided_at) for country, log in found.items()}
 
 
-def _champion_row(store: SnapshotStore, made: Snapshot | None) -> Mapping[str, Any]:
-    if made is None:
-        return {}
-    return _row(store.read(made.asset, made.partition).iloc[0].to_dict())
-
-
-def _country(
-    product: Product,
-    country: str,
-    held: Mapping[str, Snapshot],
-    version: str | None,
-    champion: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    store: SnapshotStore,
-) -> CountryStatus:
-    state, why = _state(held, champion, decision, version or "baseline")
-    predictions = held.get("predictions")
-    kind, numbers = _in_use(product, country, champion, predictions, store)
-    realised = realised_of(held["performance"]) if "performance" in held else None
-    drift = state_of_snapshot(held["drift"]) if "drift" in held else None
+def _country(state: Staleness, country: str, decision: Entry | None) -> CountryStatus:
+    ctx = state.whole.country(country)
+    champion = _champion_row(ctx)
+    name, why = _state(state, ctx, champion, decision)
+    predictions, performance, drift = map(ctx.current, ("predictions", "performance", "drift"))
+    kind, numbers = _in_use(ctx, champion)
+    realised = realised_of(performance) if performance else None
     return CountryStatus(
-        product=product.name,
+        product=ctx.product.name,
         country=country,
-        state=state,
+        state=name,
         why=why,
-        champion_version=version,
+        champion_version=ctx.aliases().champion or None,
         champion_kind=kind,
-        metric=product.resolved(country).metric,
+        metric=ctx.spec.metric,
         metric_value=_number(numbers.get("value")),
         baseline_value=_number(numbers.get("baseline_value")),
-        last_data=_iso(held.get("raw")),
+        last_data=_iso(ctx.current("raw")),
         prediction_rows=predictions.rows if predictions else 0,
         predicted_at=_iso(predictions),
         realised_value=_number(realised.value.value) if realised else None,
         expected_value=_number(realised.expected.value) if realised else None,
-        drift=drift.state if drift else None,
+        drift=state_of_snapshot(drift).state if drift else None,
     )
 
 
+def _champion_row(ctx: CountryContext) -> Mapping[str, Any]:
+    made = ctx.current("champion")
+    return _row(ctx.store.read(made.asset, made.partition).iloc[0].to_dict()) if made else {}
+
+
 def _in_use(
-    product: Product,
-    country: str,
-    champion: Mapping[str, Any],
-    predictions: Snapshot | None,
-    store: SnapshotStore,
+    ctx: CountryContext, champion: Mapping[str, Any]
 ) -> tuple[str | None, Mapping[str, Any]]:
     """Kind and numbers of what serves; before the first promotion that is the baseline."""
     if champion:
         return str(champion["kind"]), champion
-    if predictions is None:
+    if ctx.current("predictions") is None:
         return None, {}
-    model = (product.name, "model")
-    if store.current(model, country) is None:
-        return "baseline", {}
-    judged = store.read(model, country, columns=["baseline_value"]).iloc[0]["baseline_value"]
-    return "baseline", {"value": judged, "baseline_value": judged}
+    if ctx.current("model") is None:
+        return BASELINE, {}
+    row = ctx.store.read(ctx.path("model"), ctx.country, columns=["baseline_value"]).iloc[0]
+    return BASELINE, {"value": row["baseline_value"], "baseline_value": row["baseline_value"]}
 
 
 def _state(
-    held: Mapping[str, Snapshot],
-    champion: Mapping[str, Any],
-    decision: Mapping[str, Any],
-    in_use: str,
+    state: Staleness, ctx: CountryContext, champion: Mapping[str, Any], decision: Entry | None
 ) -> tuple[str, str]:
-    if "raw" not in held:
+    """The first of the states that holds; what is `behind` is what `materialize` would make."""
+    if ctx.current("raw") is None:
         return "no_data", "no row was ever delivered"
-    if _refused(held):
-        since = held["validated"].created_at.date() if "validated" in held else None
-        used = f"data of {since} stay in use" if since else "there are no earlier data"
-        return "contract_broken", f"the newest delivery breaks the contract; {used}"
-    if missing := next((name for name in ("validated", "features") if name not in held), None):
-        return "behind", f"{missing} was not made from the delivered rows yet"
-    if late := _behind(held):
-        return "behind", f"{late} is older than what it is made from"
-    if "predictions" not in held:
+    stale = state.all(ctx.country)
+    if any(REFUSED in each.causes for each in stale):
+        return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
+    missing = {each.asset for each in stale if each.is_missing}
+    if behind := [each for each in stale if _is_behind(each, missing)]:
+        return "behind", behind[0].describe()
+    if "predictions" in missing:
         return "no_prediction", "nothing was predicted yet"
-    if (predictor := _input(held["predictions"], "champion")) not in (None, in_use):
-        return "behind", f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
-    if "model" not in held:
+    if "model" in missing:
         return "no_model", "no candidate was trained yet; the baseline serves"
-    if decision.get("verdict") == "waiting":
-        return "awaits_approval", str(decision["reason"])
-    if decision.get("verdict") == "kept" and str(decision["reason"]).startswith("gate "):
-        return "gate_failed", str(decision["reason"])
-    return "ok", str(champion.get("why_this_kind") or decision.get("reason") or "")
+    if decision is not None and decision.verdict == "waiting":
+        return "awaits_approval", decision.comparison.decision.reason
+    if decision is not None and decision.is_stopped_by_gate:
+        return "gate_failed", decision.comparison.decision.reason
+    why = champion.get("why_this_kind") or (decision and decision.comparison.decision.reason)
+    return "ok", str(why or "")
 
 
-def _called(version: str) -> str:
-    return f"version {version}" if version.isdigit() else f"the {version}"
-
-
-def _refused(held: Mapping[str, Snapshot]) -> bool:
-    """The quarantine is of the newest raw data and the validated rows are not."""
-    rejects = held.get("quarantine")
-    if rejects is None or _input(rejects, "raw") != held["raw"].content_hash:
+def _is_behind(stale: Stale, missing: set[str]) -> bool:
+    """Not what a gate stopped, nor what has a state of its own: never trained, never predicted."""
+    if stale.is_settled:
         return False
-    accepted = held.get("validated")
-    return accepted is None or _input(accepted, "raw") != held["raw"].content_hash
+    return not stale.is_missing or _FOLLOWS[stale.asset] not in missing
 
 
-def _behind(held: Mapping[str, Snapshot]) -> str | None:
-    pairs = (
-        ("validated", "raw"),
-        ("features", "validated"),
-        ("features", SHARED),
-        ("model", "features"),
-        ("predictions", "features"),
-    )
-    for made, source in pairs:
-        both = made in held and source in held
-        if both and _input(held[made], source) != held[source].content_hash:
-            return made
-    return None
-
-
-def _input(made: Snapshot, name: str) -> str | None:
-    return (made.metadata.get(INPUTS) or {}).get(name)
+def _good_data(ctx: CountryContext) -> str:
+    accepted = ctx.current("validated")
+    if accepted is None:
+        return "there are no earlier data"
+    return f"data of {accepted.created_at.date()} stay in use"
 
 
 def _row(values: Mapping[Hashable, Any]) -> dict[str, Any]:

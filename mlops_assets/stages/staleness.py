@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlops_assets.ml.training.selection import pooled_names
-from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import (
     MISSING,
@@ -79,76 +78,71 @@ class Stale:
         """Whether an earlier run of the very same has come to its end, by a contract or a gate."""
         return not {REFUSED, STOPPED}.isdisjoint(self.causes)
 
+    @property
+    def is_of_data(self) -> bool:
+        """Whether what it is made from changed, or it was never made.
+
+        Sensors answer to data. Another code or YAML is a person's doing, who says when what is
+        there is made again (`materialize`, a backfill), as it may be wrong for a while.
+        """
+        return not set(self.causes) <= {"code", "config"}
+
     def describe(self) -> str:
         """Asset and causes in a sentence."""
         told = [_CAUSES.get(each, f"{each} changed") for each in self.causes]
         return f"{self.asset}: {', '.join(told)}"
 
 
-@dataclass(frozen=True)
-class State:
-    """What is stored and registered of a product at a moment; read in a few calls.
+class Staleness:
+    """What is stale of a product at a moment; what it follows from is read once, when asked for.
+
+    Args:
+        ctx: the product; of datasets and features alone, its models are not asked.
+        countries: that are looked at; default: every listed one.
 
     Attributes:
-        whole: the product.
-        countries: by key, each with its current snapshots and what the registry names.
-        pooled: version of each pooled champion by pooled name.
+        whole: the product as it was looked at.
+        countries: that are looked at.
     """
 
-    whole: ProductContext
-    countries: Mapping[str, CountryContext]
-    pooled: Mapping[str, str]
+    def __init__(self, ctx: ProductContext, countries: Sequence[str] | None = None) -> None:
+        self.countries = ctx.countries if countries is None else list(countries)
+        self.whole = ctx.read_once(self.countries)
 
-    @classmethod
-    def read(cls, ctx: ProductContext, countries: Sequence[str] = ()) -> "State":
-        """As it is now, of these countries (default: all listed ones)."""
-        wanted = list(countries) or ctx.countries
-        # Aliases first: a champion that is promoted meanwhile is then newer than what was read.
-        named = _aliases(ctx, wanted)
-        pooled = {name: each.version for name, each in pooled_versions(ctx).items()}
-        of_all = {name: ctx.current(name) for name in (SHARED, "pooled_model")}
-        known = {name: each for name, each in of_all.items() if each is not None}
-        whole = ProductContext(ctx.product, ctx.store, ctx.models, known)
-        made = {name: ctx.current_all(name, wanted) for name in ("raw", "quarantine", *ASSETS)}
-        found = {
-            country: CountryContext(
-                whole,
-                country,
-                {name: each[country] for name, each in made.items() if country in each},
-                named.get(country, Aliases()),
-            )
-            for country in wanted
-        }
-        return cls(whole, found, pooled)
+    def first(self, country: str, assets: Sequence[str] = ASSETS) -> Stale | None:
+        """The first of `assets`, in pipeline order, that has to be made again; None when none."""
+        found = (self._stale(country, name) for name in ASSETS if name in assets)
+        return next((stale for stale in found if stale is not None), None)
+
+    def all(self, country: str, assets: Sequence[str] = ASSETS) -> list[Stale]:
+        """Those of `assets`, in pipeline order, that are not of their inputs as these are now."""
+        found = (self._stale(country, name) for name in ASSETS if name in assets)
+        return [stale for stale in found if stale is not None]
+
+    def current(self, country: str, asset: str) -> Snapshot | None:
+        """The snapshot that was looked at."""
+        return self.whole.country(country).current(asset)
 
     def having(self, asset: str) -> dict[str, Snapshot]:
-        """The current snapshots of an asset, of the countries that have one."""
-        found = {country: ctx.current(asset) for country, ctx in self.countries.items()}
+        """The snapshots of an asset that were looked at, of the countries that have one."""
+        found = {country: self.current(country, asset) for country in self.countries}
         return {country: made for country, made in found.items() if made is not None}
 
-    def first_stale(self, country: str, assets: Sequence[str] = ASSETS) -> Stale | None:
-        """The first of `assets`, in pipeline order, that has to be made again; None when none."""
-        return next(iter(self.stale(country, assets)), None)
+    def inputs(self, country: str, asset: str) -> Mapping[str, str]:
+        """What an asset of a country would be made from now, by name."""
+        return self._lineage(self.whole.country(country), asset).inputs
 
-    def stale(self, country: str, assets: Sequence[str] = ASSETS) -> list[Stale]:
-        """Those of `assets`, in pipeline order, that are not of their inputs as these are now."""
-        ctx = self.countries[country]
-        causes = {name: self._causes(ctx, name) for name in ASSETS if name in assets}
-        return [Stale(name, each) for name, each in causes.items() if each]
+    def shared_inputs(self) -> Mapping[str, str] | None:
+        """What the shared features have to be made from now; None when they are not stale.
 
-    @property
-    def is_shared_stale(self) -> bool:
-        """Whether the validated rows of some country changed since the shared features were made.
-
-        False for a product without shared features, and while no country has validated rows.
+        None for a product without shared features, and while no country has validated rows.
         """
         validated = self.having("validated")
         if not self.whole.spec.shared_features or not validated:
-            return False
+            return None
         lineage = of_shared_features(self.whole, validated)
-        return not lineage.already_made(self.whole.current(SHARED))
+        return None if lineage.already_made(self.whole.current(SHARED)) else lineage.inputs
 
-    @property
     def is_pooled_stale(self) -> bool:
         """Whether the features of some country changed since the pooled models were trained.
 
@@ -159,12 +153,16 @@ class State:
         lineage = of_pooled_model(self.whole, self.having("features"))
         return not lineage.already_made(self.whole.current("pooled_model"))
 
-    def _causes(self, ctx: CountryContext, asset: str) -> tuple[str, ...]:
+    def _stale(self, country: str, asset: str) -> Stale | None:
+        ctx = self.whole.country(country)
         changes = self._lineage(ctx, asset).changes(ctx.current(asset))
-        if asset == "validated" and changes and _is_refused(ctx):
-            return (REFUSED, *changes)
-        if asset != "champion":
-            return changes
+        if asset == "champion":
+            changes = self._causes_of_champion(ctx, changes)
+        elif asset == "validated" and changes and _is_refused(ctx):
+            changes = (REFUSED, *changes)
+        return Stale(asset, changes) if changes else None
+
+    def _causes_of_champion(self, ctx: CountryContext, changes: tuple[str, ...]) -> tuple[str, ...]:
         log = self._decisions.get(ctx.country, ())
         if not changes:
             return (UNSETTLED,) if is_unsettled(ctx, log) else ()
@@ -172,27 +170,24 @@ class State:
 
     @cached_property
     def _decisions(self) -> Mapping[str, Sequence[Entry]]:
-        return entries_by_country(self.whole, list(self.countries))
+        return entries_by_country(self.whole, self.countries)
+
+    @cached_property
+    def _pooled(self) -> Mapping[str, str]:
+        return {name: each.version for name, each in pooled_versions(self.whole).items()}
 
     def _lineage(self, ctx: CountryContext, asset: str) -> Lineage:
         """What the asset would be made from now."""
-        of_inputs = {"validated": of_validated, "features": of_features, "champion": of_champion}
+        of_data = {"validated": of_validated, "features": of_features, "champion": of_champion}
         of_model_in_use = {"predictions": of_predictions, "performance": of_performance}
-        if asset in of_inputs:
-            return of_inputs[asset](ctx)
+        if asset in of_data:
+            return of_data[asset](ctx)
         if asset in of_model_in_use:
             return of_model_in_use[asset](ctx, ctx.aliases())
         if asset == "drift":
             return of_drift(ctx, ctx.aliases().champion)
-        own = can_choose(self.whole.spec, ctx.country)
-        return of_model(ctx, {name: self.pooled[name] for name in own if name in self.pooled})
-
-
-def _aliases(ctx: ProductContext, countries: Sequence[str]) -> Mapping[str, Aliases]:
-    """One query for many countries, which finds those of all."""
-    if len(countries) > 1:
-        return ctx.registry.aliases_of_all(ctx.name)
-    return {country: ctx.country(country).aliases() for country in countries}
+        own = can_choose(ctx.product.spec, ctx.country)
+        return of_model(ctx, {name: self._pooled[name] for name in own if name in self._pooled})
 
 
 def _is_refused(ctx: CountryContext) -> bool:

@@ -19,7 +19,7 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.promotion.decision_replay import replay
-from mlops_assets.stages.promotion.plan import Office, execute, plan_promotion
+from mlops_assets.stages.promotion.plan import ProductContext, execute, plan_promotion
 from mlops_assets.stages.training.serving import (
     KNOWN_UNTIL,
     judged_twin,
@@ -83,7 +83,7 @@ def twice(once: Platform, newer: pd.DataFrame) -> Platform:
     """Trained again on the newer labels, and the second version put into use by a person."""
     ran(once)
     if number(once) == "1":
-        put = Office(once.product, once.store, once.registry)
+        put = ProductContext(once.product, once.store, once.registry)
         execute(put, plan_promotion(put, [COUNTRY], "2"), ASKED, lambda moved: None)
     ran(once, assets=["predictions"])
     return once
@@ -215,10 +215,12 @@ def test_decisions_replay_and_both_versions_are_made_again(twice: Platform) -> N
     computed = log[log["verdict"].isin(["promoted", "kept", "not_judged"])]
     assert len(computed) == 2
     for decision_id in log["decision_id"]:
-        found = replay(twice.product, twice.store, decision_id)
+        found = replay(ProductContext(twice.product, twice.store), decision_id)
         assert found.same, found.differences
     for each in ("1", "2"):
-        again = reproduce(twice.product, COUNTRY, twice.store, twice.registry, each)
+        again = reproduce(
+            ProductContext(twice.product, twice.store, twice.registry).country(COUNTRY), each
+        )
         assert (again.verdict, again.reason) == ("identical", ""), again
         assert again.predictions.identical
         assert again.value == again.recorded_value
@@ -282,7 +284,7 @@ def test_a_pooled_model_is_judged_and_served_likewise_and_made_again(make_platfo
         pooled.served.estimator.predict(inputs),
     )
     np.testing.assert_array_equal(platform.frame("predictions", COUNTRY)["prediction"], expected)
-    again = reproduce(platform.product, COUNTRY, platform.store, platform.registry)
+    again = reproduce(platform.context.country(COUNTRY))
     assert (again.verdict, again.kind, again.reason) == ("identical", "pooled", "")
 
 

@@ -27,6 +27,7 @@ from mlops_assets.product import Product
 from mlops_assets.provenance import LIBRARIES, OPTIONAL_LIBRARIES, platform_code
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.training.training_record import recorded
 from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.pipeline.test_outcomes import later
@@ -94,7 +95,9 @@ def again(
     platform: Platform, country: str = COUNTRY, product: Product | None = None, **how: Any
 ) -> Reproduction:
     made_by = product or platform.product
-    return reproduce(made_by, country, platform.store, platform.registry, **how)
+    return reproduce(
+        ProductContext(made_by, platform.store, platform.registry).country(country), **how
+    )
 
 
 def edited(platform: Platform, to: Path, file: str, *changes: tuple[str, str]) -> Product:

@@ -263,7 +263,7 @@ def test_a_model_is_made_again_with_the_shared_features_of_then(
     sharing.deliver(only(later(sample), "DEU"), "second.parquet")
     for asset in ("raw", "validated", "shared"):
         ran(sharing, asset)
-    found = reproduce(sharing.product, "FRA", sharing.store, sharing.registry, "1")
+    found = reproduce(sharing.context.country("FRA"), "1")
     assert (found.verdict, found.reason) == ("identical", "")
     assert found.features.gap is not None
     assert not found.features.differ

@@ -342,12 +342,12 @@ def test_rows_leave_quarantine_when_the_contract_is_corrected_and_the_release_is
     platform = rebuilt(platform)
     platform.deliver(sample)
     assert platform.run(COUNTRY, assets=DATASETS).success
-    state = quarantined(platform.product, COUNTRY, platform.store)
+    state = quarantined(platform.context.country(COUNTRY))
     assert state is not None
     assert (state.rows, state.releasable) == (5, 0)
     contract.write_text(strict)
     platform = rebuilt(platform)
-    state = quarantined(platform.product, COUNTRY, platform.store)
+    state = quarantined(platform.context.country(COUNTRY))
     assert state is not None
     assert state.releasable == 4
     result = platform.run(

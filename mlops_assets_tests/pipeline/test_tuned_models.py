@@ -64,9 +64,7 @@ def newest(platform: Platform, country: str = COUNTRY) -> ModelVersion:
 
 
 def again(platform: Platform, version: ModelVersion) -> Reproduction:
-    return reproduce(
-        platform.product, COUNTRY, platform.store, platform.registry, version=version.version
-    )
+    return reproduce(platform.context.country(COUNTRY), version=version.version)
 
 
 def trials(platform: Platform, version: ModelVersion) -> pd.DataFrame:

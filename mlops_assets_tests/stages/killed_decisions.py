@@ -11,16 +11,16 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.registry import Registry
 from mlops_assets.stages.promotion.assets import decide_on
 from mlops_assets.stages.promotion.decision_log import Origin
-from mlops_assets.stages.promotion.plan import Asked, Office, execute, plan_rollback
+from mlops_assets.stages.promotion.plan import Asked, ProductContext, execute, plan_rollback
 from mlops_assets.storage import SnapshotStore
 
 Moment = Literal["recorded", "previous moved", "champion moved"]
 
 
-def _office(home: Path, defs: Path) -> Office:
+def _office(home: Path, defs: Path) -> ProductContext:
     artifacts = (home / "mlflow" / "artifacts").as_uri()
     registry = Registry(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}", artifacts)
-    return Office(load_product(defs), SnapshotStore(str(home / "store")), registry)
+    return ProductContext(load_product(defs), SnapshotStore(str(home / "store")), registry)
 
 
 def _die_at(moment: Moment, survived: int) -> None:
@@ -45,23 +45,23 @@ def _die_at(moment: Moment, survived: int) -> None:
 
 def decide_and_die(home: Path, defs: Path, country: str, moment: Moment) -> None:
     """What the step `champion` does, killed at a moment."""
-    office = _office(home, defs)
-    desk = office.desk(country)
+    whole = _office(home, defs)
+    ctx = whole.country(country)
     _die_at(moment, 0)
-    model = desk.made("model")
+    model = ctx.made("model")
     assert model is not None
-    decide_on(desk, model, Origin("by hand"))
+    decide_on(ctx, model, Origin("by hand"))
 
 
 def roll_back_and_die(
     home: Path, defs: Path, countries: list[str], moment: Moment, survived: int
 ) -> None:
     """A rollback of many countries, killed at a moment of the country after so many."""
-    office = _office(home, defs)
+    whole = _office(home, defs)
     _die_at(moment, survived)
     execute(
-        office,
-        plan_rollback(office, countries),
+        whole,
+        plan_rollback(whole, countries),
         Asked("ana", "prices went wrong"),
         lambda moved: None,
     )

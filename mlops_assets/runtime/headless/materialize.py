@@ -11,7 +11,7 @@ from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWork
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import SHARED
 from mlops_assets.stages.datasets.ingestion import NotTaken
-from mlops_assets.stages.staleness import State
+from mlops_assets.stages.staleness import Staleness
 
 Job = Literal["all", "train", "predict", "monitor"]
 Progress = Callable[[str, int, RunOutcome | None], None]
@@ -92,7 +92,7 @@ class Materializer:
             going, begin = self._share(going), ("features",)
         if self.job in ("all", "train") and self._pools():
             going = self._each(going, begin, "features")
-            if going and State.read(self.ctx).is_pooled_stale:
+            if going and Staleness(self.ctx).is_pooled_stale():
                 self._run("pooled model", [self._order(("pooled_model",), job="pooled")])
         else:
             rest = (*begin, *rest)
@@ -119,7 +119,7 @@ class Materializer:
             if not result.success:
                 self.outcome.warnings[str(result.order.country)] = result.problems
         going = self._each(countries, _RECORDS, "records")
-        if State.read(self.ctx).is_shared_stale:
+        if Staleness(self.ctx).shared_inputs() is not None:
             self._run("shared features", [self._order((SHARED,), job="shared")])
         return going
 
@@ -167,11 +167,11 @@ class Materializer:
         Where only predictions and what follows are to be made, as after a person moved a champion,
         the run has nothing else: a gate that stopped the candidate must not keep them from it.
         """
-        state = State.read(self.ctx, countries) if countries else None
+        state = Staleness(self.ctx, countries)
         stale = {
             country: found.asset
             for country in countries
-            if state is not None and (found := state.first_stale(country, assets))
+            if (found := state.first(country, assets)) is not None
         }
         self._made.update(stale)
         orders = [

@@ -27,9 +27,9 @@ from mlops_assets.stages.alerting.rules import (
     find_conditions,
     together,
 )
-from mlops_assets.stages.common.base import Storage, path
+from mlops_assets.stages.common.base import Storage
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.retraining.state import look
-from mlops_assets.storage import SnapshotStore
 
 LOG = "alerts"
 _INTERVAL_SECONDS = 30
@@ -85,27 +85,26 @@ def alerts_sensor(product: Product) -> dg.SensorDefinition:
         sinks = product.spec.alerts.sinks
         if not sinks:
             return dg.SkipReason("the product has no sinks (`alerts.sinks`): nobody is told")
-        store, now = storage.store(), dt.datetime.now(dt.UTC)
-        view = look(product, store, mlflow.registry(), context.instance, now)
-        plan, held = view.plan(product.spec), read_alerts(product, store, now)
+        ctx, now = storage.product(product, mlflow.registry()), dt.datetime.now(dt.UTC)
+        view = look(ctx, context.instance, now)
+        plan, held = view.plan(product.spec), read_alerts(ctx, now)
         begun = next((each.alert.id for each in open_incidents(held)), "")
         incident = current_incident(product, plan.incident, begun)
         found = [*incident, *find_conditions(product, view, plan, context.instance)]
-        raise_new(product, store, held, found, now)
+        raise_new(ctx, held, found, now)
         if not plan.incident:
-            _close(product, store, open_incidents(held), now)
-        said = deliver(product, store, read_alerts(product, store, now), context.log)
-        return dg.SkipReason(said)
+            _close(ctx, open_incidents(held), now)
+        return dg.SkipReason(deliver(ctx, read_alerts(ctx, now), context.log))
 
     return alerts
 
 
-def read_alerts(product: Product, store: SnapshotStore, now: dt.datetime) -> dict[str, Raised]:
+def read_alerts(ctx: ProductContext, now: dt.datetime) -> dict[str, Raised]:
     """What was raised in the last months, by id, the oldest first."""
     found: dict[str, Raised] = {}
     later: list[Mapping[str, str]] = []
     for month in _months(now):
-        for row in _rows(product, store, month):
+        for row in _rows(ctx, month):
             if row["event"] == "raised":
                 found[row["id"]] = _raised(row)
             else:
@@ -126,8 +125,7 @@ def open_incidents(held: Mapping[str, Raised]) -> list[Raised]:
 
 
 def raise_new(
-    product: Product,
-    store: SnapshotStore,
+    ctx: ProductContext,
     held: Mapping[str, Raised],
     found: Sequence[Condition],
     now: dt.datetime,
@@ -135,27 +133,25 @@ def raise_new(
     """Write an alert for what nobody was told of yet."""
     known = frozenset[str]().union(*(each.covers for each in held.values()))
     new = [condition for condition in found if condition.id not in known]
-    names = [sink_name(sink) for sink in product.spec.alerts.sinks]
+    names = [sink_name(sink) for sink in ctx.product.spec.alerts.sinks]
     ui = load_settings().dagster_ui
     for group in together(new):
-        alert = group.alert(product, now, ui)
+        alert = group.alert(ctx.product, now, ui)
         row = {"event": "raised", "id": alert.id, "alert": alert.to_json()}
         row |= {"sinks": json.dumps(names), "covers": json.dumps(sorted(group.covers))}
-        _append(product, store, row, now)
+        _append(ctx, row, now)
 
 
-def deliver(
-    product: Product, store: SnapshotStore, held: Mapping[str, Raised], log: logging.Logger
-) -> str:
+def deliver(ctx: ProductContext, held: Mapping[str, Raised], log: logging.Logger) -> str:
     """Hand every sink what it has not got yet, all sinks at once; says what became of it."""
-    sinks = {sink_name(sink): sink for sink in product.spec.alerts.sinks}
+    sinks = {sink_name(sink): sink for sink in ctx.product.spec.alerts.sinks}
     open_by = {name: _not_sent(held, name) for name in sinks}
     busy = {name: alerts for name, alerts in open_by.items() if alerts}
     if not busy:
         return f"nothing new to tell; {len(held)} alerts of the last {_MONTHS} months were sent"
     with ThreadPoolExecutor(len(busy)) as pool:
         tasks = {
-            name: pool.submit(_hand_over, product, store, sinks[name], alerts, log)
+            name: pool.submit(_hand_over, ctx, sinks[name], alerts, log)
             for name, alerts in busy.items()
         }
     return "\n".join(_said(name, len(busy[name]), tasks[name].result()) for name in busy)
@@ -166,8 +162,7 @@ def _not_sent(held: Mapping[str, Raised], name: str) -> list[Alert]:
 
 
 def _hand_over(
-    product: Product,
-    store: SnapshotStore,
+    ctx: ProductContext,
     spec: SinkSpec,
     alerts: Sequence[Alert],
     log: logging.Logger,
@@ -184,7 +179,7 @@ def _hand_over(
             continue
         sent.append(alert.title)
         row = {"event": "sent", "id": alert.id, "sink": sink_name(spec)}
-        _append(product, store, row, alert.at)
+        _append(ctx, row, alert.at)
     return _Delivery(sent, problems)
 
 
@@ -194,12 +189,10 @@ def _said(name: str, wanted: int, delivery: _Delivery) -> str:
     return f"{name}: {len(delivery.sent)} of {wanted} sent{told}.{problems}"
 
 
-def _close(
-    product: Product, store: SnapshotStore, incidents: Sequence[Raised], now: dt.datetime
-) -> None:
+def _close(ctx: ProductContext, incidents: Sequence[Raised], now: dt.datetime) -> None:
     """Note that incidents are over: the next one is another."""
     for each in incidents:
-        _append(product, store, {"event": "over", "id": each.alert.id}, now)
+        _append(ctx, {"event": "over", "id": each.alert.id}, now)
 
 
 # The log
@@ -209,11 +202,11 @@ _read: dict[tuple[str, str, str], tuple[frozenset[str], list[dict[str, str]]]] =
 _COLUMNS = ("event", "id", "sink", "alert", "sinks", "covers", "at")
 
 
-def _rows(product: Product, store: SnapshotStore, month: str) -> list[dict[str, str]]:
-    asset, key = path(product, LOG), (store.uri, product.name, month)
-    ids = frozenset(file.id for file in store.log_files(asset, month))
+def _rows(ctx: ProductContext, month: str) -> list[dict[str, str]]:
+    asset, key = ctx.path(LOG), (ctx.store.uri, ctx.product.name, month)
+    ids = frozenset(file.id for file in ctx.store.log_files(asset, month))
     if key not in _read or _read[key][0] != ids:
-        frame = store.read_log(asset, month)
+        frame = ctx.store.read_log(asset, month)
         rows = [
             {str(name): str(text) for name, text in row.items()} for row in frame.to_dict("records")
         ]
@@ -221,18 +214,16 @@ def _rows(product: Product, store: SnapshotStore, month: str) -> list[dict[str, 
     return _read[key][1]
 
 
-def _append(
-    product: Product, store: SnapshotStore, row: Mapping[str, str], moment: dt.datetime
-) -> None:
+def _append(ctx: ProductContext, row: Mapping[str, str], moment: dt.datetime) -> None:
     """Write one more row unless somebody else wrote the same just now."""
-    asset, month = path(product, LOG), f"{moment:%Y-%m}"
+    asset, month = ctx.path(LOG), f"{moment:%Y-%m}"
     whole = {name: row.get(name, "") for name in _COLUMNS} | {"at": moment.isoformat()}
     digest = hashlib.sha256("\n".join((row["id"], row.get("sink", ""))).encode()).hexdigest()
     name = f"{row['event']}-{digest[:32]}"
     try:
-        store.append(asset, month, pd.DataFrame([whole]), name=name)
+        ctx.store.append(asset, month, pd.DataFrame([whole]), name=name)
     except StorageError:
-        if name not in {file.id for file in store.log_files(asset, month)}:
+        if name not in {file.id for file in ctx.store.log_files(asset, month)}:
             raise
 
 

@@ -6,23 +6,22 @@ import pandas as pd
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.product import Product
-from mlops_assets.stages.common.base import path
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.stages.common.context import ProductContext
 
 
-def history(product: Product, store: SnapshotStore) -> dict[str, pd.DataFrame]:
+def history(ctx: ProductContext) -> dict[str, pd.DataFrame]:
     """Features by country, as they are in use now; countries that have none are left out.
 
     Raises:
         ConfigurationError: no country has any.
     """
-    frames = store.read_all(path(product, "features"), list(product.spec.countries))
+    frames = ctx.store.read_all(ctx.path("features"), list(ctx.product.spec.countries))
     found = {country: frame for country, frame in frames.items() if len(frame)}
     if not found:
         raise ConfigurationError(
-            f"{product.name} has no features yet.",
+            f"{ctx.product.name} has no features yet.",
             stored="Nothing was read or trained.",
-            way_out=f"Run: mlops-assets materialize {product.name} --all --job predict",
+            way_out=f"Run: mlops-assets materialize {ctx.product.name} --all --job predict",
         )
     return found
 

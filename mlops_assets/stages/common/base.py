@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_assets.product import Product
+from mlops_assets.registry import Registry
 from mlops_assets.stages.common.code_versions import RECIPES
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.storage import SnapshotStore
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ class Storage(dg.ConfigurableResource):
     def store(self) -> SnapshotStore:
         """The snapshots of all products."""
         return SnapshotStore(self.uri)
+
+    def product(self, product: Product, models: Registry | None = None) -> ProductContext:
+        """A product with its snapshots, and with its models where a step knows them."""
+        return ProductContext(product, self.store(), models)
 
     def landing(self, product: Product) -> str:
         """Folder or prefix in which the files of a product are dropped."""

@@ -1,11 +1,11 @@
 """A product, and one country of it, with what is stored and registered of them.
 
-What every function of the stages is handed: who asks for a path, a snapshot or a registered model
-asks here.
+What every function of the stages is handed: who wants a path, a snapshot or a registered model asks
+here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
@@ -22,14 +22,13 @@ class ProductContext:
         product: which.
         store: its snapshots and logs.
         models: its registered models; None for steps that know none.
-        known: the current snapshots of assets that are one thing of all countries, where they were
-            read beforehand; None: each is looked up when it is asked for.
+        view: what was read before, by `read_once`; None: each is looked up when it is asked for.
     """
 
     product: Product
     store: SnapshotStore
     models: Registry | None = None
-    known: Mapping[str, Snapshot] | None = None
+    view: "ReadOnce | None" = None
 
     @property
     def name(self) -> str:
@@ -66,22 +65,36 @@ class ProductContext:
         self.product.resolved(country)
         return CountryContext(self, country)
 
+    def read_once(self, countries: Sequence[str] | None = None) -> "ProductContext":
+        """The same as it is now for a look at many countries: nothing is asked for twice.
+
+        Not for a step, which writes in between.
+
+        Args:
+            countries: that are looked at; default: every listed one.
+        """
+        wanted = self.countries if countries is None else list(countries)
+        return replace(self, view=ReadOnce(self, wanted))
+
     def path(self, asset: str) -> tuple[str, str]:
         """An asset as the store knows it."""
         return (self.name, asset)
 
     def current(self, asset: str) -> Snapshot | None:
         """The current snapshot of an asset that is one thing of all countries."""
-        if self.known is not None:
-            return self.known.get(asset)
+        if self.view is not None:
+            return self.view.current(asset, None)
         return self.store.current(self.path(asset), None)
 
-    def current_all(self, asset: str, countries: Sequence[str] = ()) -> dict[str, Snapshot]:
+    def current_all(
+        self, asset: str, countries: Sequence[str] | None = None
+    ) -> dict[str, Snapshot]:
         """The current snapshots of an asset by country (default: every listed one), in one call.
 
         Countries without any are left out.
         """
-        return self.store.current_all(self.path(asset), list(countries) or self.countries)
+        wanted = self.countries if countries is None else list(countries)
+        return self.store.current_all(self.path(asset), wanted)
 
 
 @dataclass(frozen=True)
@@ -91,15 +104,10 @@ class CountryContext:
     Attributes:
         whole: the product it is of.
         country: its key.
-        known: its current snapshots by asset, where they were read for many countries at once;
-            None: each is looked up when it is asked for.
-        named: likewise what the registry names.
     """
 
     whole: ProductContext
     country: str
-    known: Mapping[str, Snapshot] | None = None
-    named: Aliases | None = None
 
     @property
     def product(self) -> Product:
@@ -132,8 +140,8 @@ class CountryContext:
 
     def current(self, asset: str) -> Snapshot | None:
         """The current snapshot of one of its assets."""
-        if self.known is not None:
-            return self.known.get(asset)
+        if self.whole.view is not None:
+            return self.whole.view.current(asset, self.country)
         return self.store.current(self.path(asset), self.country)
 
     def find(self, asset: str, content_hash: str) -> Snapshot | None:
@@ -142,8 +150,8 @@ class CountryContext:
 
     def aliases(self) -> Aliases:
         """What the registry names now."""
-        if self.named is not None:
-            return self.named
+        if self.whole.view is not None:
+            return self.whole.view.aliases(self.country)
         return self.registry.aliases(self.model_name)
 
     def version(self, number: str) -> ModelVersion:
@@ -157,3 +165,42 @@ class CountryContext:
     def champion(self) -> ModelVersion | None:
         """The version in use; None where the baseline serves."""
         return self.registry.champion(self.product.name, self.country)
+
+
+class ReadOnce:
+    """Current snapshots and aliases of many countries, an asset in one call when first asked for.
+
+    Args:
+        ctx: the product.
+        countries: that are looked at.
+    """
+
+    def __init__(self, ctx: ProductContext, countries: Sequence[str]) -> None:
+        self.countries = countries
+        self._ctx = ctx
+        self._snapshots: dict[str, Mapping[str, Snapshot]] = {}
+        self._whole: dict[str, Snapshot | None] = {}
+        self._aliases: Mapping[str, Aliases] | None = None
+
+    def current(self, asset: str, country: str | None) -> Snapshot | None:
+        """Of a country, or (None) of an asset that is one thing of all of them."""
+        if country is not None:
+            return self.having(asset).get(country)
+        if asset not in self._whole:
+            self._whole[asset] = self._ctx.current(asset)
+        return self._whole[asset]
+
+    def having(self, asset: str) -> Mapping[str, Snapshot]:
+        """The current snapshots of an asset, of the countries that have one."""
+        if asset not in self._snapshots:
+            self._snapshots[asset] = self._ctx.current_all(asset, self.countries)
+        return self._snapshots[asset]
+
+    def aliases(self, country: str) -> Aliases:
+        """What the registry names in a country; for many countries one query finds all."""
+        if self._aliases is None:
+            if len(self.countries) > 1:
+                self._aliases = self._ctx.registry.aliases_of_all(self._ctx.name)
+            else:
+                self._aliases = {each: self._ctx.country(each).aliases() for each in self.countries}
+        return self._aliases.get(country, Aliases())

@@ -28,10 +28,10 @@ from mlops_assets.stages.common.base import (
     output,
     partitions,
     passed,
-    path,
     warned,
 )
 from mlops_assets.stages.common.code_versions import RECIPES
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import CODE, Lineage, named_input, of_validated
 from mlops_assets.stages.common.ui_metadata import (
     as_before,
@@ -70,7 +70,7 @@ from mlops_assets.stages.datasets.restatements import (
     record_restatement,
     same_rules,
 )
-from mlops_assets.storage import Snapshot, SnapshotStore, WriteResult
+from mlops_assets.storage import Snapshot, WriteResult
 from mlops_assets.storage.io_manager import Unchanged
 
 _SEEN = "mlops_assets/ingested_until"
@@ -114,9 +114,7 @@ class _Step:
     """One country's way from raw to validated.
 
     Attributes:
-        product: the product.
-        country: the partition.
-        store: the snapshots, as they were before.
+        ctx: the country, with the snapshots as they were before.
         deliveries: every file version the country took, oldest first.
         lineage: what the validated rows are made from.
         made: the validated rows so far.
@@ -126,9 +124,7 @@ class _Step:
         not_known: rows that stand and were not known at that moment.
     """
 
-    product: Product
-    country: str
-    store: SnapshotStore
+    ctx: CountryContext
     deliveries: tuple[Delivered, ...]
     lineage: Lineage
     made: Snapshot | None
@@ -140,7 +136,7 @@ class _Step:
     @property
     def key(self) -> dg.AssetKey:
         """Of the asset whose checks these are."""
-        return asset_key(self.product, "validated")
+        return asset_key(self.ctx.product, "validated")
 
     @property
     def seen(self) -> str:
@@ -202,11 +198,11 @@ def _raw(product: Product) -> dg.AssetsDefinition:
 
 
 def _taken(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> Ingestion:
-    countries, run_id = context.partition_keys, context.run.run_id
-    store, moment = storage.store(), storage.moment
+    ctx, countries = storage.product(product), context.partition_keys
+    run_id, moment = context.run.run_id, storage.moment
     if moment is not None:
-        return ingest_as_of(product, countries, store, storage.origin(), moment, run_id=run_id)
-    return ingest(product, countries, store, storage.landing(product), run_id=run_id)
+        return ingest_as_of(ctx, countries, storage.origin(), moment, run_id=run_id)
+    return ingest(ctx, countries, storage.landing(product), run_id=run_id)
 
 
 def _validated(product: Product) -> dg.AssetsDefinition:
@@ -241,13 +237,13 @@ def _validated(product: Product) -> dg.AssetsDefinition:
     )
     def validated(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
         step = _step(product, context, storage)
-        rejects = step.store.current(path(product, "quarantine"), step.country)
+        rejects = step.ctx.current("quarantine")
         if step.made and rejects and step.lineage.already_made(step.made):
             yield from _nothing_new(context, step, step.made, rejects)
             return
-        spec = product.resolved(step.country)
-        source = named_input(product, step.country, step.store, step.lineage, "raw")
-        raw = step.store.read(source.asset, step.country, version=source.version)
+        spec = step.ctx.spec
+        source = named_input(step.ctx, step.lineage, "raw")
+        raw = step.ctx.store.read(source.asset, step.ctx.country, version=source.version)
         live = live_rows(raw)
         replaced = len(raw) - len(live)
         if step.moment is not None:
@@ -260,15 +256,12 @@ def _validated(product: Product) -> dg.AssetsDefinition:
 
 
 def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> _Step:
-    country, store = context.partition_key, storage.store()
-    deliveries = deliveries_of(store.current(path(product, "raw"), country))
+    ctx = storage.product(product).country(context.partition_key)
     return _Step(
-        product=product,
-        country=country,
-        store=store,
-        deliveries=deliveries,
-        lineage=of_validated(product, country, store),
-        made=store.current(path(product, "validated"), country),
+        ctx=ctx,
+        deliveries=deliveries_of(ctx.current("raw")),
+        lineage=of_validated(ctx),
+        made=ctx.current("validated"),
         tags=context.run.tags,
         run_id=context.run.run_id,
         moment=storage.moment,
@@ -278,7 +271,7 @@ def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage)
 def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
     """The rows that were known at the moment of the run; the ledger counts the others as such."""
     assert step.moment is not None
-    spec, schema = step.product.resolved(step.country), step.product.contract()
+    spec, schema = step.ctx.spec, step.ctx.product.contract()
     known = known_rows(live, schema, spec.source, spec.aliases, naive(step.moment))
     return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
 
@@ -287,7 +280,7 @@ def _apply_contract(
     step: _Step, result: Validation, live: pd.DataFrame, replaced: int
 ) -> StepEvents:
     """Store what keeps the contract, or nothing of it when too much breaks it."""
-    limits = step.product.resolved(step.country).contract
+    limits = step.ctx.spec.contract
     numbers = _numbers(result, limits)
     reason = _refusal(result, limits)
     if reason and step.not_known:
@@ -301,36 +294,34 @@ def _apply_contract(
         yield _ledger(step, result, replaced, refused=True)
         for name in (*LIMITS, RESTATED):
             yield warned(step.key, name, "not judged: the delivery was refused")
+        product, country = step.ctx.product.name, step.ctx.country
         raise dg.Failure(
-            f"{step.product.name} {step.country}: {reason} The rejected rows are in quarantine; "
-            f"good data and the champion that {step.country} had before stay in use. Deliver the "
-            "file again under the same name, or look at the rows with: mlops-assets quarantine "
-            f"{step.product.name} {step.country}"
+            f"{product} {country}: {reason} The rejected rows are in quarantine; good data and the "
+            f"champion that {country} had before stay in use. Deliver the file again under the "
+            f"same name, or look at the rows with: mlops-assets quarantine {product} {country}"
         )
-    restated = compare_with_stored(step.product, step.country, step.store, result.accepted)
+    restated = compare_with_stored(step.ctx, result.accepted)
     accepted = {**preview(result.accepted), **step.lineage.metadata(), _SEEN: step.newest}
     yield dg.Output(result.accepted, "validated", metadata=accepted)
     yield _contract_kept(step, result, numbers, limits.max_rejected_share)
     yield _ledger(step, result, replaced, refused=False)
     yield from check_limits(
-        step.product, step.country, result.accepted, step.deliveries, step.moment
+        step.ctx.product, step.ctx.country, result.accepted, step.deliveries, step.moment
     )
     rules_changed = step.made is not None and not same_rules(step.made, step.lineage)
     if restated is not None and not rules_changed:
-        record_restatement(step.product, step.country, step.store, restated, step.run_id)
-    yield check_restatement(step.product, restated, rules_changed=rules_changed)
+        record_restatement(step.ctx, restated, step.run_id)
+    yield check_restatement(step.ctx.product, restated, rules_changed=rules_changed)
 
 
 def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     """Record which rows leave quarantine, if that is because the contract is another one."""
-    judged = step.store.current(path(step.product, "quarantine"), step.country)
+    judged = step.ctx.current("quarantine")
     if judged is None or same_rules(judged, step.lineage):
         return
     rules = (str(judged.metadata[CODE]), step.lineage.code)
     record_release(
-        step.product,
-        step.country,
-        step.store,
+        step.ctx,
         result.quarantine,
         live,
         rules,
@@ -344,9 +335,7 @@ def _ledger(
 ) -> dg.AssetCheckResult:
     held_back = step.not_known + (len(result.accepted) if refused else 0)
     return check_ledger(
-        step.product,
-        step.country,
-        step.store,
+        step.ctx,
         older=result.duplicates,
         replaced=replaced,
         held_back=held_back,
@@ -444,7 +433,7 @@ def _failing_cases(result: Validation) -> pd.DataFrame:
 def _nothing_new(
     context: dg.AssetExecutionContext, step: _Step, made: Snapshot, rejects: Snapshot
 ) -> StepEvents:
-    key, product = step.key, step.product
+    key, product = step.key, step.ctx.product
     shown = as_before(context, asset_key(product, "quarantine"))
     yield dg.Output(Unchanged(rejects), "quarantine", metadata=shown)
     yield dg.Output(Unchanged(made), "validated", metadata=as_before(context, key))
@@ -452,7 +441,7 @@ def _nothing_new(
     yield passed(key, "contract", same, {"rows": made.rows})
     for name in (LEDGER, *LIMITS):
         yield passed(key, name, same)
-    restated = last_restated(product, step.country, step.store)
+    restated = last_restated(step.ctx)
     yield passed(key, RESTATED, f"no new rows{restated}")
 
 

@@ -25,7 +25,7 @@ from mlops_assets.sources.files.versions import (
     rows_as_of,
 )
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.datasets.inventory import Inventory, take_inventory
 from mlops_assets.storage import Snapshot, SnapshotStore
 
@@ -173,9 +173,8 @@ class _Version:
 
 
 def ingest(
-    product: Product,
+    ctx: ProductContext,
     countries: Sequence[str],
-    store: SnapshotStore,
     landing: str,
     *,
     run_id: str,
@@ -185,30 +184,28 @@ def ingest(
     A source that is asked (SQL, HTTP) first lands what is new. What fails for one country, such as
     a write to a full disk, is reported for it, and the others go on.
     """
-    unanswered = _pull(product, landing)
-    inventory = take_inventory(product, store, landing, run_id=run_id)
-    country_of = published_names(product.spec)
-    held = store.current_all(path(product, "raw"), countries)
+    unanswered = _pull(ctx.product, landing)
+    inventory = take_inventory(ctx, landing, run_id=run_id)
+    country_of = published_names(ctx.spec)
+    held = ctx.current_all("raw", countries)
     due = {
         country: _due(
             country,
             inventory,
             country_of,
             deliveries_of(held.get(country)),
-            full=product.spec.source.delivery == "full",
+            full=ctx.spec.source.delivery == "full",
         )
         for country in countries
     }
-    tables = _read(product, inventory, due, country_of)
+    tables = _read(ctx.product, inventory, due, country_of)
     deliveries, refused = {}, {}
     for country in countries:
         try:
             taken = _take(
-                product,
-                country,
+                ctx.country(country),
                 due[country],
                 tables.pop(country, None),
-                store,
                 held.get(country),
                 run_id,
             )
@@ -231,9 +228,8 @@ def ingest(
 
 
 def ingest_as_of(
-    product: Product,
+    ctx: ProductContext,
     countries: Sequence[str],
-    store: SnapshotStore,
     origin: SnapshotStore,
     moment: dt.datetime,
     *,
@@ -245,11 +241,11 @@ def ingest_as_of(
     became known cannot be told from their ingestion, which loaded all of history at once: they
     are copied, and `validated` goes by the time of their events.
     """
-    held = origin.current_all(path(product, "raw"), countries)
+    held = origin.current_all(ctx.path("raw"), countries)
     made, refused = {}, {}
     for country, raw in held.items():
         try:
-            made[country] = _copy_as_of(product, country, store, origin, raw, moment, run_id)
+            made[country] = _copy_as_of(ctx.country(country), origin, raw, moment, run_id)
         except MlopsAssetsError as error:
             refused[country] = str(error)
     return Ingestion(
@@ -265,9 +261,7 @@ def ingest_as_of(
 
 
 def _copy_as_of(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
+    ctx: CountryContext,
     origin: SnapshotStore,
     raw: Snapshot,
     moment: dt.datetime,
@@ -275,12 +269,12 @@ def _copy_as_of(
 ) -> Delivery:
     every = deliveries_of(raw)
     first = dt.datetime.fromisoformat(min(each.at for each in every))
-    whole = origin.read_table(raw.asset, country, version=raw.version)
+    whole = origin.read_table(raw.asset, ctx.country, version=raw.version)
     table = rows_as_of(whole, moment, first)
     until = max(first, moment)
     taken = tuple(each for each in every if dt.datetime.fromisoformat(each.at) <= until)
     recorded = {DELIVERIES: [asdict(each) for each in taken]}
-    written = store.write(path(product, "raw"), country, table, run_id=run_id, metadata=recorded)
+    written = ctx.store.write(ctx.path("raw"), ctx.country, table, run_id=run_id, metadata=recorded)
     return Delivery(written.snapshot, taken if written.changed else (), written.changed)
 
 
@@ -438,25 +432,25 @@ def _only(rows: pa.Table, due: Sequence[str], scanned: Sequence[str]) -> pa.Tabl
 
 
 def _take(
-    product: Product,
-    country: str,
+    ctx: CountryContext,
     due: Sequence[_Version],
     rows: pa.Table | None,
-    store: SnapshotStore,
     held: Snapshot | None,
     run_id: str,
 ) -> Delivery | None:
     """Write what is due to the country; None when there is nothing and never was."""
     if not due or (rows is None and held is None):
         return Delivery(held) if held else None
-    _require_all_rows(country, due, rows)
-    asset, now = path(product, "raw"), dt.datetime.now(dt.UTC)
-    before = store.read_table(asset, country) if held else None
-    full = product.spec.source.delivery == "full"
+    _require_all_rows(ctx.country, due, rows)
+    asset, now = ctx.path("raw"), dt.datetime.now(dt.UTC)
+    before = ctx.store.read_table(asset, ctx.country) if held else None
+    full = ctx.product.spec.source.delivery == "full"
     whole, taken = _merged(before, rows, due, now, full=full)
-    _require_balance(country, whole, taken[-1:] if full else taken, full=full)
+    _require_balance(ctx.country, whole, taken[-1:] if full else taken, full=full)
     every = [asdict(each) for each in (*deliveries_of(held), *taken)]
-    written = store.write(asset, country, whole, run_id=run_id, metadata={DELIVERIES: every})
+    written = ctx.store.write(
+        asset, ctx.country, whole, run_id=run_id, metadata={DELIVERIES: every}
+    )
     return Delivery(written.snapshot, taken, written.changed)
 
 

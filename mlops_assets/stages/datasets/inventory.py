@@ -15,8 +15,8 @@ import pandas as pd
 from mlops_assets.product import Product
 from mlops_assets.sources.files.landing import Listed, hashed, scan
 from mlops_assets.sources.files.reading import SourceFile, Survey, survey
-from mlops_assets.stages.common.base import path
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.storage import Snapshot
 
 _STAMPS = "mlops_assets/stamps"
 _PROBLEMS = "mlops_assets/problems"
@@ -59,22 +59,20 @@ class _Memory:
     rows: Mapping[str, Mapping[str, int]]
 
 
-def take_inventory(
-    product: Product, store: SnapshotStore, landing: str, *, run_id: str = ""
-) -> Inventory:
+def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> Inventory:
     """Survey what is new by content and recall the surveys of the rest.
 
     A file changed less than `source.settle_seconds` ago is waited for, if that is soon.
     """
-    memory = _recall(product, store)
-    listed, waiting = _settled(landing, _quiet_seconds(product), memory)
+    memory = _recall(ctx)
+    listed, waiting = _settled(landing, _quiet_seconds(ctx.product), memory)
     files = {each.stamp: file for each in listed if (file := _identified(each, memory))}
-    column = _country_column(product)
+    column = _country_column(ctx.product)
     new = {_identity(f): f for f in files.values() if f.content_hash not in memory.rows}
     surveys = {identity: survey(file, column) for identity, file in new.items()}
     rows = {**memory.rows, **{d: _counted(s) for d, s in surveys.items() if not s.problem}}
     problems = {identity: str(s.problem) for identity, s in surveys.items() if s.problem}
-    _remember(product, store, files, rows, problems, memory, run_id)
+    _remember(ctx, files, rows, problems, memory, run_id)
     sound = sorted((f for f in files.values() if f.content_hash in rows), key=_name, reverse=True)
     return Inventory(
         files={file.content_hash: file for file in sound},
@@ -87,14 +85,14 @@ def take_inventory(
     )
 
 
-def unknown_files(product: Product, store: SnapshotStore, landing: str) -> list[Listed]:
+def unknown_files(ctx: ProductContext, landing: str) -> list[Listed]:
     """Settled files that no ingestion has looked at since they last changed.
 
     Lists the folder and reads no content, so that a sensor can ask often.
     """
-    held = store.current(path(product, "inventory"), None)
-    known = _known_stamps(held, _country_column(product)) if held else set()
-    now, quiet = dt.datetime.now(dt.UTC), _quiet_seconds(product)
+    held = ctx.store.current(ctx.path("inventory"), None)
+    known = _known_stamps(held, _country_column(ctx.product)) if held else set()
+    now, quiet = dt.datetime.now(dt.UTC), _quiet_seconds(ctx.product)
     return [
         each for each in scan(landing) if each.stamp not in known and each.is_settled(now, quiet)
     ]
@@ -166,12 +164,12 @@ def _country_column(product: Product) -> str:
     return source.columns[source.country]
 
 
-def _recall(product: Product, store: SnapshotStore) -> _Memory:
-    asset, column = path(product, "inventory"), _country_column(product)
-    held = store.current(asset, None)
+def _recall(ctx: ProductContext) -> _Memory:
+    asset, column = ctx.path("inventory"), _country_column(ctx.product)
+    held = ctx.store.current(asset, None)
     if held is None:
         return _Memory({}, {}, {})
-    frame = store.read(asset, None)
+    frame = ctx.store.read(asset, None)
     frame = frame[frame["country_column"] == column]
     rows = {
         str(digest): dict(zip(group["country"], group["rows"].astype(int), strict=True))
@@ -182,8 +180,7 @@ def _recall(product: Product, store: SnapshotStore) -> _Memory:
 
 
 def _remember(
-    product: Product,
-    store: SnapshotStore,
+    ctx: ProductContext,
     files: Mapping[str, SourceFile],
     rows: Mapping[str, Mapping[str, int]],
     problems: Mapping[str, str],
@@ -194,10 +191,10 @@ def _remember(
     aside = {s: problems[_identity(f)] for s, f in files.items() if _identity(f) in problems}
     if (stamps, aside, len(rows)) == (memory.stamps, memory.problems, len(memory.rows)):
         return
-    column = _country_column(product)
+    column = _country_column(ctx.product)
     metadata: dict[str, Any] = {_STAMPS: stamps, _PROBLEMS: aside, _COLUMN: column}
-    store.write(
-        path(product, "inventory"),
+    ctx.store.write(
+        ctx.path("inventory"),
         None,
         _frame(rows, column),
         run_id=run_id,

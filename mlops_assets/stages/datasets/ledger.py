@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.product import Product
-from mlops_assets.stages.common.base import asset_key, failed, passed, path
+from mlops_assets.stages.common.base import asset_key, failed, passed
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.ui_metadata import facts, table
 from mlops_assets.stages.datasets.ingestion import Delivery, Ingestion
-from mlops_assets.storage import SnapshotStore
 
 LEDGER = "ledger"
 RAW_LEDGER = (
@@ -98,9 +97,7 @@ def check_raw_ledger(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
 
 
 def check_ledger(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
+    ctx: CountryContext,
     *,
     older: int,
     replaced: int,
@@ -109,16 +106,16 @@ def check_ledger(
 ) -> dg.AssetCheckResult:
     """Count what is stored and compare it with `raw`."""
     ledger = Ledger(
-        raw=_stored_rows(product, store, "raw", country),
-        validated=0 if refused else _stored_rows(product, store, "validated", country),
-        quarantine=_stored_rows(product, store, "quarantine", country),
+        raw=_stored_rows(ctx, "raw", ctx.country),
+        validated=0 if refused else _stored_rows(ctx, "validated", ctx.country),
+        quarantine=_stored_rows(ctx, "quarantine", ctx.country),
         older=older,
         replaced=replaced,
         held_back=held_back,
     )
     tell = failed if ledger.difference else passed
     shown = {"ledger": facts(ledger.facts()), "difference": ledger.difference}
-    return tell(asset_key(product, "validated"), LEDGER, ledger.text(), shown)
+    return tell(asset_key(ctx.product, "validated"), LEDGER, ledger.text(), shown)
 
 
 def _balanced(deliveries: Mapping[str, Delivery]) -> str:
@@ -133,6 +130,6 @@ def _balanced(deliveries: Mapping[str, Delivery]) -> str:
     )
 
 
-def _stored_rows(product: Product, store: SnapshotStore, name: str, country: str) -> int:
-    held = store.current(path(product, name), country)
+def _stored_rows(ctx: ProductContext, name: str, country: str) -> int:
+    held = ctx.store.current(ctx.path(name), country)
     return held.rows if held else 0

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlops_assets.ml.datasets.validation import validate
-from mlops_assets.product import Product
-from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.datasets.ingestion import live_rows
-from mlops_assets.storage import SnapshotStore
 
 RELEASED_BY = "mlops_assets/released_by"
 RELEASE_REASON = "mlops_assets/release_reason"
@@ -36,20 +34,16 @@ class Quarantined:
     releasable: int
 
 
-def quarantined(
-    product: Product, country: str, store: SnapshotStore, *, examples: int = 3
-) -> Quarantined | None:
+def quarantined(ctx: CountryContext, *, examples: int = 3) -> Quarantined | None:
     """What is in quarantine and why; None when the country has no validation yet.
 
     Args:
-        product: with the contract.
-        country: which.
-        store: the snapshots.
+        ctx: the country.
         examples: records shown of each rule.
     """
-    if store.current(path(product, "quarantine"), country) is None:
+    if ctx.current("quarantine") is None:
         return None
-    rows = store.read(path(product, "quarantine"), country)
+    rows = ctx.store.read(ctx.path("quarantine"), ctx.country)
     rules = rows[RULES].astype(str).str.split("; ")
     each = rows.assign(rule=rules, broken=rules.str.len()).explode("rule", ignore_index=True)
     counted = each.groupby("rule")["broken"].agg(
@@ -61,25 +55,23 @@ def quarantined(
         rows=len(rows),
         reasons=reasons.reset_index(drop=True),
         examples=shown[["rule", *[n for n in shown.columns if n != "rule"]]].reset_index(drop=True),
-        releasable=_releasable(product, country, store, rows),
+        releasable=_releasable(ctx, rows),
     )
 
 
-def _releasable(product: Product, country: str, store: SnapshotStore, rows: pd.DataFrame) -> int:
+def _releasable(ctx: CountryContext, rows: pd.DataFrame) -> int:
     """Quarantined records that keep the contract now."""
-    if rows.empty or store.current(path(product, "raw"), country) is None:
+    if rows.empty or ctx.current("raw") is None:
         return 0
-    spec = product.resolved(country)
-    raw = store.read(path(product, "raw"), country)
+    spec = ctx.spec
+    raw = ctx.store.read(ctx.path("raw"), ctx.country)
     live = live_rows(raw)
-    result = validate(live, product.contract(), spec.source, spec.aliases)
+    result = validate(live, ctx.product.contract(), spec.source, spec.aliases)
     return len(_left(rows, result.quarantine, live))
 
 
 def record_release(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
+    ctx: CountryContext,
     now: pd.DataFrame,
     live: pd.DataFrame,
     rules: tuple[str, str],
@@ -89,9 +81,7 @@ def record_release(
     """Append to the log `releases` which records leave quarantine under another contract.
 
     Args:
-        product: whose contract changed.
-        country: which.
-        store: still with the quarantine as it was.
+        ctx: the country.
         now: the records in quarantine from now on.
         live: raw rows that stand.
         rules: code version of the contract before and now.
@@ -101,15 +91,15 @@ def record_release(
     Returns:
         The number of records released.
     """
-    if store.current(path(product, "quarantine"), country) is None:
+    if ctx.current("quarantine") is None:
         return 0
-    left = _left(store.read(path(product, "quarantine"), country), now, live)
+    left = _left(ctx.store.read(ctx.path("quarantine"), ctx.country), now, live)
     if left.empty:
         return 0
     row = {
         "released_at": dt.datetime.now(dt.UTC),
-        "product": product.name,
-        "country": country,
+        "product": ctx.product.name,
+        "country": ctx.country,
         "rows": len(left),
         "rules": "; ".join(sorted({r for text in left[RULES] for r in str(text).split("; ")})),
         "released_by": tags.get(RELEASED_BY, "a run after the contract was changed"),
@@ -118,7 +108,7 @@ def record_release(
         "contract_now": rules[1],
         "dagster_run_id": run_id,
     }
-    store.append(path(product, "releases"), country, pd.DataFrame([row]))
+    ctx.store.append(ctx.path("releases"), ctx.country, pd.DataFrame([row]))
     return len(left)
 
 

@@ -5,10 +5,11 @@ import pandas as pd
 
 from mlops_assets.ml.datasets.restatement import Restatement, compare_versions
 from mlops_assets.product import Product
-from mlops_assets.stages.common.base import asset_key, passed, path, warned
+from mlops_assets.stages.common.base import asset_key, passed, warned
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import CODE, CONFIG, Lineage
 from mlops_assets.stages.common.ui_metadata import table
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage import Snapshot
 
 RESTATED = "restated_history"
 RESTATED_DESCRIPTION = (
@@ -26,31 +27,27 @@ def same_rules(made: Snapshot | None, lineage: Lineage) -> bool:
     return (made.metadata[CODE], made.metadata[CONFIG]) == (lineage.code, lineage.config)
 
 
-def compare_with_stored(
-    product: Product, country: str, store: SnapshotStore, now: pd.DataFrame
-) -> Restatement | None:
+def compare_with_stored(ctx: CountryContext, now: pd.DataFrame) -> Restatement | None:
     """What `now` changes of the validated rows that are stored; None when there are none."""
-    if store.current(path(product, "validated"), country) is None:
+    if ctx.current("validated") is None:
         return None
-    source = product.resolved(country).source
-    before = store.read(path(product, "validated"), country)
+    source = ctx.spec.source
+    before = ctx.store.read(ctx.path("validated"), ctx.country)
     return compare_versions(before, now, source.key, source.event_time)
 
 
-def record_restatement(
-    product: Product, country: str, store: SnapshotStore, found: Restatement, run_id: str
-) -> None:
+def record_restatement(ctx: CountryContext, found: Restatement, run_id: str) -> None:
     """Append it to the log `restatements`, one row a month and column."""
     if not found.restated:
         return
     about = {
         "restated_at": pd.Timestamp.now(tz="UTC"),
-        "product": product.name,
-        "country": country,
+        "product": ctx.product.name,
+        "country": ctx.country,
         "dagster_run_id": run_id,
     }
     rows = found.by_period.assign(**about)[[*about, *found.by_period.columns]]
-    store.append(path(product, "restatements"), country, rows)
+    ctx.store.append(ctx.path("restatements"), ctx.country, rows)
 
 
 def check_restatement(
@@ -77,9 +74,9 @@ def check_restatement(
     return warned(key, RESTATED, f"{told}; both versions are kept, the newest is used", shown)
 
 
-def last_restated(product: Product, country: str, store: SnapshotStore) -> str:
+def last_restated(ctx: CountryContext) -> str:
     """When history was last restated, for a run without news; "" if it never was."""
-    log = store.read_log(path(product, "restatements"), country)
+    log = ctx.store.read_log(ctx.path("restatements"), ctx.country)
     if log.empty:
         return ""
     newest = log[log["restated_at"] == log["restated_at"].max()]

@@ -26,12 +26,11 @@ from mlops_assets.stages.common.base import (
     naive,
     output,
     passed,
-    path,
 )
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import Lineage, named_input, named_shared, of_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table
 from mlops_assets.stages.features.sharing import include
-from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import Unchanged
 
 _CHECK = "point_in_time"
@@ -73,42 +72,38 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
     def features(
         context: dg.AssetExecutionContext, storage: Storage
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
-        country = context.partition_key
-        store = storage.store()
+        ctx = storage.product(product).country(context.partition_key)
         if product.spec.shared_features:
-            include(product, country, store, storage.moment, context.run.run_id)
-        lineage = of_features(product, country, store)
-        made = store.current(path(product, "features"), country)
+            include(ctx, storage.moment, context.run.run_id)
+        lineage = of_features(ctx)
+        made = ctx.current("features")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             return
-        yield from _compute(
-            product, country, _read(product, country, store, lineage), lineage, storage.moment
-        )
+        yield from _compute(ctx, _read(ctx, lineage), lineage, storage.moment)
 
     return [features]
 
 
-def _read(product: Product, country: str, store: SnapshotStore, lineage: Lineage) -> _Source:
+def _read(ctx: CountryContext, lineage: Lineage) -> _Source:
     """The snapshots that the lineage names."""
-    source = named_input(product, country, store, lineage, "validated")
-    shared = named_shared(product, store, lineage)
+    source = named_input(ctx, lineage, "validated")
+    shared = named_shared(ctx.whole, lineage)
     return _Source(
-        validated=store.read(source.asset, country, version=source.version),
-        shared=shared and store.read(shared.asset, None, version=shared.version),
+        validated=ctx.store.read(source.asset, ctx.country, version=source.version),
+        shared=shared and ctx.store.read(shared.asset, None, version=shared.version),
     )
 
 
 def _compute(
-    product: Product,
-    country: str,
+    ctx: CountryContext,
     source: _Source,
     lineage: Lineage,
     moment: dt.datetime | None,
 ) -> Iterator[dg.Output | dg.AssetCheckResult]:
-    spec, key = product.resolved(country), asset_key(product, "features")
-    function = product.feature_function()
+    spec, key = ctx.spec, asset_key(ctx.product, "features")
+    function = ctx.product.feature_function()
     frame = features_from(source.validated, function, spec, moment, source.shared)
     result = check_point_in_time(
         source.validated,
@@ -122,7 +117,7 @@ def _compute(
     if not result.passed:
         yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
-            f"{product.name} {country}: {leak(result)} Nothing was written; correct "
+            f"{ctx.product.name} {ctx.country}: {leak(result)} Nothing was written; correct "
             f"{spec.features} so that it uses only rows up to the event time."
         )
     yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})

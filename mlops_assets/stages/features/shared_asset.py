@@ -6,11 +6,11 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.product import Product
-from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed, path
+from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
 from mlops_assets.stages.common.lineage import SHARED, of_shared_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
 from mlops_assets.stages.features.assets import leak, leak_numbers
-from mlops_assets.stages.features.sharing import Shared, computed, validated_of
+from mlops_assets.stages.features.sharing import Shared, computed
 from mlops_assets.storage.io_manager import Unchanged
 
 IN_USE = "shared_snapshot"
@@ -59,10 +59,10 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
         ],
     )
     def shared_features(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
-        store = storage.store()
-        validated = validated_of(product, store)
-        lineage = of_shared_features(product, validated)
-        made = store.current(path(product, SHARED), None)
+        ctx = storage.product(product)
+        validated = ctx.current_all("validated")
+        lineage = of_shared_features(ctx, validated)
+        made = ctx.current(SHARED)
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), SHARED, metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
@@ -72,7 +72,7 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
                 f"{product.name}: no country has validated rows yet. Nothing was made; materialize "
                 "`validated` of the countries first."
             )
-        yield from _events(product, computed(product, store, validated, storage.moment))
+        yield from _events(product, computed(ctx, validated, storage.moment))
 
     return shared_features
 

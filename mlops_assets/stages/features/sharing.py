@@ -13,10 +13,10 @@ from mlops_assets.ml.features.shared_features import (
     build_shared_as_of,
     check_shared_point_in_time,
 )
-from mlops_assets.product import Product
-from mlops_assets.stages.common.base import naive, path
+from mlops_assets.stages.common.base import naive
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS, SHARED, Lineage, of_shared_features
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage import Snapshot
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,15 @@ class Shared:
     lineage: Lineage
 
 
-def validated_of(product: Product, store: SnapshotStore) -> Mapping[str, Snapshot]:
-    """The good data of every country that has some."""
-    return store.current_all(path(product, "validated"), list(product.spec.countries))
-
-
 def computed(
-    product: Product,
-    store: SnapshotStore,
+    ctx: ProductContext,
     validated: Mapping[str, Snapshot],
     moment: dt.datetime | None,
 ) -> Shared:
     """The shared features of exactly these snapshots, at least one, checked but not stored."""
-    spec, function = product.spec, product.shared_function()
+    spec, function = ctx.product.spec, ctx.product.shared_function()
     assert function is not None
-    records = _records(product, store, validated)
+    records = _records(ctx, validated)
     if moment is None:
         frame = build_shared(records, function)
     else:
@@ -58,12 +52,10 @@ def computed(
     check = check_shared_point_in_time(
         records, frame, function, spec.source, spec.target, seed=spec.seed
     )
-    return Shared(frame, check, validated, of_shared_features(product, validated))
+    return Shared(frame, check, validated, of_shared_features(ctx.product, validated))
 
 
-def include(
-    product: Product, country: str, store: SnapshotStore, moment: dt.datetime | None, run_id: str
-) -> None:
+def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> None:
     """See to it that there are shared features with this country in them.
 
     From then on they are made by their own job: a run of one country never changes what the others
@@ -72,30 +64,29 @@ def include(
     Raises:
         dagster.Failure: the function of the shared features knows the future.
     """
-    made = store.current(path(product, SHARED), None)
-    if made is not None and (made.metadata.get(INPUTS) or {}).get(country):
+    made = ctx.store.current(ctx.path(SHARED), None)
+    if made is not None and (made.metadata.get(INPUTS) or {}).get(ctx.country):
         return
-    validated = validated_of(product, store)
-    if country not in validated:
+    validated = ctx.whole.current_all("validated")
+    if ctx.country not in validated:
         return
-    found = computed(product, store, validated, moment)
+    found = computed(ctx, validated, moment)
     if not found.check.passed:
         raise dg.Failure(
-            f"{product.name}: {found.check.differences:,} values of {product.spec.shared_features} "
-            f"know the future. Nothing was written; the job {product.name}_shared names them."
+            f"{ctx.product.name}: {found.check.differences:,} values of "
+            f"{ctx.product.spec.shared_features} know the future. Nothing was written; the job "
+            f"{ctx.product.name}_shared names them."
         )
-    store.write(
-        path(product, SHARED), None, found.frame, run_id=run_id, metadata=found.lineage.plain()
+    ctx.store.write(
+        ctx.path(SHARED), None, found.frame, run_id=run_id, metadata=found.lineage.plain()
     )
 
 
-def _records(
-    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
-) -> dict[str, pd.DataFrame]:
+def _records(ctx: ProductContext, validated: Mapping[str, Snapshot]) -> dict[str, pd.DataFrame]:
     """The rows of exactly these snapshots; no rows of a listed country that has none."""
     frames = {
-        country: store.read(each.asset, country, version=each.version)
+        country: ctx.store.read(each.asset, country, version=each.version)
         for country, each in validated.items()
     }
     none = next(iter(frames.values())).iloc[:0]
-    return {country: frames.get(country, none) for country in product.spec.countries}
+    return {country: frames.get(country, none) for country in ctx.product.spec.countries}

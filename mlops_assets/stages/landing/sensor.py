@@ -16,11 +16,12 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from mlops_assets.product import Product
 from mlops_assets.spec import duration
-from mlops_assets.stages.common.base import Storage, asset_key, path
-from mlops_assets.stages.common.lineage import INPUTS, SHARED, of_features
+from mlops_assets.stages.common.base import Storage, asset_key
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.common.lineage import SHARED, made_from
 from mlops_assets.stages.common.runs import PARTITION, RANGE_END, RANGE_START, RUN_KEY, TRIGGER
 from mlops_assets.stages.datasets.inventory import unknown_files
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.staleness import Staleness
 
 ATTEMPT = "mlops_assets/attempt"
 _INTERVAL_SECONDS = 10
@@ -113,16 +114,16 @@ def landing_sensor(
     def landing(
         context: dg.SensorEvaluationContext, storage: Storage
     ) -> dg.SensorResult | dg.SkipReason:
-        store = storage.store()
+        ctx = storage.product(product)
         last = _newest_ingestion(product, context.instance)
         if last.going_on:
             return dg.SkipReason(f"run {last.run_id} takes files now; its countries come next")
-        request, why = _ingestion(product, store, storage.landing(product), last)
+        request, why = _ingestion(ctx, storage.landing(product), last)
         # Both: where files keep coming, countries would wait for ever if they came second.
-        asked = [*([request] if request else []), *_countries(product, store)]
+        asked = [*([request] if request else []), *_countries(ctx)]
         before = _asked_before(asked, context.instance)
         if product.spec.shared_features and not before.new and not before.going_on:
-            before = _after_records(product, store, context.instance, before)
+            before = _after_records(ctx, context.instance, before)
         if not before.new:
             return dg.SkipReason(f"{why}{before.said()}")
         return dg.SensorResult(run_requests=before.new)
@@ -147,29 +148,29 @@ def _newest_ingestion(product: Product, instance: dg.DagsterInstance) -> _Ingest
 
 
 def _ingestion(
-    product: Product, store: SnapshotStore, landing: str, last: _Ingestions
+    ctx: ProductContext, landing: str, last: _Ingestions
 ) -> tuple[dg.RunRequest | None, str]:
     """A run over all countries when there is something to take; and why, or why not."""
-    source = product.spec.source
+    source = ctx.product.spec.source
     if last.failed and last.attempt < _ATTEMPTS:
         attempt = last.attempt + 1
         why = f"ingestion {last.run_id} failed; attempt {attempt} of {_ATTEMPTS}"
-        return _request(product, f"after {last.run_id}", attempt, why), why
+        return _request(ctx.product, f"after {last.run_id}", attempt, why), why
     if source.kind != "files":
         if last.age < duration(source.poll_every):
             return None, f"the source was asked less than {source.poll_every} ago"
         why = f"the source is asked every {source.poll_every}"
-        return _request(product, f"poll after {last.run_id}", 1, why), why
-    unknown = unknown_files(product, store, landing)
+        return _request(ctx.product, f"poll after {last.run_id}", 1, why), why
+    unknown = unknown_files(ctx, landing)
     if unknown:
         stamps = "\n".join(sorted(each.stamp for each in unknown))
         digest = hashlib.sha256(stamps.encode()).hexdigest()[:16]
         why = f"new files: {_some([each.name for each in unknown])}"
-        return _request(product, f"{digest} after {last.run_id}", 1, why), why
+        return _request(ctx.product, f"{digest} after {last.run_id}", 1, why), why
     if last.failed:
         return None, (
             f"ingestion failed {last.attempt} times, see run {last.run_id}; it is tried again "
-            f"with the next file, or launch {product.name}_ingest"
+            f"with the next file, or launch {ctx.product.name}_ingest"
         )
     return None, f"no new file in {landing}, and no country has rows that were not looked at"
 
@@ -192,42 +193,38 @@ def _request(product: Product, key: str, attempt: int, why: str) -> dg.RunReques
     )
 
 
-def _countries(product: Product, store: SnapshotStore) -> Iterator[dg.RunRequest]:
+def _countries(ctx: ProductContext) -> Iterator[dg.RunRequest]:
     """A run of each country whose raw rows nobody has validated yet.
 
     Where features are shared it ends at the records: the shared ones are made of all of them.
     """
-    assets = _RECORDS if product.spec.shared_features else (*_RECORDS, *_FEATURES)
-    countries = list(product.spec.countries)
-    held = {name: store.current_all(path(product, name), countries) for name in ("raw", *_RECORDS)}
-    for country, raw in held["raw"].items():
-        judged = (held[name].get(country) for name in ("validated", "quarantine"))
-        if any(_is_of(made, raw) for made in judged):
+    assets = _RECORDS if ctx.product.spec.shared_features else (*_RECORDS, *_FEATURES)
+    state = Staleness(ctx)
+    for country, raw in state.having("raw").items():
+        stale = state.first(country, ("validated",))
+        if stale is None or stale.is_settled or not stale.is_of_data:
             continue
         yield dg.RunRequest(
-            run_key=f"{product.name} {country}: {raw.version}",
-            job_name=f"{product.name}_predict",
+            run_key=f"{ctx.product.name} {country}: {raw.version}",
+            job_name=f"{ctx.product.name}_predict",
             partition_key=country,
-            asset_selection=[asset_key(product, name) for name in assets],
-            tags={"product": product.name, TRIGGER: f"new rows in raw {raw.version}"},
+            asset_selection=[asset_key(ctx.product, name) for name in assets],
+            tags={"product": ctx.product.name, TRIGGER: f"new rows in raw {raw.version}"},
         )
 
 
-def _after_records(
-    product: Product, store: SnapshotStore, instance: dg.DagsterInstance, records: _Asked
-) -> _Asked:
+def _after_records(ctx: ProductContext, instance: dg.DagsterInstance, records: _Asked) -> _Asked:
     """The shared features when records changed; once they are made, the features they change.
 
     Where they cannot be made, countries go on with those of last time.
     """
-    validated = store.current_all(path(product, "validated"), list(product.spec.countries))
-    made, inputs = store.current(path(product, SHARED), None), _contents(validated)
-    asked = _Asked([], [], 0)
-    if validated and _made_from(made) != inputs:
-        asked = _asked_before([_shared_request(product, inputs)], instance)
-    if asked.new or asked.going_on or made is None:
+    state, asked = Staleness(ctx), _Asked([], [], 0)
+    inputs = state.shared_inputs()
+    if inputs is not None and inputs != made_from(ctx.current(SHARED)):
+        asked = _asked_before([_shared_request(ctx.product, inputs)], instance)
+    if asked.new or asked.going_on or ctx.current(SHARED) is None:
         return records.and_also(asked)
-    requests = _changed_features(product, store, validated)
+    requests = _changed_features(ctx.product, state)
     return records.and_also(asked).and_also(_asked_before(requests, instance))
 
 
@@ -239,34 +236,24 @@ def _shared_request(product: Product, inputs: Mapping[str, str]) -> dg.RunReques
     )
 
 
-def _changed_features(
-    product: Product, store: SnapshotStore, validated: Mapping[str, Snapshot]
-) -> list[dg.RunRequest]:
+def _changed_features(product: Product, state: Staleness) -> list[dg.RunRequest]:
     """A run of each country whose records, or whose shared features, are others than before."""
-    held = store.current_all(path(product, "features"), list(validated))
-    due = {
-        country: inputs
-        for country in validated
-        if (inputs := of_features(product, country, store).inputs) != _made_from(held.get(country))
-    }
+    due = [
+        country
+        for country in state.having("validated")
+        if (stale := state.first(country, ("features",))) is not None and stale.is_of_data
+    ]
     return [
         dg.RunRequest(
-            run_key=f"{product.name} {country}: features {_digest(inputs)}",
+            run_key=f"{product.name} {country}: features "
+            f"{_digest(state.inputs(country, 'features'))}",
             job_name=f"{product.name}_predict",
             partition_key=country,
             asset_selection=[asset_key(product, name) for name in _FEATURES],
             tags={"product": product.name, TRIGGER: "new records or shared features"},
         )
-        for country, inputs in due.items()
+        for country in due
     ]
-
-
-def _contents(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
-    return {name: each.content_hash for name, each in snapshots.items()}
-
-
-def _made_from(made: Snapshot | None) -> Mapping[str, str] | None:
-    return made.metadata.get(INPUTS) if made else None
 
 
 def _digest(inputs: Mapping[str, str]) -> str:
@@ -288,12 +275,6 @@ def _asked_before(requests: Sequence[dg.RunRequest], instance: dg.DagsterInstanc
         ],
         going_on=sum(not run.is_finished for run in known.values()),
     )
-
-
-def _is_of(made: Snapshot | None, raw: Snapshot) -> bool:
-    """Whether a snapshot was made from exactly these raw rows, accepted or refused."""
-    inputs = (made.metadata.get(INPUTS) or {}) if made else {}
-    return inputs.get("raw") == raw.content_hash
 
 
 def _some(names: Sequence[str]) -> str:

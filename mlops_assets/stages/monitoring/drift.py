@@ -26,7 +26,7 @@ from mlops_assets.ml.monitoring.drift import (
 )
 from mlops_assets.ml.monitoring.drift_plot import drift_plot
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
+from mlops_assets.registry import MlflowRegistry, ModelVersion
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import (
     Storage,
@@ -35,11 +35,11 @@ from mlops_assets.stages.common.base import (
     output,
     partitions,
     passed,
-    path,
     warned,
 )
 from mlops_assets.stages.common.code_versions import RECIPES
-from mlops_assets.stages.common.lineage import INPUTS, Lineage, drift_lineage, of_drift
+from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.lineage import INPUTS, Lineage, of_drift
 from mlops_assets.stages.common.ui_metadata import as_before, facts, schema, svg, table
 from mlops_assets.stages.training.references import stored_reference
 from mlops_assets.storage import Snapshot, SnapshotStore
@@ -157,24 +157,23 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
     def drift(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
-        store, registry = storage.store(), mlflow.registry()
+        whole = storage.product(product, mlflow.registry())
         if len(context.partition_keys) > 1:
-            _many(product, context, store, registry)
+            _many(whole, context)
             # The step has to end each check; its results are told with their countries.
             yield dg.Output(None, check.get_python_identifier())
             return
-        country = context.partition_key
-        champion = registry.champion(product.name, country)
-        lineage = of_drift(product, country, store, champion.version if champion else "")
-        made = store.current(path(product, "drift"), country)
+        ctx = whole.country(context.partition_key)
+        champion, made = ctx.champion(), ctx.current("drift")
+        lineage = of_drift(ctx, champion.version if champion else "")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "drift", metadata=as_before(context, key))
             yield _check(key, state_of_snapshot(made))
             return
-        looked, missing = _look(product, [country], store, registry)
+        looked, missing = _look(whole, [ctx.country])
         if missing:
             raise _nothing_to_look_at(product, missing)
-        found = looked[country]
+        found = looked[ctx.country]
         yield dg.Output(_frame(found), "drift", metadata=_shown(found))
         yield _check(key, found.state)
 
@@ -188,48 +187,34 @@ def state_of_snapshot(snapshot: Snapshot) -> DriftState:
     return DriftState(**{**held, **times})
 
 
-def _many(
-    product: Product, context: dg.AssetExecutionContext, store: SnapshotStore, registry: Registry
-) -> None:
+def _many(ctx: ProductContext, context: dg.AssetExecutionContext) -> None:
     """Look at many countries; each one's outcome and check are told with its partition.
 
     One output would mark every country as made, and one check result would be for none.
     """
-    looked, missing = _look(product, context.partition_keys, store, registry)
-    asset, key = path(product, "drift"), asset_key(product, "drift")
+    looked, missing = _look(ctx, context.partition_keys)
+    asset, key = ctx.path("drift"), asset_key(ctx.product, "drift")
     for country, found in looked.items():
         shown = _shown(found)
         held = {n: _plain(v) for n, v in shown.items() if n.startswith(METADATA_PREFIX)}
-        written = store.write(
+        written = ctx.store.write(
             asset, country, _frame(found), run_id=context.run.run_id, metadata=held
         )
-        context.log_event(_materialization(product, written.snapshot, shown))
+        context.log_event(_materialization(ctx.product, written.snapshot, shown))
         result = _evaluation(key, country, found.state)
         context.log_event(result)  # pyright: ignore[reportArgumentType] (it takes them, undeclared)
     if missing:
-        raise _nothing_to_look_at(product, missing)
+        raise _nothing_to_look_at(ctx.product, missing)
 
 
-def _look(
-    product: Product, countries: Sequence[str], store: SnapshotStore, registry: Registry
-) -> tuple[dict[str, _Looked], list[str]]:
+def _look(ctx: ProductContext, countries: Sequence[str]) -> tuple[dict[str, _Looked], list[str]]:
     """What is seen of each country, and those that have no predictions yet."""
-    inputs = {name: store.current_all(path(product, name), countries) for name in _INPUTS}
-    there = [each for each in countries if all(each in inputs[name] for name in _INPUTS)]
-    made = store.current_all(path(product, "drift"), there)
-    champions = _champions(product, there, registry)
-    found = [
-        _country(
-            product,
-            country,
-            {name: inputs[name][country] for name in _INPUTS},
-            champions.get(country),
-            made.get(country),
-            registry,
-        )
-        for country in there
-    ]
-    windows, columns = _windows(store, found), _columns(store, found)
+    view = ctx.read_once(countries)
+    of_each = [view.country(country) for country in countries]
+    there = [each for each in of_each if all(each.current(name) for name in _INPUTS)]
+    champions = _champions(ctx, [each.country for each in there])
+    found = [_country(each, champions.get(each.country)) for each in there]
+    windows, columns = _windows(ctx.store, found), _columns(ctx.store, found)
     looked = {
         each.country: _looked(each, windows.get(each.country, []), columns.get(each.country, []))
         for each in found
@@ -237,35 +222,32 @@ def _look(
     return looked, [country for country in countries if country not in looked]
 
 
-def _champions(
-    product: Product, countries: Sequence[str], registry: Registry
-) -> dict[str, ModelVersion]:
+def _champions(ctx: ProductContext, countries: Sequence[str]) -> dict[str, ModelVersion]:
     """Who serves, by country; those with a baseline left out."""
     if len(countries) > 1:
-        return registry.champions(product.name)
-    found = {country: registry.champion(product.name, country) for country in countries}
+        return ctx.registry.champions(ctx.name)
+    found = {country: ctx.country(country).champion() for country in countries}
     return {country: version for country, version in found.items() if version is not None}
 
 
-def _country(
-    product: Product,
-    country: str,
-    inputs: Mapping[str, Snapshot],
-    version: ModelVersion | None,
-    made: Snapshot | None,
-    registry: Registry,
-) -> _Country:
-    spec = product.resolved(country)
-    lineage = drift_lineage(product, country, inputs, version.version if version else "")
+def _country(ctx: CountryContext, version: ModelVersion | None) -> _Country:
+    lineage = of_drift(ctx, version.version if version else "")
     reference, problem = None, "the baseline serves, which learned nothing"
     if version is not None:
         try:
-            reference = stored_reference(version, registry)
+            reference = stored_reference(version, ctx.registry)
             problem = f"version {version.version} was registered without a reference"
         except RegistryError as error:  # one country's damaged file must not stop the others
             problem = str(error)
     return _Country(
-        country, spec, inputs, lineage, made, version, reference, "" if reference else problem
+        ctx.country,
+        ctx.spec,
+        {name: made for name in _INPUTS if (made := ctx.current(name)) is not None},
+        lineage,
+        ctx.current("drift"),
+        version,
+        reference,
+        "" if reference else problem,
     )
 
 

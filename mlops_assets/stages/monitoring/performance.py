@@ -32,7 +32,6 @@ from mlops_assets.stages.common.base import (
     naive,
     output,
     passed,
-    path,
     warned,
 )
 from mlops_assets.stages.common.lineage import named_input, of_performance
@@ -80,20 +79,16 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
     def performance(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
-        country, store, registry = context.partition_key, storage.store(), mlflow.registry()
-        served = who_serves(product, country, store, registry)
-        lineage = of_performance(product, country, store, served.aliases)
-        made = store.current(path(product, "performance"), country)
+        ctx = storage.product(product, mlflow.registry()).country(context.partition_key)
+        served, store = who_serves(ctx), ctx.store
+        lineage, made = of_performance(ctx, served.aliases), ctx.current("performance")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "performance", metadata=as_before(context, key))
             yield _check(key, realised_of(made))
             return
-        spec = product.resolved(country)
-        source, newest = (
-            named_input(product, country, store, lineage, name)
-            for name in ("features", "predictions")
-        )
-        features = store.read(source.asset, country, version=source.version)
+        spec = ctx.spec
+        source, newest = (named_input(ctx, lineage, name) for name in ("features", "predictions"))
+        features = store.read(source.asset, ctx.country, version=source.version)
         rows = record_predictions(_held(store, made), _new(store, newest, made), features, spec)
         promise = _promise(spec, served)
         found = realised(spec, rows, promise, _version(served))

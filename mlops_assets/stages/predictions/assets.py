@@ -25,7 +25,6 @@ from mlops_assets.stages.common.base import (
     gate,
     output,
     passed,
-    path,
 )
 from mlops_assets.stages.common.lineage import named_input, of_predictions
 from mlops_assets.stages.common.ui_metadata import (
@@ -83,24 +82,22 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
     def predictions(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
-        country, store, registry = context.partition_key, storage.store(), mlflow.registry()
-        served = who_serves(product, country, store, registry)
-        lineage = of_predictions(product, country, store, served.aliases)
-        made = store.current(path(product, "predictions"), country)
+        ctx = storage.product(product, mlflow.registry()).country(context.partition_key)
+        served = who_serves(ctx)
+        lineage, made = of_predictions(ctx, served.aliases), ctx.current("predictions")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "predictions", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"nothing new to predict; {made.rows:,} rows as before")
             return
-        spec = product.resolved(country)
-        source = named_input(product, country, store, lineage, "features")
-        features = store.read(source.asset, country, version=source.version)
+        spec, source = ctx.spec, named_input(ctx, lineage, "features")
+        features = ctx.store.read(source.asset, ctx.country, version=source.version)
         frame, problem_of_previous = _predict(
-            spec, features, served, registry, lineage.inputs["features"]
+            spec, features, served, ctx.registry, lineage.inputs["features"]
         )
         if problem := _problem(frame, spec):
             yield failed(key, _CHECK, problem)
             raise dg.Failure(
-                f"{product.name} {country}: {problem}. The last good predictions stay; look at "
+                f"{product.name} {ctx.country}: {problem}. The last good predictions stay; look at "
                 "`features` and `champion` of the country."
             )
         shown = {

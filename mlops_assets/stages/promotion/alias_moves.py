@@ -7,8 +7,8 @@ move that was not carried out and carries it out.
 from collections.abc import Sequence
 
 from mlops_assets.registry import ModelVersion
-from mlops_assets.stages.common.context import Desk
-from mlops_assets.stages.promotion.decision_log import Entry, log_of, newest_move
+from mlops_assets.stages.common.context import CountryContext
+from mlops_assets.stages.promotion.decision_log import Entry, newest_move
 
 APPROVED_BY = "mlops_assets.approved_by"
 """Tag of a version that waits: the name of the person who approves it."""
@@ -16,19 +16,19 @@ APPROVAL_REASON = "mlops_assets.approval_reason"
 _LONGEST_TAG = 4000  # characters; MLflow refuses values above 5,000
 
 
-def carry_out(desk: Desk, entry: Entry) -> None:
+def carry_out(ctx: CountryContext, entry: Entry) -> None:
     """Do what a recorded decision says: tags on the versions it is about, then the aliases.
 
     Doing it again changes nothing. The champion alias moves last.
     """
     tags = _tags(entry)
     for number in _about(entry):
-        desk.registry.tag(desk.version(number), tags)
+        ctx.registry.tag(ctx.version(number), tags)
     if entry.moves:
-        desk.registry.point(desk.model_name, entry.after)
+        ctx.registry.point(ctx.model_name, entry.after)
 
 
-def unfinished(desk: Desk, log: Sequence[Entry]) -> Entry | None:
+def unfinished(ctx: CountryContext, log: Sequence[Entry]) -> Entry | None:
     """The newest recorded move, if the champion asset does not show it yet; else None.
 
     Whoever recorded it was killed before the alias moved, or before the asset was written. None,
@@ -37,11 +37,11 @@ def unfinished(desk: Desk, log: Sequence[Entry]) -> Entry | None:
     move = newest_move(log)
     if move is None:
         return None
-    made = desk.made("champion")
+    made = ctx.current("champion")
     if made is not None and made.created_at > move.decided_at:
         return None
     known = (move.before.champion, move.after.champion)
-    return move if desk.aliases().champion in known else None
+    return move if ctx.aliases().champion in known else None
 
 
 def waiting(log: Sequence[Entry]) -> Entry | None:
@@ -49,19 +49,18 @@ def waiting(log: Sequence[Entry]) -> Entry | None:
     return log[-1] if log and log[-1].verdict == "waiting" else None
 
 
-def approval_of(desk: Desk, log: Sequence[Entry]) -> ModelVersion | None:
+def approval_of(ctx: CountryContext, log: Sequence[Entry]) -> ModelVersion | None:
     """The waiting version, if a person has approved it by the tag; else None."""
     held = waiting(log)
-    if held is None or desk.aliases().champion != held.before.champion:
+    if held is None or ctx.aliases().champion != held.before.champion:
         return None
-    version = desk.version(held.comparison.candidate)
+    version = ctx.version(held.comparison.candidate)
     return version if version.tags.get(APPROVED_BY, "").strip() else None
 
 
-def unsettled(desk: Desk) -> bool:
+def is_unsettled(ctx: CountryContext, log: Sequence[Entry]) -> bool:
     """Whether the next champion run has something to finish, or an approval to follow."""
-    log = log_of(desk)
-    return unfinished(desk, log) is not None or approval_of(desk, log) is not None
+    return unfinished(ctx, log) is not None or approval_of(ctx, log) is not None
 
 
 def _about(entry: Entry) -> list[str]:

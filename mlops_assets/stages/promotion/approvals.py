@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mlops_assets.registry import Aliases
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.promotion.alias_moves import (
     APPROVAL_REASON,
     APPROVED_BY,
@@ -36,14 +36,14 @@ def approved(held: Entry, origin: Origin, reason: str, before: Aliases) -> Entry
     )
 
 
-def approve_by_tag(desk: Desk, log: Sequence[Entry], origin: Origin) -> Entry | None:
+def approve_by_tag(ctx: CountryContext, log: Sequence[Entry], origin: Origin) -> Entry | None:
     """Record the promotion of the waiting version, if a person's tag in MLflow approves it."""
-    held, version = waiting(log), approval_of(desk, log)
+    held, version = waiting(log), approval_of(ctx, log)
     if held is None or version is None:
         return None
     told = replace(
         origin, trigger=f"tag {APPROVED_BY} in MLflow", person=version.tags[APPROVED_BY].strip()
     )
-    entry = approved(held, told, version.tags.get(APPROVAL_REASON, "").strip(), desk.aliases())
-    append(desk.product, desk.store, entry)
+    entry = approved(held, told, version.tags.get(APPROVAL_REASON, "").strip(), ctx.aliases())
+    append(ctx.whole, entry)
     return entry

@@ -12,8 +12,7 @@ from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.split import split
 from mlops_assets.registry import ModelVersion
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import path
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.ui_metadata import facts, rounded, table
 from mlops_assets.stages.promotion.decision_log import Entry
 from mlops_assets.stages.training.serving import report_from_json
@@ -22,14 +21,14 @@ _OUTCOMES = {True: "passed", False: "failed", None: "not judged"}
 _BASELINE = "none, the baseline serves"
 
 
-def champion_frame(desk: Desk, entry: Entry) -> pd.DataFrame:
+def champion_frame(ctx: CountryContext, entry: Entry) -> pd.DataFrame:
     """The one row of the asset: who serves once the decision is carried out, and the decision."""
-    in_use = desk.version(entry.after.champion) if entry.after.champion else None
-    decision, model = entry.comparison.decision, _candidate(desk)
+    in_use = ctx.version(entry.after.champion) if entry.after.champion else None
+    decision, model = entry.comparison.decision, _candidate(ctx)
     return pd.DataFrame(
         [
             {
-                **(_registered(in_use) if in_use else _naive(desk)),
+                **(_registered(in_use) if in_use else _naive(ctx)),
                 "candidate_version": entry.comparison.candidate,
                 "candidate_value": _candidate_value(entry, model),
                 "verdict": decision.verdict,
@@ -85,10 +84,10 @@ def report_value(version: ModelVersion) -> float:
     return report_from_json(text).value if text else float("nan")
 
 
-def _candidate(desk: Desk) -> pd.Series | None:
-    if desk.made("model") is None:
+def _candidate(ctx: CountryContext) -> pd.Series | None:
+    if ctx.current("model") is None:
         return None
-    return desk.store.read(path(desk.product, "model"), desk.country).iloc[0]
+    return ctx.store.read(ctx.path("model"), ctx.country).iloc[0]
 
 
 def _candidate_value(entry: Entry, model: pd.Series | None) -> float:
@@ -118,10 +117,10 @@ def _registered(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def _naive(desk: Desk) -> dict[str, Any]:
+def _naive(ctx: CountryContext) -> dict[str, Any]:
     """The first baseline as the model in use, judged on the holdout like any other."""
-    features = desk.store.read(path(desk.product, "features"), desk.country)
-    return _of_baseline(desk.spec, features)
+    features = ctx.store.read(ctx.path("features"), ctx.country)
+    return _of_baseline(ctx.spec, features)
 
 
 def _of_baseline(spec: ProductSpec, features: pd.DataFrame) -> dict[str, Any]:

@@ -13,11 +13,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
-from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import now
-from mlops_assets.storage import SnapshotStore
 
 Kind = Literal["rollback", "promote", "approve", "undo"]
 State = Literal["opened", "done", "set back"]
@@ -91,7 +89,7 @@ def new_unit(request: Request, moves: Sequence[Move], person: str, reason: str) 
     return Unit(number, request, tuple(moves), person, reason, now())
 
 
-def write_down(product: Product, store: SnapshotStore, unit: Unit, state: State) -> None:
+def write_down(ctx: ProductContext, unit: Unit, state: State) -> None:
     """Add a row to the log: the unit is in this state now."""
     row = {
         "unit": unit.id,
@@ -105,13 +103,13 @@ def write_down(product: Product, store: SnapshotStore, unit: Unit, state: State)
         "request": json.dumps(asdict(unit.request)),
         "moves": json.dumps([_plain(move) for move in unit.moves]),
     }
-    store.append(path(product, _LOG), None, pd.DataFrame([row]))
+    ctx.store.append(ctx.path(_LOG), None, pd.DataFrame([row]))
 
 
-def units(product: Product, store: SnapshotStore) -> dict[str, Unit]:
+def units(ctx: ProductContext) -> dict[str, Unit]:
     """Every unit by id, in the order they were opened, each in its last state."""
     found: dict[str, Unit] = {}
-    for row in store.read_log(path(product, _LOG)).to_dict("records"):
+    for row in ctx.store.read_log(ctx.path(_LOG)).to_dict("records"):
         if row["unit"] in found:
             found[row["unit"]] = replace(found[row["unit"]], state=row["state"])
         else:
@@ -119,9 +117,9 @@ def units(product: Product, store: SnapshotStore) -> dict[str, Unit]:
     return found
 
 
-def left_open(product: Product, store: SnapshotStore) -> Unit | None:
+def left_open(ctx: ProductContext) -> Unit | None:
     """The unit that was begun and is neither done nor set back; None if there is none."""
-    return next((u for u in units(product, store).values() if u.state == "opened"), None)
+    return next((u for u in units(ctx).values() if u.state == "opened"), None)
 
 
 def _unit(row: Any) -> Unit:

@@ -19,8 +19,8 @@ from mlops_assets.ml.models.split import split
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.ml.promotion.verdicts import Circumstances, Settings, conclude
 from mlops_assets.registry import ModelVersion
-from mlops_assets.stages.common.base import EVIDENCE, path
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.base import EVIDENCE
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.promotion.decision_log import Comparison, Entry, barred
 from mlops_assets.stages.training.intervals import intervals_of
@@ -60,39 +60,43 @@ class _Side:
 
 
 def compare(
-    desk: Desk, model: Snapshot, in_use: ModelVersion | None, log: Sequence[Entry], run_id: str
+    ctx: CountryContext,
+    model: Snapshot,
+    in_use: ModelVersion | None,
+    log: Sequence[Entry],
+    run_id: str,
 ) -> Comparison:
     """What evidence says of the country's candidate and the model in use.
 
     Args:
-        desk: the country.
+        ctx: the country.
         model: the snapshot of the candidate.
         in_use: the version the candidate is to replace; None without one.
         log: the recorded decisions of the country.
         run_id: who writes evidence that has to be made again.
     """
-    row = desk.store.read(model.asset, desk.country, version=model.version).iloc[0]
-    features = _features_of(desk, model)
+    row = ctx.store.read(model.asset, ctx.country, version=model.version).iloc[0]
+    features = _features_of(ctx, model)
     candidate, champion = str(row["version"]), in_use.version if in_use else ""
     about = Comparison(
-        country=desk.country,
+        country=ctx.country,
         candidate=candidate,
         kind=str(row["kind"]),
         champion=champion,
         decision=_without_comparison(row, champion),
         gates=gates_from_json(str(row["gates"])),
-        config_hash=desk.spec.config_hash(),
+        config_hash=ctx.spec.config_hash(),
         features=features.content_hash,
         validated=features.metadata[INPUTS]["validated"],
     )
     if not candidate or candidate == champion:
         return about
-    judged = _judged(desk, row, features, in_use, run_id)
+    judged = _judged(ctx, row, features, in_use, run_id)
     known = Circumstances(
         rolled_back=_rolled_back(candidate, log),
         champion_problem=judged.champion_problem,
     )
-    settings = Settings(desk.spec, known)
+    settings = Settings(ctx.spec, known)
     return replace(
         about,
         decision=conclude(judged.evidence, judged.gates, judged.sides, settings),
@@ -113,44 +117,48 @@ def _without_comparison(row: pd.Series, champion: str) -> Decision:
     return Decision("promoted", text, rows, float(row["value"]), float(row["value"]))
 
 
-def _features_of(desk: Desk, model: Snapshot) -> Snapshot:
+def _features_of(ctx: CountryContext, model: Snapshot) -> Snapshot:
     """The very features the candidate was judged on: newer ones may be there by now.
 
     Raises:
         RegistryError: they are gone.
     """
     wanted = model.metadata[INPUTS]["features"]
-    found = desk.store.find(path(desk.product, "features"), desk.country, wanted)
+    found = ctx.find("features", wanted)
     if found is None:
         raise RegistryError(
-            f"{desk.product.name} {desk.country}: the features {wanted!r}, on which the candidate "
+            f"{ctx.product.name} {ctx.country}: the features {wanted!r}, on which the candidate "
             "was judged, are gone.",
             way_out="Materialize `features` and `model` of the country again.",
-            culprits={"country": desk.country, "features": wanted},
+            culprits={"country": ctx.country, "features": wanted},
         )
     return found
 
 
 def _judged(
-    desk: Desk, row: pd.Series, features: Snapshot, in_use: ModelVersion | None, run_id: str
+    ctx: CountryContext,
+    row: pd.Series,
+    features: Snapshot,
+    in_use: ModelVersion | None,
+    run_id: str,
 ) -> _Judged:
-    held = _stored(desk, row)
+    held = _stored(ctx, row)
     champion = in_use.version if in_use else ""
     if held is not None and row["champion_version"] == champion:
-        frame = desk.store.read(held.asset, desk.country, version=held.version)
+        frame = ctx.store.read(held.asset, ctx.country, version=held.version)
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
             return _Judged(frame, held.content_hash, gates, Sides.from_json(row["sides"]))
-    return _again(desk, row, features, in_use, held, run_id)
+    return _again(ctx, row, features, in_use, held, run_id)
 
 
-def _stored(desk: Desk, row: pd.Series) -> Snapshot | None:
+def _stored(ctx: CountryContext, row: pd.Series) -> Snapshot | None:
     """The evidence that the row of the candidate names; None if it is gone."""
-    return desk.store.find(path(desk.product, EVIDENCE), desk.country, row[EVIDENCE])
+    return ctx.find(EVIDENCE, row[EVIDENCE])
 
 
 def _again(
-    desk: Desk,
+    ctx: CountryContext,
     row: pd.Series,
     features: Snapshot,
     in_use: ModelVersion | None,
@@ -158,35 +166,35 @@ def _again(
     run_id: str,
 ) -> _Judged:
     """Evidence about the model that is in use now, stored beside the one that was there."""
-    candidate = desk.version(str(row["version"]))
-    frame = desk.store.read(features.asset, desk.country, version=features.version)
-    parts = split(frame, judged_split(candidate, desk.spec))
-    theirs = _side(desk, in_use, parts.holdout)
+    candidate = ctx.version(str(row["version"]))
+    frame = ctx.store.read(features.asset, ctx.country, version=features.version)
+    parts = split(frame, judged_split(candidate, ctx.spec))
+    theirs = _side(ctx, in_use, parts.holdout)
     if held is not None:
-        before = desk.store.read(held.asset, desk.country, version=held.version)
+        before = ctx.store.read(held.asset, ctx.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
         ours = _as_recorded(Sides.from_json(row["sides"]))
     else:
-        ours = _side(desk, candidate, parts.holdout)
+        ours = _side(ctx, candidate, parts.holdout)
         if ours.predicted is None:
             raise RegistryError(ours.problem)
-        evidence = _built(desk, candidate, ours.predicted, parts.holdout, parts.final, theirs)
+        evidence = _built(ctx, candidate, ours.predicted, parts.holdout, parts.final, theirs)
     return _Judged(
         evidence,
-        _store(desk, evidence, row, features, in_use, run_id),
-        gates_again(desk.spec, evidence, gates_from_json(str(row["gates"]))),
+        _store(ctx, evidence, row, features, in_use, run_id),
+        gates_again(ctx.spec, evidence, gates_from_json(str(row["gates"]))),
         _sides(str(row["version"]), in_use, ours, theirs),
         theirs.problem,
     )
 
 
-def _side(desk: Desk, version: ModelVersion | None, holdout: pd.DataFrame) -> _Side:
+def _side(ctx: CountryContext, version: ModelVersion | None, holdout: pd.DataFrame) -> _Side:
     """A version as it was judged; how new and how large it is, is said of what serves."""
     if version is None:
         return _Side(None)
     try:
-        predicted = unseen_predictions(version, holdout, desk.spec, desk.registry)
-        size = desk.registry.bytes_of(version)
+        predicted = unseen_predictions(version, holdout, ctx.spec, ctx.registry)
+        size = ctx.registry.bytes_of(version)
     except (TrainingError, RegistryError) as error:
         return _Side(None, problem=error.problem)
     return _Side(predicted, time_of(version, "until"), size)
@@ -207,16 +215,16 @@ def _with_champion(before: pd.DataFrame, holdout: pd.DataFrame, theirs: _Side) -
 
 
 def _built(
-    desk: Desk,
+    ctx: CountryContext,
     version: ModelVersion,
     predicted: np.ndarray,
     holdout: pd.DataFrame,
     train: pd.DataFrame,
     theirs: _Side,
 ) -> pd.DataFrame:
-    around = intervals_of(version, holdout, predicted, desk.spec, desk.registry)
+    around = intervals_of(version, holdout, predicted, ctx.spec, ctx.registry)
     return evidence_frame(
-        desk.spec,
+        ctx.spec,
         holdout,
         predicted,
         train,
@@ -227,7 +235,7 @@ def _built(
 
 
 def _store(
-    desk: Desk,
+    ctx: CountryContext,
     evidence: pd.DataFrame,
     row: pd.Series,
     features: Snapshot,
@@ -239,9 +247,9 @@ def _store(
         "candidate": str(row["version"]),
         "champion": in_use.version if in_use else "",
     }
-    asset = path(desk.product, EVIDENCE)
-    written = desk.store.write(
-        asset, desk.country, evidence, run_id=run_id, metadata={INPUTS: made_from}
+    asset = ctx.path(EVIDENCE)
+    written = ctx.store.write(
+        asset, ctx.country, evidence, run_id=run_id, metadata={INPUTS: made_from}
     )
     return written.snapshot.content_hash
 

@@ -3,50 +3,43 @@
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.promotion.card_decision import with_decision
 from mlops_assets.ml.promotion.decision import Decision
-from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.promotion.decision_log import entries
 from mlops_assets.stages.training.evaluation_metadata import CARD_FILE
-from mlops_assets.storage import SnapshotStore
 
 
 def stored_card(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
-    registry: Registry,
+    ctx: CountryContext,
     number: str | None = None,
 ) -> str:
     """The model card that the training of a version left, with what became of it since.
 
     Args:
-        product: whose model.
-        country: for which.
-        store: where decisions are recorded.
-        registry: where the card is.
+        ctx: the country.
         number: registered version; None: the champion.
 
     Raises:
         RegistryError: there is no such version, or no card with it.
     """
-    spec = product.resolved(country)
+    spec = ctx.spec
     version = (
-        registry.champion(product.name, country)
+        ctx.registry.champion(ctx.product.name, ctx.country)
         if number is None
-        else registry.version(registered_name(product.name, country), number)
+        else ctx.registry.version(registered_name(ctx.product.name, ctx.country), number)
     )
     if version is None:
         raise RegistryError(
-            f"{product.name} has no champion in {country}.",
+            f"{ctx.product.name} has no champion in {ctx.country}.",
             stored="Nothing was read.",
             way_out="Name a version with --version, or materialize the country first.",
         )
-    text = registry.artifact(version, CARD_FILE)
+    text = ctx.registry.artifact(version, CARD_FILE)
     decided = [
         entry.comparison.decision
-        for entry in entries(product, store, country)
+        for entry in entries(ctx, ctx.country)
         if entry.comparison.candidate == version.version
     ]
     return with_decision(text, decided[-1], spec) if decided else text

@@ -18,10 +18,8 @@ from mlops_assets.ml.gates.model_pair import Sides
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
-from mlops_assets.stages.common.base import path
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.runs import trigger_of
-from mlops_assets.storage import SnapshotStore
 
 MOVES = ("promoted", "forced", "rolled_back")
 """Verdicts after which another version may be in use."""
@@ -119,20 +117,36 @@ class Entry:
         return self.comparison.decision.verdict
 
     @property
+    def is_stopped_by_gate(self) -> bool:
+        """Whether a gate that failed kept the candidate from being compared."""
+        return self.verdict == "kept" and any(g.passed is False for g in self.comparison.gates)
+
+    @property
     def moves(self) -> bool:
         """Whether another version is in use once it is carried out."""
         return self.verdict in MOVES and self.before.champion != self.after.champion
 
 
-def entries(product: Product, store: SnapshotStore, country: str | None = None) -> list[Entry]:
+def entries(ctx: ProductContext, country: str | None = None) -> list[Entry]:
     """The recorded decisions, oldest first; of every country when none is given."""
-    log = store.read_log(path(product, "decisions"), country)
+    log = ctx.store.read_log(ctx.path("decisions"), country)
     return [_entry(row) for row in log.to_dict("records")]
 
 
-def log_of(desk: Desk) -> list[Entry]:
+def log_of(ctx: CountryContext) -> list[Entry]:
     """The recorded decisions of a country, oldest first."""
-    return entries(desk.product, desk.store, desk.country)
+    return entries(ctx.whole, ctx.country)
+
+
+def entries_by_country(ctx: ProductContext, countries: Sequence[str]) -> dict[str, list[Entry]]:
+    """The recorded decisions of some countries, oldest first; those without any left out."""
+    if len(countries) == 1:
+        recorded = entries(ctx, countries[0])
+        return {countries[0]: recorded} if recorded else {}
+    found: dict[str, list[Entry]] = {}
+    for entry in entries(ctx):
+        found.setdefault(entry.comparison.country, []).append(entry)
+    return {country: found[country] for country in countries if country in found}
 
 
 def newest_move(log: Sequence[Entry]) -> Entry | None:
@@ -169,8 +183,7 @@ def _standing(log: Sequence[Entry]) -> list[Entry]:
 
 
 def record(
-    product: Product,
-    store: SnapshotStore,
+    ctx: CountryContext,
     comparison: Comparison,
     origin: Origin,
     aliases: Aliases | None = None,
@@ -178,8 +191,7 @@ def record(
     """Append what evidence decided unless it is there: once recorded it is never changed.
 
     Args:
-        product: whose decision.
-        store: where the log is.
+        ctx: the country.
         comparison: the decision with what it was about.
         origin: who or what asked.
         aliases: what the aliases name now; None: the champion compared with, and nothing else.
@@ -187,7 +199,7 @@ def record(
     Returns:
         The recorded one, which may be of an earlier run that was killed before it was carried out.
     """
-    log = entries(product, store, comparison.country)
+    log = log_of(ctx)
     same = [entry for entry in log if _about_the_same(entry, comparison)]
     if same and same[-1].verdict == comparison.decision.verdict:
         return same[-1]
@@ -199,14 +211,14 @@ def record(
     entry = Entry(
         comparison, f"{comparison.decision_id}{number}", now(), origin, before=before, after=after
     )
-    append(product, store, entry)
+    append(ctx.whole, entry)
     return entry
 
 
-def append(product: Product, store: SnapshotStore, entry: Entry) -> None:
+def append(ctx: ProductContext, entry: Entry) -> None:
     """Write one more row of the log."""
-    row = pd.DataFrame([_row(product, entry)])
-    store.append(path(product, "decisions"), entry.comparison.country, row)
+    row = pd.DataFrame([_row(ctx.product, entry)])
+    ctx.store.append(ctx.path("decisions"), entry.comparison.country, row)
 
 
 def _about_the_same(entry: Entry, comparison: Comparison) -> bool:

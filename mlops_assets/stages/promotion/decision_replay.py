@@ -14,10 +14,9 @@ from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import gates_again
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.ml.promotion.verdicts import Settings, conclude
-from mlops_assets.product import Product
-from mlops_assets.stages.common.base import EVIDENCE, path
+from mlops_assets.stages.common.base import EVIDENCE
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import Entry, entries
-from mlops_assets.storage import SnapshotStore
 
 _NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")
 _COUNTS = ("rows", "draws", "block_days")
@@ -56,14 +55,11 @@ class Replay:
         ]
 
 
-def replay(
-    product: Product, store: SnapshotStore, decision_id: str, country: str | None = None
-) -> Replay:
+def replay(ctx: ProductContext, decision_id: str, country: str | None = None) -> Replay:
     """Make one decision again and compare.
 
     Args:
-        product: whose decision.
-        store: where decisions and evidence are.
+        ctx: the product.
         decision_id: of the decision.
         country: of the decision; needed only where two countries have the same id.
 
@@ -71,39 +67,39 @@ def replay(
         ConfigurationError: there is no such decision, or more than one.
         StorageError: the evidence is damaged.
     """
-    entry = _found(product, store, decision_id, country)
+    entry = _found(ctx, decision_id, country)
     if entry.verdict in _BY_A_PERSON:
         basis = "a person decided; the record is looked at, there is nothing to compute"
         return Replay(entry, basis, tuple(_gaps(entry)))
     about = entry.comparison
     if not about.candidate or about.candidate == about.champion:
         return Replay(entry, "there was nothing to compare, so that nothing is computed", ())
-    return _again(product, store, entry)
+    return _again(ctx, entry)
 
 
-def _found(product: Product, store: SnapshotStore, wanted: str, country: str | None) -> Entry:
-    found = [each for each in entries(product, store, country) if each.decision_id == wanted]
+def _found(ctx: ProductContext, wanted: str, country: str | None) -> Entry:
+    found = [each for each in entries(ctx, country) if each.decision_id == wanted]
     if len(found) == 1:
         return found[0]
     countries = ", ".join(each.comparison.country for each in found)
     raise ConfigurationError(
-        f"{product.name} has {len(found) or 'no'} decisions {wanted!r}"
+        f"{ctx.product.name} has {len(found) or 'no'} decisions {wanted!r}"
         + (f", of {countries}." if found else "."),
         stored="Nothing was computed.",
         way_out="Say which with --country."
         if found
-        else f"List them with: mlops-assets decisions {product.name}",
+        else f"List them with: mlops-assets decisions {ctx.product.name}",
         culprits={"decision": wanted},
     )
 
 
-def _again(product: Product, store: SnapshotStore, entry: Entry) -> Replay:
+def _again(ctx: ProductContext, entry: Entry) -> Replay:
     about = entry.comparison
-    held = store.find(path(product, EVIDENCE), about.country, about.evidence)
+    held = ctx.store.find(ctx.path(EVIDENCE), about.country, about.evidence)
     basis = f"made again from evidence {about.evidence[:12]}, its settings and sides"
     if held is None or about.sides is None:
         return Replay(entry, basis, ("the evidence is gone",))
-    evidence = store.read(held.asset, about.country, version=held.version)
+    evidence = ctx.store.read(held.asset, about.country, version=held.version)
     settings = Settings.from_json(about.settings)
     gates = gates_again(settings.spec, evidence, about.gates)
     decision = conclude(evidence, gates, about.sides, settings)

@@ -18,8 +18,8 @@ from mlops_assets.stages.promotion.champion_metadata import shown
 from mlops_assets.stages.promotion.plan import (
     Asked,
     Moved,
-    Office,
     Plan,
+    ProductContext,
     execute,
     plan_approval,
     plan_promotion,
@@ -79,17 +79,17 @@ class UndoConfig(WordConfig):
 def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
     """`<product>_rollback`, `_promote`, `_approve` and `_undo`, each of one op."""
 
-    def rollback(office: Office, config: VersionConfig) -> Plan:
-        return plan_rollback(office, _countries(product, config), config.version)
+    def rollback(whole: ProductContext, config: VersionConfig) -> Plan:
+        return plan_rollback(whole, _countries(product, config), config.version)
 
-    def promote(office: Office, config: VersionConfig) -> Plan:
-        return plan_promotion(office, _countries(product, config), config.version)
+    def promote(whole: ProductContext, config: VersionConfig) -> Plan:
+        return plan_promotion(whole, _countries(product, config), config.version)
 
-    def approve(office: Office, config: MoveConfig) -> Plan:
-        return plan_approval(office, _countries(product, config))
+    def approve(whole: ProductContext, config: MoveConfig) -> Plan:
+        return plan_approval(whole, _countries(product, config))
 
-    def undo(office: Office, config: UndoConfig) -> Plan:
-        return plan_undo(office, config.unit)
+    def undo(whole: ProductContext, config: UndoConfig) -> Plan:
+        return plan_undo(whole, config.unit)
 
     return [
         _job(product, "rollback", VersionConfig, rollback, _ROLLBACK + _TOGETHER),
@@ -111,19 +111,19 @@ def _job(
     product: Product,
     kind: str,
     form: type[_Config],
-    planner: Callable[[Office, _Config], Plan],
+    planner: Callable[[ProductContext, _Config], Plan],
     description: str,
 ) -> dg.JobDefinition:
     def step(
         context: dg.OpExecutionContext, config: Any, storage: Storage, mlflow: MlflowRegistry
     ) -> None:
         leave_to_the_older(context)
-        office = Office(product, storage.store(), mlflow.registry())
-        plan = _checked(planner(office, config), config, context)
+        whole = storage.product(product, mlflow.registry())
+        plan = _checked(planner(whole, config), config, context)
         trigger = trigger_of(context.run.tags)
         asked = Asked(config.person, config.reason, trigger, context.run_id)
         try:
-            unit = execute(office, plan, asked, lambda moved: _report(context, moved))
+            unit = execute(whole, plan, asked, lambda moved: _report(context, moved))
         except MlopsAssetsError as error:
             raise _failure(plan, error) from error
         undo = f"mlops-assets undo {product.name} {unit.id} --reason '...'"
@@ -173,10 +173,10 @@ def _failure(plan: Plan, error: MlopsAssetsError) -> dg.Failure:
 
 def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
     """Tell Dagster at once what the asset `champion` of the country is now, and check it."""
-    desk, snapshot = moved.desk, moved.snapshot
-    key = asset_key(desk.product, "champion")
+    ctx, snapshot = moved.ctx, moved.snapshot
+    key = asset_key(ctx.product, "champion")
     told = {
-        **shown(moved.frame, moved.entry, desk.product.name),
+        **shown(moved.frame, moved.entry, ctx.product.name),
         **snapshot.metadata,
         "dagster/partition_row_count": snapshot.rows,
         "dagster/uri": snapshot.uri,
@@ -186,12 +186,12 @@ def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
     context.log_event(
         dg.AssetMaterialization(
             key,
-            partition=desk.country,
+            partition=ctx.country,
             metadata=told,
             tags={DATA_VERSION_TAG: snapshot.content_hash},
         )
     )
-    result = alias_check(desk, key, moved.entry.after.champion)
+    result = alias_check(ctx, key, moved.entry.after.champion)
     check = dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=CHECK,
@@ -199,8 +199,8 @@ def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
         severity=result.severity,
         description=result.description,
         metadata=result.metadata or {},
-        partition=desk.country,
+        partition=ctx.country,
         blocking=True,
     )
     context.log_event(check)  # pyright: ignore[reportArgumentType] (it takes these, too)
-    context.log.info(f"{desk.country}: {moved.entry.comparison.decision.reason}")
+    context.log.info(f"{ctx.country}: {moved.entry.comparison.decision.reason}")

@@ -19,8 +19,7 @@ from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
-from mlops_assets.stages.common.base import path
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import of_champion
 from mlops_assets.stages.promotion.alias_moves import carry_out, unfinished, waiting
 from mlops_assets.stages.promotion.approvals import approved
@@ -49,21 +48,21 @@ _COLUMNS = ("country", "from", "to", "metric", "value now", "value then", "note"
 
 
 @dataclass(frozen=True)
-class Office:
+class ProductContext:
     """A product with its snapshots and models."""
 
     product: Product
     store: SnapshotStore
     registry: Registry
 
-    def desk(self, country: str) -> Desk:
+    def ctx(self, country: str) -> CountryContext:
         """One of its countries.
 
         Raises:
             ConfigurationError: the product does not list it.
         """
         self.product.resolved(country)
-        return Desk(self.product, country, self.store, self.registry)
+        return CountryContext(self.product, country, self.store, self.registry)
 
 
 @dataclass(frozen=True)
@@ -129,13 +128,13 @@ class Moved:
     """A country that was moved.
 
     Attributes:
-        desk: the country.
+        ctx: the country.
         entry: the recorded decision.
         frame: what the asset `champion` holds now.
         snapshot: as which it is stored.
     """
 
-    desk: Desk
+    ctx: CountryContext
     entry: Entry
     frame: pd.DataFrame
     snapshot: Snapshot
@@ -144,45 +143,45 @@ class Moved:
 Tell = Callable[[Moved], None]
 
 
-def plan_rollback(office: Office, countries: Sequence[str], version: str = "") -> Plan:
+def plan_rollback(whole: ProductContext, countries: Sequence[str], version: str = "") -> Plan:
     """Put the version that was in use before, or a named one, into use again."""
-    return _planned(office, Request("rollback", tuple(countries), version), _rollback)
+    return _planned(whole, Request("rollback", tuple(countries), version), _rollback)
 
 
-def plan_promotion(office: Office, countries: Sequence[str], version: str = "") -> Plan:
+def plan_promotion(whole: ProductContext, countries: Sequence[str], version: str = "") -> Plan:
     """Put the newest candidate, or a named version, into use whatever evidence says."""
-    return _planned(office, Request("promote", tuple(countries), version), _promotion)
+    return _planned(whole, Request("promote", tuple(countries), version), _promotion)
 
 
-def plan_approval(office: Office, countries: Sequence[str]) -> Plan:
+def plan_approval(whole: ProductContext, countries: Sequence[str]) -> Plan:
     """Put the version that waits for approval into use."""
-    return _planned(office, Request("approve", tuple(countries)), _approval)
+    return _planned(whole, Request("approve", tuple(countries)), _approval)
 
 
-def plan_undo(office: Office, unit: str) -> Plan:
+def plan_undo(whole: ProductContext, unit: str) -> Plan:
     """Set every country that a unit moved back as it was.
 
     Raises:
         ConfigurationError: there is no such unit.
     """
-    known = units(office.product, office.store)
+    known = units(ProductContext(whole.product, whole.store))
     if unit not in known:
         newest = ", ".join(list(known)[-5:][::-1]) or "none"
         raise ConfigurationError(
-            f"{office.product.name} has no unit {unit!r}.",
+            f"{whole.product.name} has no unit {unit!r}.",
             stored="Nothing was moved.",
             way_out=f"The newest are: {newest}.",
             culprits={"unit": unit},
         )
-    touched = [m.country for m in known[unit].moves if _entry_of(office, known[unit], m.country)]
-    return _planned(office, Request("undo", tuple(touched), unit=unit), _undoing)
+    touched = [m.country for m in known[unit].moves if _entry_of(whole, known[unit], m.country)]
+    return _planned(whole, Request("undo", tuple(touched), unit=unit), _undoing)
 
 
-def execute(office: Office, plan: Plan, asked: Asked, tell: Tell) -> Unit:
+def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit:
     """Carry a plan out as one unit.
 
     Args:
-        office: the product.
+        whole: the product.
         plan: of a moment ago.
         asked: who and why.
         tell: called for each country after it was moved; what it raises counts as that country's
@@ -196,18 +195,18 @@ def execute(office: Office, plan: Plan, asked: Asked, tell: Tell) -> Unit:
     _require(plan, asked)
     unit = plan.resumes or new_unit(plan.request, plan.moves, asked.person, asked.reason)
     if plan.resumes is None:
-        write_down(office.product, office.store, unit, "opened")
+        write_down(ProductContext(whole.product, whole.store), unit, "opened")
     begun: list[Move] = []
     for move in unit.moves:
         begun.append(move)
         try:
-            _carry(office, unit, move, asked, tell)
+            _carry(whole, unit, move, asked, tell)
         except Exception as error:
-            stuck = _set_back(office, unit, begun, asked, tell, error)
-            write_down(office.product, office.store, unit, "set back")
-            raise _failed(office, unit, move, stuck, error) from error
-    write_down(office.product, office.store, unit, "done")
-    _close_undone(office, plan)
+            stuck = _set_back(whole, unit, begun, asked, tell, error)
+            write_down(ProductContext(whole.product, whole.store), unit, "set back")
+            raise _failed(whole, unit, move, stuck, error) from error
+    write_down(ProductContext(whole.product, whole.store), unit, "done")
+    _close_undone(whole, plan)
     return replace(unit, state="done")
 
 
@@ -222,17 +221,17 @@ def refusal(plan: Plan) -> ConfigurationError:
     )
 
 
-_Planner = Callable[[Desk, Request], "Move | Problem"]
+_Planner = Callable[[CountryContext, Request], "Move | Problem"]
 
 
-def _planned(office: Office, request: Request, planner: _Planner) -> Plan:
-    name, metric = office.product.name, {c: office.desk(c).spec.metric for c in request.countries}
-    begun = left_open(office.product, office.store)
+def _planned(whole: ProductContext, request: Request, planner: _Planner) -> Plan:
+    name, metric = whole.product.name, {c: whole.country(c).spec.metric for c in request.countries}
+    begun = left_open(ProductContext(whole.product, whole.store))
     if begun is not None and begun.request == request:
         return Plan(name, request, metric, begun.moves, (), begun)
     if begun is not None and begun.id != request.unit:
         return Plan(name, request, metric, (), (_in_the_way(begun, name),))
-    found = [planner(office.desk(country), request) for country in request.countries]
+    found = [planner(whole.country(country), request) for country in request.countries]
     moves = tuple(each for each in found if isinstance(each, Move))
     problems = tuple(each for each in found if isinstance(each, Problem))
     return Plan(name, request, metric, moves, problems)
@@ -248,81 +247,81 @@ def _in_the_way(begun: Unit, product: str) -> Problem:
     )
 
 
-def _rollback(desk: Desk, request: Request) -> Move | Problem:
-    named = _in_use(desk)
+def _rollback(ctx: CountryContext, request: Request) -> Move | Problem:
+    named = _in_use(ctx)
     if not named.champion:
-        return Problem(desk.country, "no version is in use, the baseline serves")
+        return Problem(ctx.country, "no version is in use, the baseline serves")
     target = request.version or named.previous
     if not target:
         text = f"no version was in use before version {named.champion}; name one (--to VERSION)"
-        return Problem(desk.country, text)
-    return _move(desk, named, target)
+        return Problem(ctx.country, text)
+    return _move(ctx, named, target)
 
 
-def _promotion(desk: Desk, request: Request) -> Move | Problem:
-    named = _in_use(desk)
+def _promotion(ctx: CountryContext, request: Request) -> Move | Problem:
+    named = _in_use(ctx)
     target = request.version or named.challenger
     if not target:
         text = "no candidate was ever registered; materialize `model` of the country first"
-        return Problem(desk.country, text)
-    return _move(desk, named, target)
+        return Problem(ctx.country, text)
+    return _move(ctx, named, target)
 
 
-def _approval(desk: Desk, request: Request) -> Move | Problem:
-    held, named = waiting(log_of(desk)), _in_use(desk)
+def _approval(ctx: CountryContext, request: Request) -> Move | Problem:
+    held, named = waiting(log_of(ctx)), _in_use(ctx)
     if held is None:
-        return Problem(desk.country, f"nothing waits for approval, so nothing to {request.kind}")
+        return Problem(ctx.country, f"nothing waits for approval, so nothing to {request.kind}")
     if held.before.champion != named.champion:
         text = (
             f"version {held.comparison.candidate} was compared with "
             f"{_called(held.before.champion)}, and {_called(named.champion)} is in use now; "
             "materialize `champion` of the country, which compares again"
         )
-        return Problem(desk.country, text)
-    found = _move(desk, named, held.comparison.candidate)
+        return Problem(ctx.country, text)
+    found = _move(ctx, named, held.comparison.candidate)
     return replace(found, basis=held.decision_id) if isinstance(found, Move) else found
 
 
-def _undoing(desk: Desk, request: Request) -> Move | Problem:
-    log, named = log_of(desk), _in_use(desk)
+def _undoing(ctx: CountryContext, request: Request) -> Move | Problem:
+    log, named = log_of(ctx), _in_use(ctx)
     entry = next(e for e in reversed(log) if e.origin.unit == request.unit)
     if any(later.origin.undoes == entry.decision_id for later in log) or entry.origin.undoes in {
         e.decision_id for e in log if e.origin.unit == request.unit
     }:
-        return Problem(desk.country, f"unit {request.unit} was undone already")
+        return Problem(ctx.country, f"unit {request.unit} was undone already")
     if named.champion != entry.after.champion:
         text = (
             f"{_called(named.champion)} is in use now, not {_called(entry.after.champion)} as the "
             "unit left it; roll back to the version you want instead (rollback --to VERSION)"
         )
-        return Problem(desk.country, text)
+        return Problem(ctx.country, text)
     target = entry.before.champion
-    found = _move(desk, named, target) if target else Move(desk.country, named, entry.before)
+    found = _move(ctx, named, target) if target else Move(ctx.country, named, entry.before)
     if isinstance(found, Problem):
         return found
     return replace(found, after=entry.before, basis=entry.decision_id)
 
 
-def _in_use(desk: Desk) -> Aliases:
+def _in_use(ctx: CountryContext) -> Aliases:
     """What the aliases name, once a decision that was not carried out yet is."""
-    left = unfinished(desk, log_of(desk))
-    return left.after if left is not None else desk.aliases()
+    left = unfinished(ctx, log_of(ctx))
+    return left.after if left is not None else ctx.aliases()
 
 
-def _move(desk: Desk, named: Aliases, target: str) -> Move | Problem:
+def _move(ctx: CountryContext, named: Aliases, target: str) -> Move | Problem:
     if target == named.champion:
-        return Problem(desk.country, f"version {target} is in use already")
+        return Problem(ctx.country, f"version {target} is in use already")
     try:
-        version = desk.version(target)
-        missing = _missing_features(desk, version)
+        version = ctx.version(target)
+        missing = _missing_features(ctx, version)
     except RegistryError as error:
-        return Problem(desk.country, f"{error.problem} Name another one ({_others(desk, target)})")
+        return Problem(ctx.country, f"{error.problem} Name another one ({_others(ctx, target)})")
     if missing:
         text = f"version {target} needs the features {', '.join(missing)}, which there are no more"
-        return Problem(desk.country, f"{text}; name another one ({_others(desk, target)})")
-    held = desk.version(named.champion) if named.champion else None
+        return Problem(ctx.country, f"{text}; name another one ({_others(ctx, target)})")
+    held = ctx.version(named.champion) if named.champion else None
     return Move(
-        desk.country,
+        ctx.country,
         named,
         named.moved_to(target),
         _NAN if held is None else report_value(held),
@@ -330,21 +329,21 @@ def _move(desk: Desk, named: Aliases, target: str) -> Move | Problem:
     )
 
 
-def _missing_features(desk: Desk, version: ModelVersion) -> list[str]:
+def _missing_features(ctx: CountryContext, version: ModelVersion) -> list[str]:
     """Features that a version needs and today's rows do not have; loads it, so that it is whole.
 
     Raises:
         RegistryError: its files are gone or were changed.
     """
-    wanted = desk.registry.load(version).features
-    if desk.made("features") is None:
+    wanted = ctx.registry.load(version).features
+    if ctx.current("features") is None:
         return []
-    there = desk.store.read_table(path(desk.product, "features"), desk.country).column_names
+    there = ctx.store.read_table(ctx.path("features"), ctx.country).column_names
     return [name for name in wanted if name not in there]
 
 
-def _others(desk: Desk, target: str) -> str:
-    numbers = [n for n in desk.registry.version_numbers(desk.model_name) if n != target]
+def _others(ctx: CountryContext, target: str) -> str:
+    numbers = [n for n in ctx.registry.version_numbers(ctx.model_name) if n != target]
     return f"there are versions {', '.join(numbers)}" if numbers else "there is no other version"
 
 
@@ -364,34 +363,34 @@ def _require(plan: Plan, asked: Asked) -> None:
         )
 
 
-def _carry(office: Office, unit: Unit, move: Move, asked: Asked, tell: Tell) -> None:
+def _carry(whole: ProductContext, unit: Unit, move: Move, asked: Asked, tell: Tell) -> None:
     """Record, then move the aliases, then show it; what is done already stays as it is."""
-    desk = office.desk(move.country)
-    entry = _entry_of(office, unit, move.country)
+    ctx = whole.country(move.country)
+    entry = _entry_of(whole, unit, move.country)
     if entry is None:
-        if (left := unfinished(desk, log_of(desk))) is not None:
-            carry_out(desk, left)
-        _require_unmoved(desk, move)
-        entry = _decided(desk, unit, move, asked)
-        append(office.product, office.store, entry)
-    carry_out(desk, entry)
-    tell(_show(desk, entry, asked.run_id))
+        if (left := unfinished(ctx, log_of(ctx))) is not None:
+            carry_out(ctx, left)
+        _require_unmoved(ctx, move)
+        entry = _decided(ctx, unit, move, asked)
+        append(ProductContext(whole.product, whole.store), entry)
+    carry_out(ctx, entry)
+    tell(_show(ctx, entry, asked.run_id))
 
 
-def _require_unmoved(desk: Desk, move: Move) -> None:
-    now_named = desk.aliases().champion
+def _require_unmoved(ctx: CountryContext, move: Move) -> None:
+    now_named = ctx.aliases().champion
     if now_named != move.before.champion:
         raise RegistryError(
-            f"{_called(now_named)} of {desk.model_name} is in use, not "
+            f"{_called(now_named)} of {ctx.model_name} is in use, not "
             f"{_called(move.before.champion)} as it was when this was planned.",
             stored="",
             way_out="Ask again; the new plan starts from what is in use now.",
         )
 
 
-def _entry_of(office: Office, unit: Unit, country: str) -> Entry | None:
+def _entry_of(whole: ProductContext, unit: Unit, country: str) -> Entry | None:
     wanted = _id(unit, country)
-    log = log_of(office.desk(country))
+    log = log_of(whole.country(country))
     return next((entry for entry in log if entry.decision_id == wanted), None)
 
 
@@ -399,9 +398,9 @@ def _id(unit: Unit, country: str) -> str:
     return f"{unit.id}-{country}"
 
 
-def _decided(desk: Desk, unit: Unit, move: Move, asked: Asked) -> Entry:
+def _decided(ctx: CountryContext, unit: Unit, move: Move, asked: Asked) -> Entry:
     """The decision of one country, resting on what is recorded of the version, if anything is."""
-    log, kind = log_of(desk), unit.request.kind
+    log, kind = log_of(ctx), unit.request.kind
     undoes = move.basis if kind == "undo" else ""
     origin = Origin(asked.trigger, asked.run_id, asked.person, unit.id, undoes)
     if kind == "approve":
@@ -409,7 +408,7 @@ def _decided(desk: Desk, unit: Unit, move: Move, asked: Asked) -> Entry:
         entry = approved(held, origin, asked.reason, move.before)
         return replace(entry, decision_id=_id(unit, move.country))
     verdict, text = _words(unit, move, asked)
-    about = _about(desk, move, log)
+    about = _about(ctx, move, log)
     decision = replace(about.decision, verdict=verdict, reason=text)
     return Entry(
         replace(about, decision=decision, champion=move.before.champion),
@@ -431,64 +430,71 @@ def _words(unit: Unit, move: Move, asked: Asked) -> tuple[Any, str]:
     return "rolled_back", f"rolled back by {asked.person}, {change}: {asked.reason}"
 
 
-def _about(desk: Desk, move: Move, log: Sequence[Entry]) -> Comparison:
+def _about(ctx: CountryContext, move: Move, log: Sequence[Entry]) -> Comparison:
     """What is known of the version that comes into use: its own comparison, or its registration."""
     number = move.after.champion
     known = (e.comparison for e in reversed(log) if e.comparison.candidate == number and number)
     if (found := next(known, None)) is not None:
         return found
-    features = desk.made("features")
+    features = ctx.current("features")
     nothing = Decision("not_judged", "", 0, move.value_after, move.value_before)
     return Comparison(
-        country=desk.country,
+        country=ctx.country,
         candidate=number,
-        kind=desk.version(number).kind if number else "baseline",
+        kind=ctx.version(number).kind if number else "baseline",
         champion=move.before.champion,
         decision=nothing,
         gates=(),
-        config_hash=desk.spec.config_hash(),
+        config_hash=ctx.spec.config_hash(),
         features=features.content_hash if features else "",
     )
 
 
-def _show(desk: Desk, entry: Entry, run_id: str) -> Moved:
+def _show(ctx: CountryContext, entry: Entry, run_id: str) -> Moved:
     """Write what the asset `champion` holds now.
 
     It keeps the lineage of the comparison before it, so that a rerun over unchanged data finds
     nothing to do. A candidate that a person put into use needs no comparison any more.
     """
-    frame, made = champion_frame(desk, entry), desk.made("champion")
+    frame, made = champion_frame(ctx, entry), ctx.current("champion")
     metadata = dict(made.metadata) if made else {}
-    if _is_newest_candidate(desk, entry):
-        told = of_champion(desk.product, desk.country, desk.store).metadata()
+    if _is_newest_candidate(ctx, entry):
+        told = of_champion(ctx.product, ctx.country, ctx.store).metadata()
         metadata |= {name: getattr(value, "value", value) for name, value in told.items()}
-    asset = path(desk.product, "champion")
-    written = desk.store.write(asset, desk.country, frame, run_id=run_id, metadata=metadata)
-    return Moved(desk, entry, frame, written.snapshot)
+    asset = ctx.path("champion")
+    written = ctx.store.write(asset, ctx.country, frame, run_id=run_id, metadata=metadata)
+    return Moved(ctx, entry, frame, written.snapshot)
 
 
-def _is_newest_candidate(desk: Desk, entry: Entry) -> bool:
-    if desk.made("model") is None or not entry.after.champion:
+def _is_newest_candidate(ctx: CountryContext, entry: Entry) -> bool:
+    if ctx.current("model") is None or not entry.after.champion:
         return False
-    row = desk.store.read(path(desk.product, "model"), desk.country, columns=["version"]).iloc[0]
+    row = ctx.store.read(ctx.path("model"), ctx.country, columns=["version"]).iloc[0]
     return str(row["version"]) == entry.after.champion
 
 
 def _set_back(
-    office: Office, unit: Unit, begun: Sequence[Move], asked: Asked, tell: Tell, why: Exception
+    whole: ProductContext,
+    unit: Unit,
+    begun: Sequence[Move],
+    asked: Asked,
+    tell: Tell,
+    why: Exception,
 ) -> dict[str, str]:
     """Move the countries that were begun back, the last first; the cause where that failed."""
     stuck = {}
     for move in reversed(begun):
         try:
-            _take_back(office, unit, move, asked, tell, f"{begun[-1].country} failed: {why}")
+            _take_back(whole, unit, move, asked, tell, f"{begun[-1].country} failed: {why}")
         except Exception as error:
             stuck[move.country] = str(error)
     return stuck
 
 
-def _take_back(office: Office, unit: Unit, move: Move, asked: Asked, tell: Tell, why: str) -> None:
-    desk, entry = office.desk(move.country), _entry_of(office, unit, move.country)
+def _take_back(
+    whole: ProductContext, unit: Unit, move: Move, asked: Asked, tell: Tell, why: str
+) -> None:
+    ctx, entry = whole.country(move.country), _entry_of(whole, unit, move.country)
     if entry is None:
         return
     origin = Origin(asked.trigger, asked.run_id, asked.person, unit.id, entry.decision_id)
@@ -503,20 +509,20 @@ def _take_back(office: Office, unit: Unit, move: Move, asked: Asked, tell: Tell,
         before=entry.after,
         after=entry.before,
     )
-    append(office.product, office.store, back)
-    carry_out(desk, back)
-    tell(_show(desk, back, asked.run_id))
+    append(ProductContext(whole.product, whole.store), back)
+    carry_out(ctx, back)
+    tell(_show(ctx, back, asked.run_id))
 
 
-def _close_undone(office: Office, plan: Plan) -> None:
+def _close_undone(whole: ProductContext, plan: Plan) -> None:
     """A unit that was left open is no longer so once it is undone."""
-    undone = units(office.product, office.store).get(plan.request.unit)
+    undone = units(ProductContext(whole.product, whole.store)).get(plan.request.unit)
     if undone is not None and undone.state == "opened":
-        write_down(office.product, office.store, undone, "set back")
+        write_down(ProductContext(whole.product, whole.store), undone, "set back")
 
 
 def _failed(
-    office: Office, unit: Unit, move: Move, stuck: dict[str, str], error: Exception
+    whole: ProductContext, unit: Unit, move: Move, stuck: dict[str, str], error: Exception
 ) -> RegistryError:
     others = [each.country for each in unit.moves if each.country != move.country]
     back = "Nothing is moved; countries that were are moved back, which is recorded."
@@ -524,7 +530,7 @@ def _failed(
         told = "; ".join(f"{country}: {text}" for country, text in stuck.items())
         back = f"These could not be moved back: {told}. Their next champion run finishes it."
     return RegistryError(
-        f"{office.product.name}: unit {unit.id} failed in {move.country} "
+        f"{whole.product.name}: unit {unit.id} failed in {move.country} "
         f"({len(others)} other countries): {error}",
         stored=back,
         way_out="Correct the cause and ask again.",

@@ -83,7 +83,7 @@ def retraining_sensor(
         context: dg.SensorEvaluationContext, storage: Storage, mlflow: MlflowRegistry
     ) -> dg.SensorResult | dg.SkipReason:
         now = dt.datetime.now(dt.UTC)
-        view = look(product, storage.store(), mlflow.registry(), context.instance, now)
+        view = look(storage.product(product, mlflow.registry()), context.instance, now)
         plan = view.plan(product.spec)
         follow = _unasked(_follow_up(product, view), context.instance)
         text = f"{told(plan)}{_told_of(follow)}"
@@ -168,7 +168,7 @@ def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
         now = dt.datetime.now(dt.UTC)
         ticks = context.scheduled_execution_time
         due = last_due(cron, ticks) if _is_time_of(cron, ticks) else None
-        view = look(product, storage.store(), mlflow.registry(), context.instance, now, due)
+        view = look(storage.product(product, mlflow.registry()), context.instance, now, due)
         countries = [each.country for each in view.situations if each.due is not None]
         if not countries:
             return dg.SkipReason(f"no country is due; the next are by `{cron}` (UTC)")

@@ -23,11 +23,11 @@ from mlops_assets.ml.retraining.plan import (
     asks,
     plan,
 )
-from mlops_assets.ml.training.selection import pooled_names
 from mlops_assets.product import Product
-from mlops_assets.registry import Aliases, ModelVersion, Registry
+from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import asset_key, path
+from mlops_assets.stages.common.base import asset_key
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.common.runs import (
     ASKED,
@@ -44,8 +44,8 @@ from mlops_assets.stages.monitoring.drift import state_of_snapshot
 from mlops_assets.stages.monitoring.performance import on_previous_of, realised_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
 from mlops_assets.stages.retraining.requests import cause_of_key, named_key
-from mlops_assets.stages.staleness import pooled_is_stale
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.stages.staleness import Staleness
+from mlops_assets.storage import Snapshot
 
 _DAY = dt.timedelta(days=1)
 _TRAINING_JOBS = ("train", "all")
@@ -150,9 +150,7 @@ class _Labels:
 
 
 def look(
-    product: Product,
-    store: SnapshotStore,
-    registry: Registry,
+    ctx: ProductContext,
     instance: dg.DagsterInstance,
     now: dt.datetime,
     due: dt.datetime | None = None,
@@ -160,20 +158,18 @@ def look(
     """All that is known of a product's countries.
 
     Args:
-        product: which.
-        store: of its snapshots and decisions.
-        registry: of its models.
+        ctx: the product.
         instance: of its runs.
         now: with time zone.
         due: when the schedule asked for all countries last; None: as the schedule's switch says.
     """
-    countries = list(product.spec.countries)
-    own = {country: product.resolved(country) for country in product.spec.overrides}
-    past, (going_on, busy) = decided(product, store), _going_on(product, instance)
-    recent = _recent(product, instance, past, own, now)
-    due = due or due_by_schedule(product, instance, now)
-    named = registry.aliases_of_all(product.name)
-    found = _from_snapshots(product, store, named)
+    countries = list(ctx.product.spec.countries)
+    own = {country: ctx.product.resolved(country) for country in ctx.product.spec.overrides}
+    past, (going_on, busy) = decided(ctx), _going_on(ctx.product, instance)
+    recent = _recent(ctx.product, instance, past, own, now)
+    due = due or due_by_schedule(ctx.product, instance, now)
+    state = Staleness(ctx)
+    found = {country: _seen(state.whole.country(country)) for country in countries}
     situations = [
         _with_past(
             replace(found[country], going_on=country in going_on),
@@ -183,10 +179,9 @@ def look(
         )
         for country in countries
     ]
-    situations = _with_labels(product, store, registry, situations, own)
-    situations = _with_tried(product, instance, situations, own, past)
-    unserved = _unserved(product, store, named, busy)
-    pooled = _pooled(product, store, instance)
+    situations = _with_labels(ctx, situations, own)
+    situations = _with_tried(ctx.product, instance, situations, own, past)
+    unserved, pooled = _unserved(state, busy), _pooled(state, instance)
     return View(situations, own, recent.today, past, now, pooled, unserved)
 
 
@@ -219,28 +214,28 @@ _decided: dict[tuple[str, str, str], tuple[frozenset[str], Past]] = {}
 """By store, product and country: ids of the log's entries, which never change, and their sum."""
 
 
-def decided(product: Product, store: SnapshotStore) -> dict[str, Past]:
+def decided(ctx: ProductContext) -> dict[str, Past]:
     """What the decisions of each country amount to; only new entries are read."""
-    asset, log = path(product, "decisions"), {}
-    for file in store.log_files(asset):
+    asset, log = ctx.path("decisions"), {}
+    for file in ctx.store.log_files(asset):
         log.setdefault(file.partition or "", set()).add(file.id)
     changed = [
         country
         for country, ids in log.items()
-        if _decided.get((store.uri, product.name, country), (None,))[0] != ids
+        if _decided.get((ctx.store.uri, ctx.product.name, country), (None,))[0] != ids
     ]
-    for country, found in _entries(product, store, changed, whole=len(changed) == len(log)).items():
-        _decided[store.uri, product.name, country] = (frozenset(log[country]), _past(found))
-    return {country: _decided[store.uri, product.name, country][1] for country in log}
+    for country, found in _entries(ctx, changed, whole=len(changed) == len(log)).items():
+        _decided[ctx.store.uri, ctx.product.name, country] = (frozenset(log[country]), _past(found))
+    return {country: _decided[ctx.store.uri, ctx.product.name, country][1] for country in log}
 
 
 def _entries(
-    product: Product, store: SnapshotStore, countries: Sequence[str], *, whole: bool
+    ctx: ProductContext, countries: Sequence[str], *, whole: bool
 ) -> dict[str, list[Entry]]:
     if not whole:
-        return {country: entries(product, store, country) for country in countries}
+        return {country: entries(ctx, country) for country in countries}
     found: dict[str, list[Entry]] = {country: [] for country in countries}
-    for entry in entries(product, store) if countries else []:
+    for entry in entries(ctx) if countries else []:
         found.setdefault(entry.comparison.country, []).append(entry)
     return found
 
@@ -291,30 +286,12 @@ def _chosen_by(move: Entry | None) -> str:
 # Snapshots
 
 
-def _from_snapshots(
-    product: Product, store: SnapshotStore, named: Mapping[str, Aliases]
-) -> dict[str, Situation]:
-    """Drift and realised error of each country's champion, from the metadata alone."""
-    countries = list(product.spec.countries)
-    drifts = store.current_all(path(product, "drift"), countries)
-    performances = store.current_all(path(product, "performance"), countries)
-    return {
-        country: _seen(
-            country,
-            named.get(country, Aliases()),
-            drifts.get(country),
-            performances.get(country),
-        )
-        for country in countries
-    }
-
-
-def _seen(
-    country: str, aliases: Aliases, drift: Snapshot | None, performance: Snapshot | None
-) -> Situation:
+def _seen(ctx: CountryContext) -> Situation:
+    """Drift and realised error of a country's champion, from the metadata alone."""
+    aliases, drift, performance = ctx.aliases(), ctx.current("drift"), ctx.current("performance")
     versions = {"performance": performance, "drift": drift}
     situation = Situation(
-        country,
+        ctx.country,
         champion=aliases.champion,
         previous=aliases.previous,
         drift=state_of_snapshot(drift) if _is_of(drift, aliases.champion) else None,
@@ -331,40 +308,31 @@ def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
     return drift.metadata[INPUTS]["champion"] == champion
 
 
-def _unserved(
-    product: Product, store: SnapshotStore, named: Mapping[str, Aliases], busy: set[str]
-) -> dict[str, str]:
-    """Countries whose predictions do not follow from champion and features as they are now."""
-    countries = list(product.spec.countries)
-    features = store.current_all(path(product, "features"), countries)
-    made = store.current_all(path(product, "predictions"), countries)
-    wanted = {
-        country: {
-            "features": features[country].content_hash,
-            "champion": named.get(country, Aliases()).champion or "baseline",
-        }
-        for country in countries
-        if country in features and country in made and country not in busy
-    }
-    return {
-        country: f"{inputs['champion']} on {features[country].version}"
-        for country, inputs in wanted.items()
-        if not inputs.items() <= (made[country].metadata.get(INPUTS) or {}).items()
-    }
+def _unserved(state: Staleness, busy: set[str]) -> dict[str, str]:
+    """Countries whose predictions are not of the champion and the features as these are now."""
+    found = {}
+    for country in state.countries:
+        features = state.current(country, "features")
+        stale = state.first(country, ("predictions",))
+        if features is None or stale is None or stale.is_missing or country in busy:
+            continue
+        if not {"features", "champion"}.isdisjoint(stale.causes):
+            champion = state.inputs(country, "predictions")["champion"]
+            found[country] = f"{champion} on {features.version}"
+    return found
 
 
-def _pooled(
-    product: Product, store: SnapshotStore, instance: dg.DagsterInstance
-) -> PooledModels | None:
+def _pooled(state: Staleness, instance: dg.DagsterInstance) -> PooledModels | None:
     """The pooled models as they are, unless there is nothing new for them to learn."""
-    if not pooled_names(product.spec) or not pooled_is_stale(product, store):
+    if not state.is_pooled_stale():
         return None
-    made = store.current(path(product, "pooled_model"), None)
+    ctx = state.whole
+    made = ctx.current("pooled_model")
     runs = instance.get_runs(
-        dg.RunsFilter(job_name=f"{product.name}_{POOLED}", statuses=list(_GOING_ON)), limit=1
+        dg.RunsFilter(job_name=f"{ctx.product.name}_{POOLED}", statuses=list(_GOING_ON)), limit=1
     )
     asked = instance.get_run_records(
-        dg.RunsFilter(tags={"product": product.name, CAUSE: POOLED}), limit=1
+        dg.RunsFilter(tags={"product": ctx.product.name, CAUSE: POOLED}), limit=1
     )
     trained = _utc(made.created_at) if made else None
     tried = _utc(asked[0].create_timestamp) if asked else None
@@ -563,9 +531,7 @@ _tags: dict[tuple[str, str, str], Mapping[str, str]] = {}
 
 
 def _with_labels(
-    product: Product,
-    store: SnapshotStore,
-    registry: Registry,
+    ctx: ProductContext,
     situations: Sequence[Situation],
     own: Mapping[str, ProductSpec],
 ) -> list[Situation]:
@@ -573,12 +539,12 @@ def _with_labels(
     wanted = {
         situation.country
         for situation in situations
-        if situation.champion and _asks_by_time(own.get(situation.country, product.spec))
+        if situation.champion and _asks_by_time(own.get(situation.country, ctx.product.spec))
     }
     if not wanted:
         return list(situations)
-    labels = _known_labels(product, store, sorted(wanted))
-    tags = _champion_tags(product, registry, [s for s in situations if s.country in wanted])
+    labels = _known_labels(ctx, sorted(wanted))
+    tags = _champion_tags(ctx.product, ctx.registry, [s for s in situations if s.country in wanted])
     return [
         _aged(situation, labels[situation.country], tags.get(situation.country, {}))
         if situation.country in labels
@@ -603,23 +569,21 @@ def _aged(situation: Situation, labels: _Labels, tags: Mapping[str, str]) -> Sit
     )
 
 
-def _known_labels(
-    product: Product, store: SnapshotStore, countries: Sequence[str]
-) -> dict[str, _Labels]:
-    asset = path(product, "features")
-    made = store.current_all(asset, countries)
+def _known_labels(ctx: ProductContext, countries: Sequence[str]) -> dict[str, _Labels]:
+    asset = ctx.path("features")
+    made = ctx.store.current_all(asset, countries)
     changed = [
         country
         for country, each in made.items()
-        if _labels.get((store.uri, product.name, country), ("",))[0] != each.version
+        if _labels.get((ctx.store.uri, ctx.product.name, country), ("",))[0] != each.version
     ]
     columns = ["event_time", "label_time", "label"]
-    for country, frame in store.read_all(asset, changed, columns=columns).items():
+    for country, frame in ctx.store.read_all(asset, changed, columns=columns).items():
         known = frame[frame["label"].notna()]
         until = known["event_time"].max() if len(known) else None
         held = _Labels(until, known["label_time"].sort_values(ignore_index=True))
-        _labels[store.uri, product.name, country] = (made[country].version, held)
-    return {country: _labels[store.uri, product.name, country][1] for country in made}
+        _labels[ctx.store.uri, ctx.product.name, country] = (made[country].version, held)
+    return {country: _labels[ctx.store.uri, ctx.product.name, country][1] for country in made}
 
 
 def _champion_tags(

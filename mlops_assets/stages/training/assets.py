@@ -9,9 +9,8 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_from_json, gates_to_json
 from mlops_assets.ml.training.selection import pooled_names, rows_served
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
+from mlops_assets.registry import MlflowRegistry, TrackedRun
 from mlops_assets.registry.isolated.process import prepare
-from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import GateName
 from mlops_assets.stages.common.base import (
     EVIDENCE,
@@ -22,14 +21,13 @@ from mlops_assets.stages.common.base import (
     gate,
     output,
     passed,
-    path,
     warned,
 )
-from mlops_assets.stages.common.context import Desk
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import INPUTS, Lineage, named_input, of_model
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, rounded
-from mlops_assets.stages.training.candidate import Candidate, Workplace, train
+from mlops_assets.stages.training.candidate import Candidate, TrainingContext, train
 from mlops_assets.stages.training.evaluation_metadata import shown
 from mlops_assets.stages.training.pooled import build_pooled
 from mlops_assets.stages.training.serving import (
@@ -39,7 +37,7 @@ from mlops_assets.stages.training.serving import (
     report_numbers,
 )
 from mlops_assets.stages.training.training_record import record_now, run_tags
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
 _GATES: Mapping[GateName, str] = {
@@ -62,7 +60,7 @@ _GRAIN = (
 )
 
 StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
-Decide = Callable[[Desk, Snapshot, dg.DagsterRun], object]
+Decide = Callable[[CountryContext, Snapshot, dg.DagsterRun], object]
 """Records what becomes of a candidate (its snapshot), in a run."""
 
 
@@ -99,61 +97,58 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> StepEvents:
         leave_to_the_older(context)
-        desk = Desk(product, context.partition_key, storage.store(), mlflow.registry())
-        versions = pooled_versions(product, desk.registry, desk.country)
-        lineage = of_model(product, desk.country, desk.store, versions)
-        held = _made_before(product, desk.country, desk.store, lineage, desk.registry)
+        ctx = storage.product(product, mlflow.registry()).country(context.partition_key)
+        versions = pooled_versions(ctx.whole, ctx.country)
+        lineage = of_model(ctx, {name: each.version for name, each in versions.items()})
+        held = _made_before(ctx, lineage)
         if held is not None:
             yield dg.Output(Unchanged(held[0]), "model", metadata=as_before(context, key))
             yield from _gate_results(key, gates_from_json(held[1]))
             return
-        candidate, run = _trained(desk, lineage, storage, mlflow)
-        frame = _frame(desk, candidate, run, lineage, context.run.run_id)
+        candidate, run = _trained(ctx, lineage, storage, mlflow)
+        frame = _frame(ctx, candidate, run, lineage, context.run.run_id)
         metadata = {
             **shown(candidate.facts),
             "mlflow_run": dg.MetadataValue.url(run.url),
-            "config": dg.MetadataValue.json(desk.spec.model_dump(mode="json")),
+            "config": dg.MetadataValue.json(ctx.spec.model_dump(mode="json")),
             **lineage.metadata(),
         }
         yield dg.Output(frame, "model", metadata=metadata)
         if any(result.passed is False for result in candidate.judged.gates):
             # The gate about to fail stops the step that decides.
-            made = desk.made("model")
+            made = ctx.current("model")
             assert made is not None
-            decide(desk, made, context.run)
+            decide(ctx, made, context.run)
         yield from _gate_results(key, candidate.judged.gates)
 
     return model
 
 
 def _trained(
-    desk: Desk, lineage: Lineage, storage: Storage, mlflow: MlflowRegistry
+    ctx: CountryContext, lineage: Lineage, storage: Storage, mlflow: MlflowRegistry
 ) -> tuple[Candidate, TrackedRun]:
-    product, country, store, registry = desk.product, desk.country, desk.store, desk.registry
-    versions = pooled_versions(product, registry, country)
+    versions = pooled_versions(ctx.whole, ctx.country)
     prepare()  # its imports go on while this process trains
-    source = named_input(product, country, store, lineage, "features")
-    record = record_now(product, country, {country: source}, versions, storage.moment)
-    features = store.read(source.asset, country, version=source.version)
-    with mlflow.training_run(product.name, country, run_tags(record, lineage)) as run:
-        pooled = load_pooled(desk.spec, versions, registry)
-        place = Workplace(product, record, run, registry, pooled, versions)
-        return train(place, features), run
+    source = named_input(ctx, lineage, "features")
+    record = record_now(ctx.product, ctx.country, {ctx.country: source}, versions, storage.moment)
+    features = ctx.store.read(source.asset, ctx.country, version=source.version)
+    with mlflow.training_run(ctx.product.name, ctx.country, run_tags(record, lineage)) as run:
+        pooled = load_pooled(ctx.spec, versions, ctx.registry)
+        training = TrainingContext(ctx, record, run, pooled, versions)
+        return train(training, features), run
 
 
-def _made_before(
-    product: Product, country: str, store: SnapshotStore, lineage: Lineage, registry: Registry
-) -> tuple[Snapshot, str] | None:
+def _made_before(ctx: CountryContext, lineage: Lineage) -> tuple[Snapshot, str] | None:
     """The candidate made from the very same, and its gates; None if its files are not usable."""
-    made = store.current(path(product, "model"), country)
+    made = ctx.current("model")
     if made is None or not lineage.already_made(made):
         return None
-    held = store.read(path(product, "model"), country).iloc[0]
+    held = ctx.store.read(ctx.path("model"), ctx.country).iloc[0]
     if held["version"]:
         try:
-            version = registry.version(registered_name(product.name, country), held["version"])
-            registry.load(version)
-            registry.require_intact(judged_twin(version))
+            version = ctx.version(held["version"])
+            ctx.registry.load(version)
+            ctx.registry.require_intact(judged_twin(version))
         except RegistryError:
             return None  # lost or damaged: training again repairs it
     return made, str(held["gates"])
@@ -168,7 +163,7 @@ def _gate_results(key: dg.AssetKey, gates: Sequence[GateResult]) -> Iterator[dg.
 
 
 def _frame(
-    desk: Desk, candidate: Candidate, run: TrackedRun, lineage: Lineage, run_id: str
+    ctx: CountryContext, candidate: Candidate, run: TrackedRun, lineage: Lineage, run_id: str
 ) -> pd.DataFrame:
     """The row of the candidate; the evidence it names is stored first."""
     selection, report = candidate.selection, candidate.judged.report
@@ -179,7 +174,7 @@ def _frame(
                 "candidate": selection.name,
                 "version": candidate.sides.candidate,
                 "reason": selection.reason,
-                "train_rows": len(rows_served(desk.spec, candidate.parts)),
+                "train_rows": len(rows_served(ctx.spec, candidate.parts)),
                 "validation_value": selection.value,
                 **report_numbers(report),
                 "holdout_from": str(report.first),
@@ -187,23 +182,25 @@ def _frame(
                 "gates": gates_to_json(candidate.judged.gates),
                 "champion_version": candidate.sides.champion,
                 "sides": candidate.sides.to_json(),
-                EVIDENCE: _stored_evidence(desk, candidate, lineage, run_id),
+                EVIDENCE: _stored_evidence(ctx, candidate, lineage, run_id),
                 "mlflow_run_id": run.run_id,
-                "config_hash": desk.spec.config_hash(),
+                "config_hash": ctx.spec.config_hash(),
             }
         ]
     )
 
 
-def _stored_evidence(desk: Desk, candidate: Candidate, lineage: Lineage, run_id: str) -> str:
+def _stored_evidence(
+    ctx: CountryContext, candidate: Candidate, lineage: Lineage, run_id: str
+) -> str:
     made_from = {
         "features": lineage.inputs["features"],
         "candidate": candidate.sides.candidate,
         "champion": candidate.sides.champion,
     }
-    written = desk.store.write(
-        path(desk.product, EVIDENCE),
-        desk.country,
+    written = ctx.store.write(
+        ctx.path(EVIDENCE),
+        ctx.country,
         candidate.judged.evidence,
         run_id=run_id,
         metadata={INPUTS: made_from},

@@ -26,10 +26,10 @@ from mlops_assets.ml.training.selection import (
     selected_predictions,
     train_candidates,
 )
-from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.isolated.check import check_fresh, largest_difference
 from mlops_assets.spec import ProductSpec
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.training.evaluation_metadata import CARD_FILE, CARD_TAG, artifacts, metrics
 from mlops_assets.stages.training.intervals import (
     SCALE_TAG,
@@ -84,22 +84,20 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a training takes place.
+class TrainingContext:
+    """A training of a country.
 
     Attributes:
-        product: what is trained.
+        of: the country.
         record: of the training.
         run: the MLflow run of it.
-        registry: the models.
         pooled: the pooled champions by name.
         versions: as registered.
     """
 
-    product: Product
+    of: CountryContext
     record: TrainingRecord
     run: TrackedRun
-    registry: Registry
     pooled: Mapping[str, PooledModel]
     versions: Mapping[str, ModelVersion]
 
@@ -107,6 +105,11 @@ class Workplace:
     def spec(self) -> ProductSpec:
         """The product as it is for the country."""
         return self.record.spec
+
+    @property
+    def registry(self) -> Registry:
+        """The models."""
+        return self.of.registry
 
 
 @dataclass(frozen=True)
@@ -119,35 +122,37 @@ class _Champion:
     bytes: int = 0
 
 
-def train(place: Workplace, features: pd.DataFrame) -> Candidate:
+def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     """Choose, register, try and judge the country's candidate, and tell MLflow."""
-    spec, record = place.spec, place.record
-    parts = country_split(features, spec, (each.known_until for each in place.pooled.values()))
+    spec, record = training.spec, training.record
+    parts = country_split(features, spec, (each.known_until for each in training.pooled.values()))
     selection = train_candidates(
-        spec, parts, place.pooled, country=record.country, clock=time.monotonic
+        spec, parts, training.pooled, country=record.country, clock=time.monotonic
     )
     errors = errors_before(selection, parts, spec)
-    place.run.log(_params(spec, selection, parts), {})
-    place.run.log_texts({**record.texts(), **trials_file(selection.trials), **errors_file(errors)})
-    version = _register(place, selection, parts, features)
-    champion = _champion(place, parts)
-    judged = _judge(place, selection, parts, errors, version, champion)
-    facts = _facts(place, selection, parts, version, judged)
-    _tell(place, facts, selection, version)
-    _keep_reference(place, selection, parts, judged, version)
+    training.run.log(_params(spec, selection, parts), {})
+    training.run.log_texts(
+        {**record.texts(), **trials_file(selection.trials), **errors_file(errors)}
+    )
+    version = _register(training, selection, parts, features)
+    champion = _champion(training, parts)
+    judged = _judge(training, selection, parts, errors, version, champion)
+    facts = _facts(training, selection, parts, version, judged)
+    _tell(training, facts, selection, version)
+    _keep_reference(training, selection, parts, judged, version)
     return Candidate(
         selection, judged, version, _sides(version, judged, selection, champion), parts, facts
     )
 
 
 def _register(
-    place: Workplace, selection: Selection, parts: Split, features: pd.DataFrame
+    training: TrainingContext, selection: Selection, parts: Split, features: pd.DataFrame
 ) -> ModelVersion | None:
     """The candidate as a version of the country's registered model; None for a baseline."""
     if selection.served is None:
         return None
-    spec, record, pooled = place.spec, place.record, selection.pooled_name
-    stored, twin = _stored(place, selection, features)
+    spec, record, pooled = training.spec, training.record, selection.pooled_name
+    stored, twin = _stored(training, selection, features)
     tags = {
         **record.tags(),
         **model_tags(selection.served, selection.name, selection.region),
@@ -156,33 +161,33 @@ def _register(
         SCALE_TAG: scale_feature(selection, spec) or "",
         CARD_TAG: CARD_FILE,
         "reason": selection.reason,
-        **({"pooled_version": place.versions[pooled].version} if pooled else {}),
+        **({"pooled_version": training.versions[pooled].version} if pooled else {}),
     }
-    return place.registry.register(
+    return training.registry.register(
         record.product,
         record.country,
         stored,
-        run_id=place.run.run_id,
+        run_id=training.run.run_id,
         kind=selection.kind,
         tags=tags,
     )
 
 
 def _stored(
-    place: Workplace, selection: Selection, features: pd.DataFrame
+    training: TrainingContext, selection: Selection, features: pd.DataFrame
 ) -> tuple[LoggedModel, dict[str, str]]:
     """The files that serve, and what the version says of those that were judged."""
     served, judged = selection.served, selection.model
     assert served is not None
     assert judged is not None
     if selection.pooled_name:
-        version = place.versions[selection.pooled_name]
+        version = training.versions[selection.pooled_name]
         told = {name: value for name, value in version.tags.items() if name in JUDGED_TAGS}
         return logged(version), told
-    stored = place.run.log_model(served.estimator, *example(served, features))
+    stored = training.run.log_model(served.estimator, *example(served, features))
     if judged is served:
         return stored, {}
-    twin = place.run.log_model(judged.estimator, *example(judged, features), name="judged")
+    twin = training.run.log_model(judged.estimator, *example(judged, features), name="judged")
     return stored, judged_tags(twin, judged)
 
 
@@ -193,36 +198,36 @@ def _times(parts: Split) -> dict[str, str]:
     return {name: time.isoformat() for name, time in times.items() if time is not None}
 
 
-def _champion(place: Workplace, parts: Split) -> _Champion:
+def _champion(training: TrainingContext, parts: Split) -> _Champion:
     """The model in use, as it was judged, on those of the candidate's rows it has not seen.
 
     One that cannot predict them (its files are damaged, or it needs features that are no more)
     is no measure: the candidate is judged beside the baseline, and the decision says why.
     """
-    version = place.registry.champion(place.record.product, place.record.country)
+    version = training.of.champion()
     if version is None:
         return _Champion(None)
     try:
-        predicted = unseen_predictions(version, parts.holdout, place.spec, place.registry)
-        size = place.registry.bytes_of(version)
+        predicted = unseen_predictions(version, parts.holdout, training.spec, training.registry)
+        size = training.registry.bytes_of(version)
     except (RegistryError, TrainingError):
         return _Champion(version)
     return _Champion(version, predicted, time_of(version, "until"), size)
 
 
 def _judge(
-    place: Workplace,
+    training: TrainingContext,
     selection: Selection,
     parts: Split,
     errors: pd.DataFrame,
     version: ModelVersion | None,
     champion: _Champion,
 ) -> Judgement:
-    spec, holdout = place.spec, parts.holdout
+    spec, holdout = training.spec, parts.holdout
     predicted = selected_predictions(selection, spec, holdout, parts.final)
     around = intervals_around(errors, holdout, predicted, scale_feature(selection, spec), spec)
-    usable, footprint = _tried(place, selection, parts, version)
-    pooled = place.pooled.get(selection.pooled_name)
+    usable, footprint = _tried(training, selection, parts, version)
+    pooled = training.pooled.get(selection.pooled_name)
     return judge(
         spec,
         holdout,
@@ -236,19 +241,19 @@ def _judge(
         usable=usable,
         footprint=footprint,
         reason=selection.reason,
-        declared=declared_gates(place.product.spec),
+        declared=declared_gates(training.of.product.spec),
     )
 
 
 def _tried(
-    place: Workplace, selection: Selection, parts: Split, version: ModelVersion | None
+    training: TrainingContext, selection: Selection, parts: Split, version: ModelVersion | None
 ) -> tuple[Sequence[GateResult], Footprint | None]:
     """The stored files in a process that has never seen them: two gates, and what they cost."""
     if version is None or selection.served is None:
         return (), None
-    spec = place.spec
+    spec = training.spec
     rows = (parts.holdout if len(parts.holdout) else parts.final).head(100)
-    found = check_fresh(version, rows, spec.task, place.registry)
+    found = check_fresh(version, rows, spec.task, training.registry)
     if found.problem:
         result = gates.loads_and_predicts(
             same_in_fresh_process=None, batch_equals_rows=None, problem=found.problem
@@ -284,18 +289,18 @@ def _sides(
 
 
 def _tell(
-    place: Workplace, facts: CardFacts, selection: Selection, version: ModelVersion | None
+    training: TrainingContext, facts: CardFacts, selection: Selection, version: ModelVersion | None
 ) -> None:
     """Everything a person may ask of the candidate, in MLflow."""
-    validation = {f"validation.{place.spec.metric}": selection.value}
-    place.run.log({}, {**metrics(facts.report), **validation})
-    place.run.log_texts({**artifacts(facts), "gates.json": gates_to_json(facts.gates)})
+    validation = {f"validation.{training.spec.metric}": selection.value}
+    training.run.log({}, {**metrics(facts.report), **validation})
+    training.run.log_texts({**artifacts(facts), "gates.json": gates_to_json(facts.gates)})
     if version is not None:
-        place.registry.tag(version, {"report": report_to_json(facts.report)})
+        training.registry.tag(version, {"report": report_to_json(facts.report)})
 
 
 def _keep_reference(
-    place: Workplace,
+    training: TrainingContext,
     selection: Selection,
     parts: Split,
     judged: Judgement,
@@ -304,12 +309,12 @@ def _keep_reference(
     """What new rows are compared with as long as the model serves, in MLflow."""
     if selection.served is None or version is None:
         return
-    rows = newest_rows(place.spec, rows_served(place.spec, parts))
-    predicted = predict(selection.served, rows, place.spec.task)
-    files = reference_files(place.spec, rows, predicted, judged.report.importance)
+    rows = newest_rows(training.spec, rows_served(training.spec, parts))
+    predicted = predict(selection.served, rows, training.spec.task)
+    files = reference_files(training.spec, rows, predicted, judged.report.importance)
     if files:
-        place.run.log_texts(files)
-        place.registry.tag(version, {REFERENCE_TAG: REFERENCE_FILE})
+        training.run.log_texts(files)
+        training.registry.tag(version, {REFERENCE_TAG: REFERENCE_FILE})
 
 
 def _params(spec: ProductSpec, selection: Selection, parts: Split) -> dict[str, Any]:
@@ -330,13 +335,13 @@ def _params(spec: ProductSpec, selection: Selection, parts: Split) -> dict[str, 
 
 
 def _facts(
-    place: Workplace,
+    training: TrainingContext,
     selection: Selection,
     parts: Split,
     version: ModelVersion | None,
     judged: Judgement,
 ) -> CardFacts:
-    record, spec = place.record, place.spec
+    record, spec = training.record, training.spec
     chosen = {each.name: each for each in spec.candidates}.get(selection.name)
     made, learned = record.features[record.country], rows_served(spec, parts)
     return CardFacts(
@@ -360,12 +365,12 @@ def _facts(
             holdout_from=parts.holdout_from,
             judged=_judged_on(selection, parts),
             snapshots={"features": made.version},
-            facts={**record.tags(), "MLflow run": place.run.run_id},
+            facts={**record.tags(), "MLflow run": training.run.run_id},
         ),
         report=judged.report,
         gates=judged.gates,
         evidence=judged.evidence,
-        notes=inspect.getdoc(place.product.feature_function()) or "",
+        notes=inspect.getdoc(training.of.product.feature_function()) or "",
     )
 
 

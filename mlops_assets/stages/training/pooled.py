@@ -14,7 +14,8 @@ from mlops_assets.ml.training.selection import PooledModel, train_pooled
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed, path
+from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, table
@@ -35,7 +36,7 @@ from mlops_assets.stages.training.training_record import (
     run_tags,
     trials_file,
 )
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
 _GATE = (
@@ -94,10 +95,10 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> StepEvents:
         leave_to_the_older(context)
-        store = storage.store()
-        countries = store.current_all(path(product, "features"), list(product.spec.countries))
-        lineage = of_pooled_model(product, countries)
-        made = store.current(path(product, "pooled_model"), None)
+        ctx = storage.product(product, mlflow.registry())
+        countries = ctx.current_all("features")
+        lineage = of_pooled_model(ctx, countries)
+        made = ctx.current("pooled_model")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
             yield passed(key, "beats_baseline", "nothing new to train on")
@@ -107,14 +108,14 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
                 f"{product.name}: no country has features yet. Nothing was trained; materialize "
                 "`features` of the countries first."
             )
-        yield from _train_pooled(product, storage, mlflow)
+        yield from _train_pooled(ctx, storage, mlflow)
 
     return pooled_model
 
 
-def _train_pooled(product: Product, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
-    source = _features_of_all(product, storage.store())
-    lineage = of_pooled_model(product, source.snapshots)
+def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
+    product, source = ctx.product, _features_of_all(ctx)
+    lineage = of_pooled_model(ctx, source.snapshots)
     record = record_now(product, "", source.snapshots, {}, storage.moment)
     models = train_pooled(product.spec, source.frames, clock=time.monotonic)
     sample = next(iter(source.frames.values()))
@@ -122,7 +123,7 @@ def _train_pooled(product: Product, storage: Storage, mlflow: MlflowRegistry) ->
         run.log_texts({**record.texts(), **trials_file(_trials(models))})
         frame = pd.DataFrame(
             [
-                _register_pooled(product, run, mlflow.registry(), model, sample, record)
+                _register_pooled(product, run, ctx.registry, model, sample, record)
                 for model in models.values()
             ]
         )
@@ -141,12 +142,11 @@ def _trials(models: Mapping[str, PooledModel]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _features_of_all(product: Product, store: SnapshotStore) -> _Features:
-    asset, listed = path(product, "features"), list(product.spec.countries)
-    snapshots = store.current_all(asset, listed)
+def _features_of_all(ctx: ProductContext) -> _Features:
+    snapshots = ctx.current_all("features")
     while True:  # until no other run wrote while this one read
-        frames = store.read_all(asset, listed)
-        before, snapshots = snapshots, store.current_all(asset, listed)
+        frames = ctx.store.read_all(ctx.path("features"), ctx.countries)
+        before, snapshots = snapshots, ctx.current_all("features")
         if _versions(before) == _versions(snapshots):
             return _Features(snapshots, frames)
 

@@ -14,12 +14,10 @@ from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
-from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
 from mlops_assets.spec import ProductSpec, SplitSpec
-from mlops_assets.stages.common.base import path
-from mlops_assets.storage import SnapshotStore
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
@@ -69,24 +67,22 @@ def pooled_key(name: str) -> str:
     return f"{POOLED}-{name}"
 
 
-def pooled_versions(
-    product: Product, registry: Registry, country: str | None = None
-) -> dict[str, ModelVersion]:
+def can_choose(spec: ProductSpec, country: str) -> list[str]:
+    """Pooled names a country can choose: those of all countries, and of its region."""
+    own = ("", region_of(spec, country))
+    return [name for name, (_, region) in pooled_names(spec).items() if region in own]
+
+
+def pooled_versions(ctx: ProductContext, country: str | None = None) -> dict[str, ModelVersion]:
     """The pooled champions by pooled name; those not trained yet are absent.
 
     Args:
-        product: whose.
-        registry: names them.
-        country: only those it can choose: of all countries, and of its region; None: every one.
+        ctx: the product.
+        country: only those it can choose; None: every one.
     """
-    own = ("", region_of(product.spec, country) if country else "")
-    names = [
-        name
-        for name, (_, region) in pooled_names(product.spec).items()
-        if country is None or region in own
-    ]
+    names = pooled_names(ctx.spec) if country is None else can_choose(ctx.spec, country)
     found = {
-        name: registry.by_alias(registered_name(product.name, pooled_key(name)), CHAMPION)
+        name: ctx.registry.by_alias(registered_name(ctx.name, pooled_key(name)), CHAMPION)
         for name in names
     }
     return {name: version for name, version in found.items() if version is not None}
@@ -217,13 +213,13 @@ def params_of(version: ModelVersion) -> dict[str, Param]:
         ) from error
 
 
-def who_serves(product: Product, country: str, store: SnapshotStore, registry: Registry) -> Served:
+def who_serves(ctx: CountryContext) -> Served:
     """The champion of the country; the baseline when none was ever promoted."""
-    version = registry.champion(product.name, country)
+    version = ctx.registry.champion(ctx.product.name, ctx.country)
     if version is not None:
-        before = registry.by_alias(version.name, PREVIOUS)
+        before = ctx.registry.by_alias(version.name, PREVIOUS)
         return Served(version.kind, version, version.tags.get("reason", ""), before)
-    decisions = store.read_log(path(product, "decisions"), country)
+    decisions = ctx.store.read_log(ctx.path("decisions"), ctx.country)
     if decisions.empty:
         return Served("baseline", None, "no model was trained in this country yet")
     return Served("baseline", None, str(decisions["reason"].iloc[-1]))

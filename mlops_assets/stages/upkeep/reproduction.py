@@ -26,6 +26,7 @@ from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import path
 from mlops_assets.stages.common.code_versions import TRAINING_SECTIONS
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import SHARED
 from mlops_assets.stages.features.assets import features_from
 from mlops_assets.stages.training.serving import (
@@ -89,10 +90,7 @@ class _Rebuilt:
 
 
 def reproduce(
-    product: Product,
-    country: str,
-    store: SnapshotStore,
-    registry: Registry,
+    ctx: CountryContext,
     version: str | None = None,
     *,
     run_id: str = "",
@@ -100,10 +98,7 @@ def reproduce(
     """Make a registered model again from its record, compare, and append the result to the log.
 
     Args:
-        product: its product; the code of today is used, the config as it was recorded.
-        country: one that the product lists.
-        store: the snapshots.
-        registry: the models.
+        ctx: the country.
         version: of the country's registered model; None for the champion.
         run_id: of the Dagster run that asks; "" for a person.
 
@@ -113,12 +108,12 @@ def reproduce(
             damaged.
         StorageError: a snapshot it was trained on is no longer stored or was changed.
     """
-    original = _original(product, country, version, store, registry)
-    rebuilt = _rebuilt(original, store, registry)
-    again = _features_again(original, store)
+    original = _original(ctx.product, ctx.country, version, ctx.store, ctx.registry)
+    rebuilt = _rebuilt(original, ctx.store, ctx.registry)
+    again = _features_again(original, ctx.store)
     result = judged(_compared(original, rebuilt, again))
     row = _row(result, original.features, run_id)
-    store.append(path(product, LOG), country, pd.DataFrame([row]))
+    ctx.store.append(ctx.path(LOG), ctx.country, pd.DataFrame([row]))
     return result
 
 

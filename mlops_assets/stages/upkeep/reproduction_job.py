@@ -12,6 +12,7 @@ from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.stages.common.base import Storage
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.ui_metadata import table
 from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets.storage import SnapshotStore
@@ -119,7 +120,9 @@ def _lines(
     """One after another; a country that cannot be judged does not keep the next from it."""
     for country in countries:
         try:
-            found = reproduce(product, country, store, registry, run_id=context.run_id)
+            found = reproduce(
+                ProductContext(product, store, registry).country(country), run_id=context.run_id
+            )
         except MlopsAssetsError as error:
             line = _Line(country, "", "", "cannot be judged", 0, None, str(error), failed=True)
         else:

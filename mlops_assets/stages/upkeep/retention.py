@@ -20,7 +20,7 @@ from mlops_assets.registry import Registry
 from mlops_assets.registry.models import POOLED
 from mlops_assets.registry.trained import TrainedVersion, trained_versions
 from mlops_assets.settings import without_password
-from mlops_assets.stages.common.base import path
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.training.training_record import LINEAGE_FILE
 from mlops_assets.storage import Snapshot, SnapshotStore, StoredVersion, VersionGoneError
@@ -143,9 +143,7 @@ class _Claims:
 
 
 def plan(
-    product: Product,
-    store: SnapshotStore,
-    registry: Registry,
+    ctx: ProductContext,
     *,
     now: dt.datetime,
     keep_days: int | None = None,
@@ -153,9 +151,7 @@ def plan(
     """Judge every stored snapshot of a product; nothing is removed.
 
     Args:
-        product: whose snapshots.
-        store: where they are.
-        registry: the models that may need them.
+        ctx: the product.
         now: end of the as-of window, with a time zone.
         keep_days: its length in days, at least 1; None for what the product says.
 
@@ -164,12 +160,12 @@ def plan(
         RegistryError: the registry does not answer, or does not hold the product's models.
         StorageError: a snapshot cannot be read.
     """
-    days = _days(product, keep_days)
+    days = _days(ctx.product, keep_days)
     moment = moment_in_utc(now)
     since = moment - dt.timedelta(days=days)
     # Snapshots first: a model registered meanwhile is then among those that are asked.
-    shelves = list(_shelves(product, store, since))
-    claims = _claims(product, store, registry)
+    shelves = list(_shelves(ctx, since))
+    claims = _claims(ctx)
     reasons = _with_ancestors(shelves, _needed(shelves, claims, since, days))
     ago = "a day" if days == 1 else _days_text(days)
     unneeded = f"replaced more than {ago} ago; no model, decision or kept snapshot needs it"
@@ -182,12 +178,10 @@ def plan(
             removable.append(Judged(snapshot, unneeded))
         else:
             kept.append(Judged(snapshot, _LEFT_BEHIND))
-    return RetentionPlan(product.name, moment, days, tuple(kept), tuple(removable))
+    return RetentionPlan(ctx.product.name, moment, days, tuple(kept), tuple(removable))
 
 
-def execute(
-    planned: RetentionPlan, product: Product, store: SnapshotStore, registry: Registry
-) -> Removed:
+def execute(planned: RetentionPlan, ctx: ProductContext) -> Removed:
     """Remove what a plan calls removable and what is unneeded still.
 
     Each removal is noted in the log `removals` of the product before its file goes. A run that is
@@ -198,21 +192,21 @@ def execute(
         RegistryError: the registry does not answer; nothing was removed.
         StorageError: a removal failed; those before it are done and noted.
     """
-    if planned.product != product.name:
+    if planned.product != ctx.product.name:
         raise ConfigurationError(
-            f"The plan is of {planned.product}, not of {product.name}.",
+            f"The plan is of {planned.product}, not of {ctx.product.name}.",
             stored="Nothing was removed.",
             way_out="Plan and remove with the same product.",
         )
-    fresh = plan(product, store, registry, now=planned.now, keep_days=planned.keep_days)
+    fresh = plan(ctx, now=planned.now, keep_days=planned.keep_days)
     unneeded = {_key(each.snapshot): each for each in fresh.removable}
     removed = []
     for each in sorted(planned.removable, key=lambda judged: judged.snapshot.version):
         if (still := unneeded.get(_key(each.snapshot))) is not None:
-            store.remove(still.snapshot, reason=still.reason)
+            ctx.store.remove(still.snapshot, reason=still.reason)
             removed.append(still)
     spared = [each for each in planned.removable if _key(each.snapshot) not in unneeded]
-    return Removed(product.name, tuple(removed), tuple(spared))
+    return Removed(ctx.product.name, tuple(removed), tuple(spared))
 
 
 def _days(product: Product, keep_days: int | None) -> int:
@@ -227,12 +221,12 @@ def _days(product: Product, keep_days: int | None) -> int:
     return days
 
 
-def _shelves(product: Product, store: SnapshotStore, since: dt.datetime) -> Iterator[_Shelf]:
-    for asset in store.assets():
-        if asset[0] == product.name:
-            unpartitioned = store.current(asset, None)
-            current = [unpartitioned, *store.current_all(asset).values()]
-            yield from (_shelf(store, each, since) for each in current if each is not None)
+def _shelves(ctx: ProductContext, since: dt.datetime) -> Iterator[_Shelf]:
+    for asset in ctx.store.assets():
+        if asset[0] == ctx.product.name:
+            unpartitioned = ctx.store.current(asset, None)
+            current = [unpartitioned, *ctx.store.current_all(asset).values()]
+            yield from (_shelf(ctx.store, each, since) for each in current if each is not None)
 
 
 def _shelf(store: SnapshotStore, current: Snapshot, since: dt.datetime) -> _Shelf:
@@ -314,21 +308,21 @@ def _name(snapshot: Snapshot) -> str:
     return f"{'/'.join(snapshot.asset[1:])}{country}, version {snapshot.version},"
 
 
-def _claims(product: Product, store: SnapshotStore, registry: Registry) -> _Claims:
-    trained = trained_versions(registry, product.name)
-    decisions = store.read_log(path(product, "decisions"))
+def _claims(ctx: ProductContext) -> _Claims:
+    trained = trained_versions(ctx.registry, ctx.product.name)
+    decisions = ctx.store.read_log(ctx.path("decisions"))
     named: dict[str, str] = {}
     unknown: dict[str, str] = {}
     for row in decisions.to_dict("records"):
         for name in _named_by(row):
             named.setdefault(name, f"decision {row['decision_id']} names it")
-    for country, name in _evidence_of_candidates(product, store):
+    for country, name in _evidence_of_candidates(ctx):
         named.setdefault(name, f"the candidate of {country} was judged on it")
-    if not trained and _ever_registered(product, store, decisions):
-        raise _other_registry(product, registry)
+    if not trained and _ever_registered(ctx, decisions):
+        raise _other_registry(ctx.product, ctx.registry)
     for each in trained:
         title = f"{each.version.name} version {each.version.version}"
-        names = _made_from(each, registry)
+        names = _made_from(each, ctx.registry)
         if not names:
             pooled = each.country.startswith(f"{POOLED}-")
             country = _EVERY_COUNTRY if pooled else each.country
@@ -343,9 +337,9 @@ def _named_by(decision: Mapping[Any, Any]) -> list[str]:
     return [name for name in (decision["features_hash"], decision["evidence"]) if name]
 
 
-def _evidence_of_candidates(product: Product, store: SnapshotStore) -> Iterator[tuple[str, str]]:
+def _evidence_of_candidates(ctx: ProductContext) -> Iterator[tuple[str, str]]:
     """Country and content hash of evidence about a candidate that may not be decided on yet."""
-    for country, row in store.read_all(path(product, "model")).items():
+    for country, row in ctx.store.read_all(ctx.path("model")).items():
         yield country, row["evidence"].iloc[0]
 
 
@@ -372,12 +366,12 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _ever_registered(product: Product, store: SnapshotStore, decisions: "pd.DataFrame") -> bool:
+def _ever_registered(ctx: ProductContext, decisions: "pd.DataFrame") -> bool:
     """Whether what is stored names a registered model."""
     if len(decisions) and any(decisions["candidate_version"]):
         return True
-    candidates = store.read_all(path(product, "model"), columns=["version"])
-    pooled = store.current(path(product, "pooled_model"), None)
+    candidates = ctx.store.read_all(ctx.path("model"), columns=["version"])
+    pooled = ctx.store.current(ctx.path("pooled_model"), None)
     return pooled is not None or any(any(frame["version"]) for frame in candidates.values())
 
 

@@ -68,7 +68,7 @@ def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_dec
     for number in ("1", "2"):
         tags = two.registry.version(registered_name(PRODUCT, COUNTRY), number).tags
         assert tags["mlops_assets.verdict"] == "rolled_back"
-    assert replay(two.product, two.store, row["decision_id"]).same
+    assert replay(two.context, row["decision_id"]).same
 
 
 def test_a_second_rollback_comes_back_to_where_the_first_began(two: Platform) -> None:
@@ -108,7 +108,7 @@ def test_evidence_does_not_promote_again_what_a_person_rolled_back_from(two: Pla
     decision = two.decisions(COUNTRY).iloc[-1]
     assert (decision["verdict"], in_use(two, COUNTRY)) == ("kept", "1")
     assert "ana rolled back from version 2" in decision["reason"]
-    assert replay(two.product, two.store, decision["decision_id"]).same
+    assert replay(two.context, decision["decision_id"]).same
     done(two, plan_promotion(office(two), [COUNTRY]))
     assert in_use(two, COUNTRY) == "2"
 
@@ -224,7 +224,7 @@ def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Pl
     verdicts = {c: two.decisions(c)["verdict"].tolist()[2:] for c in COUNTRIES}
     assert verdicts == {"DEU": ["rolled_back"] * 2, "FRA": ["rolled_back"] * 2, "NOR": []}
     assert "set back" in two.decisions("DEU")["reason"].iloc[-1]
-    assert [unit.state for unit in units(two.product, two.store).values()] == ["set back"]
+    assert [unit.state for unit in units(two.context).values()] == ["set back"]
     row = two.frame("model", "DEU").assign(train_rows=1)
     write_model(two, "DEU", row)
     decide(two, "DEU")
@@ -307,7 +307,7 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
 ) -> None:
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
     assert [in_use(two, country) for country in COUNTRIES] == ["1", "2", "2"]
-    begun = left_open(two.product, two.store)
+    begun = left_open(two.context)
     assert begun is not None
     (problem,) = plan_rollback(office(two), ["NOR"]).problems
     assert begun.id in problem.text
@@ -318,19 +318,19 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
     assert {shows(two, country) for country in COUNTRIES} == {"1"}
     assert {len(two.decisions(country)) for country in COUNTRIES} == {3}
-    assert left_open(two.product, two.store) is None
+    assert left_open(two.context) is None
 
 
 def test_a_unit_killed_in_the_middle_can_be_undone_instead(two: Platform) -> None:
     before = all_aliases(two)
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
-    begun = left_open(two.product, two.store)
+    begun = left_open(two.context)
     assert begun is not None
     plan = plan_undo(office(two), begun.id)
     assert [move.country for move in plan.moves] == ["DEU", "FRA"]
     done(two, plan)
     assert all_aliases(two) == before
-    assert left_open(two.product, two.store) is None
+    assert left_open(two.context) is None
 
 
 # Jobs

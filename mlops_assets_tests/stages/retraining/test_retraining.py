@@ -108,7 +108,7 @@ def test_a_candidate_that_was_asked_for_is_decided_on_with_its_trigger(watched: 
     propose(watched, COUNTRY, error=0.5)
     result = watched.run(COUNTRY, assets=["champion"], tags=tags(request))
     assert result.success, failures(result)
-    newest = entries(watched.product, watched.store, COUNTRY)[-1]
+    newest = entries(watched.context, COUNTRY)[-1]
     assert newest.verdict == "promoted"
     assert newest.origin.trigger.startswith("retraining sensor: error: mae 9 where 7 was promised")
     assert "performance " in newest.origin.trigger
@@ -396,7 +396,7 @@ def test_a_champion_clearly_worse_than_the_one_before_is_rolled_back_by_itself(
     result = launch(two, request)
     assert result.success
     assert aliases(two, COUNTRY) == Aliases("1", "2", "2")
-    newest = entries(two.product, two.store, COUNTRY)[-1]
+    newest = entries(two.context, COUNTRY)[-1]
     assert newest.origin.person == "retraining sensor"
     assert "surely worse than version 1" in newest.comparison.decision.reason
     assert newest.origin.trigger.startswith("retraining sensor: rollback: ")

@@ -20,6 +20,7 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.ml.reports.model_card import CardFacts
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.registry import ModelVersion, Registry
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_card import stored_card, tell_decision
 from mlops_assets.stages.promotion.decision_log import Comparison, Origin, record
 from mlops_assets.stages.training.evaluation_metadata import (
@@ -156,12 +157,12 @@ def test_a_stored_card_has_the_decision_that_was_taken_since(
     platform: Platform, carded: ModelVersion
 ) -> None:
     product, store, registry = platform.product, platform.store, platform.registry
-    before = stored_card(product, "FRA", store, registry, carded.version)
+    before = stored_card(ProductContext(product, store, registry).country("FRA"), carded.version)
     assert "Not decided when this card was written." in before
     decision = cards.promoted(cards.regression())
     comparison = Comparison("FRA", carded.version, "local", "", decision, [], "abc", "def")
-    record(product, store, comparison, Origin("by hand"))
-    after = stored_card(product, "FRA", store, registry, carded.version)
+    record(ProductContext(product, store), comparison, Origin("by hand"))
+    after = stored_card(ProductContext(product, store, registry).country("FRA"), carded.version)
     assert "| verdict | promoted |" in after
     assert registry.artifact(carded, CARD_FILE) == before
 
@@ -176,7 +177,7 @@ def test_a_decision_is_written_into_the_card_in_mlflow(
 
 def test_a_country_without_a_champion_has_no_card_and_says_what_to_do(platform: Platform) -> None:
     with pytest.raises(RegistryError, match=r"no champion in NOR.*--version"):
-        stored_card(platform.product, "NOR", platform.store, platform.registry)
+        stored_card(platform.context.country("NOR"))
 
 
 def test_a_lost_card_is_said_by_its_name(platform: Platform, carded: ModelVersion) -> None:
@@ -184,4 +185,4 @@ def test_a_lost_card_is_said_by_its_name(platform: Platform, carded: ModelVersio
     folder = Path(str(root.info.artifact_uri).removeprefix("file://"))
     shutil.rmtree(folder)
     with pytest.raises(RegistryError, match=r"model_card\.md"):
-        stored_card(platform.product, "FRA", platform.store, platform.registry, carded.version)
+        stored_card(platform.context.country("FRA"), carded.version)

@@ -11,6 +11,7 @@ import pytest
 
 from mlops_assets.registry import Registry
 from mlops_assets.registry.trained import trained_versions
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets.stages.upkeep.retention import RetentionPlan, execute, plan
 from mlops_assets.storage import SnapshotStore, VersionGoneError
@@ -48,7 +49,7 @@ def lived(platform: Platform, sample: pd.DataFrame) -> Platform:
 
 def in_a_year(platform: Platform) -> RetentionPlan:
     now = datetime.now(UTC) + timedelta(days=365)
-    return plan(platform.product, platform.store, platform.registry, now=now)
+    return plan(platform.context, now=now)
 
 
 def kept(made: RetentionPlan, asset: str) -> list[str]:
@@ -61,7 +62,7 @@ def count(made: RetentionPlan) -> dict[str, int]:
 
 
 def test_all_stays_in_the_window_and_later_what_models_were_trained_on(lived: Platform) -> None:
-    today = plan(lived.product, lived.store, lived.registry, now=datetime.now(UTC))
+    today = plan(ProductContext(lived.product, lived.store, lived.registry), now=datetime.now(UTC))
     assert (today.removable, today.keep_days) == ((), 90)
     made = in_a_year(lived)
     newest, first = kept(made, "features")
@@ -83,10 +84,12 @@ def test_after_retention_every_model_can_be_made_again_and_nothing_is_stale(
 ) -> None:
     between = lived.store.versions(("parcels", "features"), COUNTRY)[1].created_at
     before = {name: lived.version(name, COUNTRY) for name in CHAIN}
-    done = execute(in_a_year(lived), lived.product, lived.store, lived.registry)
+    done = execute(in_a_year(lived), ProductContext(lived.product, lived.store, lived.registry))
     assert done.freed_bytes > 0
     for number in ("1", "2"):
-        again = reproduce(lived.product, COUNTRY, lived.store, lived.registry, number)
+        again = reproduce(
+            ProductContext(lived.product, lived.store, lived.registry).country(COUNTRY), number
+        )
         assert again.verdict == "identical", again.reason
     ran(lived)
     assert {name: lived.version(name, COUNTRY) for name in CHAIN} == before
@@ -107,7 +110,7 @@ def test_a_removal_killed_half_way_is_finished_by_the_next_one(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(late(history).removable) == 4
-    execute(late(history), history.product, history.store, history.registry)
+    execute(late(history), ProductContext(history.product, history.store, history.registry))
     log = history.store.read_log((history.name, "removals"))
     assert sorted(log["version"]) == sorted(removable(made))
     assert late(history).removable == ()
