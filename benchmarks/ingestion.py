@@ -1,5 +1,6 @@
 """What ingestion and validation of many rows cost beside one bare DuckDB scan of the same file.
 
+from mlops_assets.stages.common.context import ProductContext
 10 million generated rows over 40 countries, 12 columns, as CSV and as Parquet. In turn, each in a
 fresh process:
 
@@ -171,6 +172,7 @@ def floor(world: World) -> Work:
 
 def ingestion(world: World) -> Work:
     """The platform's path from the landing folder to the raw snapshots."""
+    from mlops_assets.stages.common.context import ProductContext
     from mlops_assets.stages.datasets.ingestion import ingest
     from mlops_assets.storage import SnapshotStore, frames, hashing  # noqa: F401
 
@@ -179,7 +181,7 @@ def ingestion(world: World) -> Work:
 
     def work() -> Done:
         countries = product.spec.countries
-        ingest(product, countries, store, str(world.landing), run_id="benchmark")
+        ingest(ProductContext(product, store), countries, str(world.landing), run_id="benchmark")
         raw = store.current_all((product.name, "raw"), countries)
         return Done(sum(snapshot.rows for snapshot in raw.values()))
 

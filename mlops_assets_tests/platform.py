@@ -21,6 +21,8 @@ from mlops_assets.runtime.dagster_storage.sqlite import HistoryStorage
 from mlops_assets.runtime.status import CountryStatus, product_status
 from mlops_assets.stages import build_product
 from mlops_assets.stages.common.base import Storage
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.staleness import Staleness
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import SnapshotIOManager
 
@@ -51,6 +53,10 @@ class Platform:
     defs: dg.Definitions
     store: SnapshotStore
     registry: Registry
+
+    @property
+    def context(self) -> ProductContext:
+        return self.context
 
     @property
     def landing(self) -> Path:
@@ -116,6 +122,11 @@ class Platform:
 
     def decisions(self, country: str) -> pd.DataFrame:
         return self.store.read_log((self.product.name, "decisions"), country)
+
+    def first_stale(self, country: str, assets: Sequence[str]) -> str | None:
+        """Name of the first asset that has to be made again, by the rule that everybody asks."""
+        stale = Staleness(self.context, [country]).first(country, assets)
+        return stale.asset if stale else None
 
     def status(self) -> dict[str, CountryStatus]:
         rows = product_status(self.context)

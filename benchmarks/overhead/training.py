@@ -21,7 +21,8 @@ from mlops_assets.ml.evaluation.intervals import (
     scale_of,
 )
 from mlops_assets.ml.evaluation.report import Footprint, Report
-from mlops_assets.ml.gates.gates import GateResult, gates
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import Judgement, judge
 from mlops_assets.ml.gates.model_pair import Sides
 from mlops_assets.ml.models.fitted_model import FittedModel, predict

@@ -74,12 +74,23 @@ def registry_of(settings: Settings) -> Any:
     return Registry(settings.mlflow_uri, settings.mlflow_artifacts)
 
 
-def context_of(product: Product, settings: Settings | None = None) -> ProductContext:
-    """A product with its snapshots and models."""
+def context_of(product: Product, *, initialise: bool = False) -> ProductContext:
+    """A product with its snapshots and models.
+
+    Args:
+        product: which.
+        initialise: see to it that the registry answers; its database is made if it is not there.
+
+    Raises:
+        RegistryError: it does not.
+    """
     from mlops_assets.stages.common.context import ProductContext
 
-    where = settings or load_settings()
-    return ProductContext(product, store_of(where), registry_of(where))
+    settings = load_settings()
+    registry = registry_of(settings)
+    if initialise:
+        registry.initialise()
+    return ProductContext(product, store_of(settings), registry)
 
 
 def say(text: str) -> None:

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlops_assets.cli.base import app, product_named, registry_of, say, store_of
-from mlops_assets.settings import load_settings
-from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.cli.base import app, context_of, product_named, say
 
 
 @app.command(
@@ -32,13 +30,8 @@ def card(
     from mlops_assets.ml.reports.markdown import without_figures
     from mlops_assets.stages.promotion.decision_card import stored_card
 
-    settings = load_settings()
-    registry = registry_of(settings)
-    registry.initialise()
-    text = stored_card(
-        ProductContext(product_named(product), store_of(settings), registry).country(country),
-        version,
-    )
+    ctx = context_of(product_named(product), initialise=True)
+    text = stored_card(ctx.country(country), version)
     if out is not None:
         out.write_text(text, encoding="utf-8")
         say(f"{out} ({len(text.encode()) / 1000:.0f} kB)")

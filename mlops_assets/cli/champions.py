@@ -12,9 +12,9 @@ import typer
 from mlops_assets.cli.base import (
     AsJson,
     app,
+    context_of,
     print_table,
     product_named,
-    registry_of,
     say,
     store_of,
 )
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from mlops_assets.product import Product
-    from mlops_assets.stages.promotion.plan import Plan, ProductContext
+    from mlops_assets.stages.common.context import ProductContext
+    from mlops_assets.stages.promotion.plan import Plan
 
 ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 OneCountry = Annotated[str | None, typer.Argument(help="One of its countries.")]
@@ -125,7 +126,7 @@ def promote(
             way_out="Add --force and say why: --reason '...'. One that waits for approval: "
             f"mlops-assets approve {product}",
         )
-    whole = _office(product)
+    whole = _context(product)
     chosen = _chosen(whole.product, country, more, everywhere)
     plan = plan_promotion(whole, chosen, version)
     _carry_out(plan, {"version": version}, _word(by, reason), yes, as_json)
@@ -150,7 +151,7 @@ def rollback(
     """Roll back one country or many, as one unit."""
     from mlops_assets.stages.promotion.plan import plan_rollback
 
-    whole = _office(product)
+    whole = _context(product)
     plan = plan_rollback(whole, _chosen(whole.product, country, more, everywhere), to)
     _carry_out(plan, {"version": to}, _word(by, reason), yes, as_json)
 
@@ -172,7 +173,7 @@ def approve(
     """Approve promotions that wait."""
     from mlops_assets.stages.promotion.plan import plan_approval
 
-    whole = _office(product)
+    whole = _context(product)
     plan = plan_approval(whole, _chosen(whole.product, country, more, everywhere))
     _carry_out(plan, {}, _word(by, reason), yes, as_json)
 
@@ -193,15 +194,14 @@ def undo(
     """Undo a unit as a whole."""
     from mlops_assets.stages.promotion.plan import plan_undo
 
-    plan = plan_undo(_office(product), unit)
+    plan = plan_undo(_context(product), unit)
     _carry_out(plan, {"unit": unit}, _word(by, reason), yes, as_json)
 
 
 def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bool) -> None:
     from mlops_assets.stages.promotion.decision_replay import replay as again
 
-    store = store_of(load_settings())
-    result = again(ProductContext(product, store), wanted, countries[0] if countries else None)
+    result = again(context_of(product), wanted, countries[0] if countries else None)
     if as_json:
         told = {
             "decision_id": wanted,
@@ -239,13 +239,8 @@ def _readable(frame: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=_HEADERS)
 
 
-def _office(product: str) -> ProductContext:
-    from mlops_assets.stages.promotion.plan import ProductContext as Place
-
-    settings = load_settings()
-    registry = registry_of(settings)
-    registry.initialise()
-    return Place(product_named(product), store_of(settings), registry)
+def _context(product: str) -> ProductContext:
+    return context_of(product_named(product), initialise=True)
 
 
 def _chosen(

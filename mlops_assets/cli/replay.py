@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mlops_assets.cli.base import AsJson, app, print_table, product_named, say, store_of
+from mlops_assets.cli.base import AsJson, app, context_of, print_table, product_named, say
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +169,7 @@ def _past(
     from mlops_assets.ml.backtest.data import past_of
     from mlops_assets.stages.backtest.data import history, walked_countries
 
-    frames = history(product, store_of(load_settings()))
+    frames = history(context_of(product))
     chosen = walked_countries(product, frames, countries)
     first = min(frames[each]["event_time"].min() for each in chosen)
     last = max(frames[each]["event_time"].max() for each in chosen)

@@ -182,7 +182,7 @@ def demo(
     chosen = [product for product in products if product.name in delivered]
     outcomes = execute(chosen, {p.name: list(p.spec.countries) for p in chosen}, "all")
     for product in chosen:
-        print_status(status_rows(product, settings))
+        print_status(status_rows(product))
     report(outcomes)
     say(f"Done in {time.monotonic() - started:.0f} s. Open the UI with: make ui")
     # A gate that stops a candidate is the platform at work; a country without predictions is not.
@@ -219,7 +219,7 @@ def execute(
         for product in products:
             with _progress(product.name, quiet) as progress:
                 made = Made(product.name)
-                ctx = context_of(product, settings)
+                ctx = context_of(product)
                 run = Materializer(ctx, job, workers, progress, made)
                 outcomes.append(run.run(countries[product.name]))
     return outcomes
@@ -297,4 +297,4 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 
 
 def _unserved(product: Product, settings: Settings) -> list[str]:
-    return [row.country for row in status_rows(product, settings) if not row.prediction_rows]
+    return [row.country for row in status_rows(product) if not row.prediction_rows]

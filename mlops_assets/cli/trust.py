@@ -13,15 +13,12 @@ from mlops_assets.cli.base import (
     AsJson,
     all_products,
     app,
+    context_of,
     print_table,
     product_named,
-    registry_of,
     say,
-    store_of,
 )
 from mlops_assets.errors import ConfigurationError, ContractError
-from mlops_assets.settings import load_settings
-from mlops_assets.stages.common.context import ProductContext
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
@@ -62,7 +59,7 @@ def quarantine(
 def _look(product: Product, country: str, examples: int) -> Quarantined:
     from mlops_assets.stages.datasets.quarantine import quarantined
 
-    state = quarantined(product, country, store_of(load_settings()), examples=examples)
+    state = quarantined(context_of(product).country(country), examples=examples)
     if state is None:
         raise ConfigurationError(
             f"{product.name} {country} has not been validated yet.",
@@ -170,14 +167,12 @@ def retention(
     """List, and on purpose remove, what nothing needs."""
     from mlops_assets.stages.upkeep.retention import execute, plan
 
-    settings = load_settings()
-    store, registry = store_of(settings), registry_of(settings)
     now, told = dt.datetime.now(dt.UTC), []
     for each in [product_named(product)] if product else all_products():
-        planned = plan(ProductContext(each, store, registry), now=now, keep_days=keep_days)
+        planned = plan(context_of(each), now=now, keep_days=keep_days)
         frame = planned.frame()
         shown = frame if everything else frame[frame["verdict"] == "removable"]
-        removed = execute(planned, ProductContext(each, store, registry)) if remove else None
+        removed = execute(planned, context_of(each)) if remove else None
         summary = removed.summary() if removed else planned.summary()
         if as_json:
             rows = json.loads(shown.to_json(orient="records", date_format="iso"))
@@ -209,13 +204,8 @@ def reproduce(
     from mlops_assets.ml.promotion.reproduction_record import as_dict, describe
     from mlops_assets.stages.upkeep.reproduction import reproduce as again
 
-    settings = load_settings()
-    registry = registry_of(settings)
-    registry.initialise()
-    result = again(
-        ProductContext(product_named(product), store_of(settings), registry).country(country),
-        version,
-    )
+    ctx = context_of(product_named(product), initialise=True)
+    result = again(ctx.country(country), version)
     if as_json:
         say(json.dumps(as_dict(result), indent=1, default=str))
     else:

@@ -12,15 +12,14 @@ from mlops_assets.cli.base import (
     AsJson,
     all_products,
     app,
+    context_of,
     print_table,
     product_named,
-    registry_of,
     say,
     store_of,
 )
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.settings import Settings, load_settings, parse_moment
-from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.settings import load_settings, parse_moment
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
@@ -36,9 +35,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Print the state of countries."""
-    settings = load_settings()
     products = [product_named(product)] if product else all_products()
-    rows = [row for each in products for row in status_rows(each, settings)]
+    rows = [row for each in products for row in status_rows(each)]
     if as_json:
         say(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
@@ -75,13 +73,11 @@ def sql(
         print_table("", frame)
 
 
-def status_rows(product: Product, settings: Settings) -> list[CountryStatus]:
+def status_rows(product: Product) -> list[CountryStatus]:
     """Every country of a product."""
     from mlops_assets.runtime.status import product_status
 
-    registry = registry_of(settings)
-    registry.initialise()
-    return product_status(ProductContext(product, store_of(settings), registry))
+    return product_status(context_of(product, initialise=True))
 
 
 def print_status(rows: Sequence[CountryStatus]) -> None:

@@ -23,6 +23,7 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.ml.datasets.validation import validate
 from mlops_assets.product import Product
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.ingestion import Ingestion, ingest, live_rows
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.effort import examples
@@ -151,7 +152,9 @@ def test_every_damaged_input_is_taken_whole_or_set_aside_with_a_reason(
 def _taken(product: Product, store: SnapshotStore, landing: Path) -> Ingestion | None:
     """None when it was refused with an error that says what is to be said."""
     try:
-        return ingest(product, list(product.spec.countries), store, str(landing), run_id="")
+        return ingest(
+            ProductContext(product, store), list(product.spec.countries), str(landing), run_id=""
+        )
     except MlopsAssetsError as error:
         told = bool(error.problem and error.stored)
     assert told

@@ -266,7 +266,7 @@ def test_a_pooled_model_is_judged_and_served_likewise_and_made_again(make_platfo
     assert platform.run(None, "pooled").success
     ran(platform)
     champion = version(platform)
-    every = pooled_versions(platform.product, platform.registry)
+    every = pooled_versions(platform.context)
     (pooled,) = load_pooled(platform.product.spec, every, platform.registry).values()
     assert champion.kind == "pooled"
     assert champion.tags["judged_uri"] == every["gbm"].tags["judged_uri"] != champion.uri

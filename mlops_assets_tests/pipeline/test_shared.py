@@ -16,7 +16,7 @@ from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWork
 from mlops_assets.runtime.headless.workers import workers as headless
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.common.lineage import INPUTS
-from mlops_assets.stages.staleness import first_stale, shared_is_stale
+from mlops_assets.stages.staleness import Staleness
 from mlops_assets.stages.upkeep.reproduction import reproduce
 from mlops_assets_tests.pipeline.test_landing import asked, launch, reason
 from mlops_assets_tests.pipeline.test_outcomes import VALUE, later, only
@@ -114,10 +114,9 @@ def test_a_rerun_over_unchanged_records_writes_nothing(
     assert result.success
     assert sharing.version("shared_features", None) == before
     assert checks(result)["shared_features.point_in_time"].description.startswith("no new rows")
-    assert not shared_is_stale(sharing.product, sharing.store)
+    assert Staleness(sharing.context).shared_inputs() is None
     for country in COUNTRIES:
-        held = (sharing.product, country, TO_FEATURES, sharing.store, sharing.registry)
-        assert first_stale(*held) is None
+        assert sharing.first_stale(country, TO_FEATURES) is None
 
 
 def test_new_rows_of_one_country_make_the_features_of_all_due(
@@ -128,11 +127,10 @@ def test_new_rows_of_one_country_make_the_features_of_all_due(
     sharing.deliver(only(later(sample), "DEU"), "second.parquet")
     ran(sharing, "raw")
     ran(sharing, "validated", ["DEU"])
-    assert shared_is_stale(sharing.product, sharing.store)
+    assert Staleness(sharing.context).shared_inputs() is not None
     ran(sharing, "shared")
     for country in COUNTRIES:
-        held = (sharing.product, country, TO_FEATURES, sharing.store, sharing.registry)
-        assert first_stale(*held) == "features"
+        assert sharing.first_stale(country, TO_FEATURES) == "features"
 
 
 def test_the_same_content_made_by_other_code_makes_nothing_due(
@@ -146,10 +144,10 @@ def test_the_same_content_made_by_other_code_makes_nothing_due(
     )
     edit(sharing.product.folder / "defs.yaml", ("features.shared", "everywhere.shared"))
     changed = rebuilt(sharing)
-    assert shared_is_stale(changed.product, changed.store)
+    assert Staleness(changed.context).shared_inputs() is not None
     ran(changed, "shared")
     assert changed.version("shared_features", None) == before
-    assert not shared_is_stale(changed.product, changed.store)
+    assert Staleness(changed.context).shared_inputs() is None
 
 
 def test_a_country_with_broken_data_takes_part_with_its_last_good_rows_and_stops_no_other(
@@ -331,10 +329,8 @@ def materialize(sharing: Platform, monkeypatch: pytest.MonkeyPatch) -> Materiali
         workers, outcome = Here(), Outcome("parcels")
         silent: Any = lambda *_: None  # noqa: E731
         Materializer(
-            sharing.product,
+            sharing.context,
             job,
-            sharing.store,
-            sharing.registry,
             cast("WarmWorkers", workers),
             silent,
             outcome,

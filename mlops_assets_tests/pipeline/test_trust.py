@@ -17,6 +17,7 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import StorageError
 from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.ingestion import Ingestion, deliveries_of, ingest, live_rows
 from mlops_assets.stages.datasets.quarantine import RELEASE_REASON, RELEASED_BY, quarantined
 from mlops_assets.storage import SnapshotStore
@@ -233,7 +234,7 @@ def test_the_order_in_which_files_arrive_does_not_matter(
     store = SnapshotStore(str(platform.home / "other"))
     for name, part in reversed(parts.items()):
         platform.deliver(part, name)
-        ingest(platform.product, [COUNTRY], store, str(platform.landing), run_id="")
+        ingest(ProductContext(platform.product, store), [COUNTRY], str(platform.landing), run_id="")
     raw = store.read(("parcels", "raw"), COUNTRY)
     spec = platform.product.resolved(COUNTRY)
     result = validate(raw, platform.product.contract(), spec.source, spec.aliases)
@@ -464,7 +465,7 @@ def test_the_ledger_balances_for_every_country_and_ingestion_of_any_files(
         standing: Standing = {}
         for name, records in files:
             _write(landing / name, records)
-            taken = ingest(product, countries, store, str(landing), run_id="")
+            taken = ingest(ProductContext(product, store), countries, str(landing), run_id="")
             assert not taken.refused
             if name not in taken.problems:  # what was set aside leaves its earlier version
                 standing[name] = (landing / name).read_bytes(), _rows_of(landing / name)

@@ -112,7 +112,7 @@ def test_tuned_pooled_models_of_all_countries_and_of_a_region_are_registered_by_
 ) -> None:
     platform = trained(make_platform(*searching("[region, pooled]"), REGIONS))
     product, registry = platform.product, platform.registry
-    every = pooled_versions(product, registry)
+    every = pooled_versions(platform.context)
     assert {name: version.name for name, version in every.items()} == {
         "gbm": "parcels.pooled-gbm",
         "gbm-south": "parcels.pooled-gbm-south",
@@ -121,8 +121,8 @@ def test_tuned_pooled_models_of_all_countries_and_of_a_region_are_registered_by_
         "gbm": "pooled",
         "gbm-south": "region",
     }
-    assert list(pooled_versions(product, registry, OTHER)) == ["gbm"]
-    assert list(pooled_versions(product, registry, COUNTRY)) == ["gbm", "gbm-south"]
+    assert list(pooled_versions(platform.context, OTHER)) == ["gbm"]
+    assert list(pooled_versions(platform.context, COUNTRY)) == ["gbm", "gbm-south"]
     assert set(registry.champions("parcels")) <= set(COUNTRIES)
     models = load_pooled(product.spec, every, registry)
     assert models["gbm-south"].region == "south"

@@ -19,7 +19,7 @@ from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
 from mlops_assets.ml.evaluation.intervals import intervals_around, residual_history, scale_of
 from mlops_assets.ml.evaluation.report import report_of
-from mlops_assets.ml.gates.gates import gates
+from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.judgement import gates_of
 from mlops_assets.ml.gates.model_pair import Sides
 from mlops_assets.ml.models.baselines import baseline_predictions

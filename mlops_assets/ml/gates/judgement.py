@@ -12,7 +12,8 @@ from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.fairness import Compared, compare_groups
 from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, report_of
-from mlops_assets.ml.gates.gates import GateResult, gates, not_judged, unless_switched_off
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
 from mlops_assets.ml.models.fitted_model import FittedModel
 from mlops_assets.ml.stats.bootstrap import draw_days
 from mlops_assets.spec import GateName, ProductSpec

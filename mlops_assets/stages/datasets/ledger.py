@@ -7,7 +7,7 @@ import dagster as dg
 import pandas as pd
 
 from mlops_assets.stages.common.base import asset_key, failed, passed
-from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.ui_metadata import facts, table
 from mlops_assets.stages.datasets.ingestion import Delivery, Ingestion
 
@@ -106,9 +106,9 @@ def check_ledger(
 ) -> dg.AssetCheckResult:
     """Count what is stored and compare it with `raw`."""
     ledger = Ledger(
-        raw=_stored_rows(ctx, "raw", ctx.country),
-        validated=0 if refused else _stored_rows(ctx, "validated", ctx.country),
-        quarantine=_stored_rows(ctx, "quarantine", ctx.country),
+        raw=_stored_rows(ctx, "raw"),
+        validated=0 if refused else _stored_rows(ctx, "validated"),
+        quarantine=_stored_rows(ctx, "quarantine"),
         older=older,
         replaced=replaced,
         held_back=held_back,
@@ -130,6 +130,6 @@ def _balanced(deliveries: Mapping[str, Delivery]) -> str:
     )
 
 
-def _stored_rows(ctx: ProductContext, name: str, country: str) -> int:
-    held = ctx.store.current(ctx.path(name), country)
-    return held.rows if held else 0
+def _stored_rows(ctx: CountryContext, asset: str) -> int:
+    stored = ctx.current(asset)
+    return stored.rows if stored else 0

@@ -52,7 +52,7 @@ def computed(
     check = check_shared_point_in_time(
         records, frame, function, spec.source, spec.target, seed=spec.seed
     )
-    return Shared(frame, check, validated, of_shared_features(ctx.product, validated))
+    return Shared(frame, check, validated, of_shared_features(ctx, validated))
 
 
 def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> None:
@@ -70,7 +70,7 @@ def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> Non
     validated = ctx.whole.current_all("validated")
     if ctx.country not in validated:
         return
-    found = computed(ctx, validated, moment)
+    found = computed(ctx.whole, validated, moment)
     if not found.check.passed:
         raise dg.Failure(
             f"{ctx.product.name}: {found.check.differences:,} values of "

@@ -7,7 +7,7 @@ from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.promotion.decision_log import entries
+from mlops_assets.stages.promotion.decision_log import log_of
 from mlops_assets.stages.training.evaluation_metadata import CARD_FILE
 
 
@@ -39,7 +39,7 @@ def stored_card(
     text = ctx.registry.artifact(version, CARD_FILE)
     decided = [
         entry.comparison.decision
-        for entry in entries(ctx, ctx.country)
+        for entry in log_of(ctx)
         if entry.comparison.candidate == version.version
     ]
     return with_decision(text, decided[-1], spec) if decided else text

@@ -17,9 +17,8 @@ import pandas as pd
 
 from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.ml.promotion.decision import Decision
-from mlops_assets.product import Product
-from mlops_assets.registry import Aliases, ModelVersion, Registry
-from mlops_assets.stages.common.context import CountryContext
+from mlops_assets.registry import Aliases, ModelVersion
+from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import of_champion
 from mlops_assets.stages.promotion.alias_moves import carry_out, unfinished, waiting
 from mlops_assets.stages.promotion.approvals import approved
@@ -41,28 +40,10 @@ from mlops_assets.stages.promotion.decision_log import (
     log_of,
     now,
 )
-from mlops_assets.storage import Snapshot, SnapshotStore
+from mlops_assets.storage import Snapshot
 
 _NAN = float("nan")
 _COLUMNS = ("country", "from", "to", "metric", "value now", "value then", "note")
-
-
-@dataclass(frozen=True)
-class ProductContext:
-    """A product with its snapshots and models."""
-
-    product: Product
-    store: SnapshotStore
-    registry: Registry
-
-    def ctx(self, country: str) -> CountryContext:
-        """One of its countries.
-
-        Raises:
-            ConfigurationError: the product does not list it.
-        """
-        self.product.resolved(country)
-        return CountryContext(self.product, country, self.store, self.registry)
 
 
 @dataclass(frozen=True)
@@ -164,7 +145,7 @@ def plan_undo(whole: ProductContext, unit: str) -> Plan:
     Raises:
         ConfigurationError: there is no such unit.
     """
-    known = units(ProductContext(whole.product, whole.store))
+    known = units(whole)
     if unit not in known:
         newest = ", ".join(list(known)[-5:][::-1]) or "none"
         raise ConfigurationError(
@@ -195,7 +176,7 @@ def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit
     _require(plan, asked)
     unit = plan.resumes or new_unit(plan.request, plan.moves, asked.person, asked.reason)
     if plan.resumes is None:
-        write_down(ProductContext(whole.product, whole.store), unit, "opened")
+        write_down(whole, unit, "opened")
     begun: list[Move] = []
     for move in unit.moves:
         begun.append(move)
@@ -203,9 +184,9 @@ def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit
             _carry(whole, unit, move, asked, tell)
         except Exception as error:
             stuck = _set_back(whole, unit, begun, asked, tell, error)
-            write_down(ProductContext(whole.product, whole.store), unit, "set back")
+            write_down(whole, unit, "set back")
             raise _failed(whole, unit, move, stuck, error) from error
-    write_down(ProductContext(whole.product, whole.store), unit, "done")
+    write_down(whole, unit, "done")
     _close_undone(whole, plan)
     return replace(unit, state="done")
 
@@ -226,7 +207,7 @@ _Planner = Callable[[CountryContext, Request], "Move | Problem"]
 
 def _planned(whole: ProductContext, request: Request, planner: _Planner) -> Plan:
     name, metric = whole.product.name, {c: whole.country(c).spec.metric for c in request.countries}
-    begun = left_open(ProductContext(whole.product, whole.store))
+    begun = left_open(whole)
     if begun is not None and begun.request == request:
         return Plan(name, request, metric, begun.moves, (), begun)
     if begun is not None and begun.id != request.unit:
@@ -372,7 +353,7 @@ def _carry(whole: ProductContext, unit: Unit, move: Move, asked: Asked, tell: Te
             carry_out(ctx, left)
         _require_unmoved(ctx, move)
         entry = _decided(ctx, unit, move, asked)
-        append(ProductContext(whole.product, whole.store), entry)
+        append(whole, entry)
     carry_out(ctx, entry)
     tell(_show(ctx, entry, asked.run_id))
 
@@ -459,7 +440,7 @@ def _show(ctx: CountryContext, entry: Entry, run_id: str) -> Moved:
     frame, made = champion_frame(ctx, entry), ctx.current("champion")
     metadata = dict(made.metadata) if made else {}
     if _is_newest_candidate(ctx, entry):
-        told = of_champion(ctx.product, ctx.country, ctx.store).metadata()
+        told = of_champion(ctx).metadata()
         metadata |= {name: getattr(value, "value", value) for name, value in told.items()}
     asset = ctx.path("champion")
     written = ctx.store.write(asset, ctx.country, frame, run_id=run_id, metadata=metadata)
@@ -509,16 +490,16 @@ def _take_back(
         before=entry.after,
         after=entry.before,
     )
-    append(ProductContext(whole.product, whole.store), back)
+    append(whole, back)
     carry_out(ctx, back)
     tell(_show(ctx, back, asked.run_id))
 
 
 def _close_undone(whole: ProductContext, plan: Plan) -> None:
     """A unit that was left open is no longer so once it is undone."""
-    undone = units(ProductContext(whole.product, whole.store)).get(plan.request.unit)
+    undone = units(whole).get(plan.request.unit)
     if undone is not None and undone.state == "opened":
-        write_down(ProductContext(whole.product, whole.store), undone, "set back")
+        write_down(whole, undone, "set back")
 
 
 def _failed(

@@ -12,7 +12,8 @@ import pandas as pd
 from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml.evaluation.intervals import intervals_around
 from mlops_assets.ml.evaluation.report import Footprint
-from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates, gates_to_json
+from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_to_json
 from mlops_assets.ml.gates.judgement import Judgement, judge
 from mlops_assets.ml.gates.model_pair import Sides
 from mlops_assets.ml.models.fitted_model import predict

@@ -38,9 +38,9 @@ def materialized(monkeypatch: pytest.MonkeyPatch) -> Materialize:
         product = platform.product
         workers, outcome = cast("WarmWorkers", Here()), Outcome(product.name)
         silent: Any = lambda *_: None  # noqa: E731
-        return Materializer(
-            product, job, platform.store, platform.registry, workers, silent, outcome
-        ).run(countries or list(product.spec.countries))
+        return Materializer(platform.context, job, workers, silent, outcome).run(
+            countries or list(product.spec.countries)
+        )
 
     return run
 

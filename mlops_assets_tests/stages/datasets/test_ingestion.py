@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.product import Product
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.delivery_checks import check_limits
 from mlops_assets.stages.datasets.ingestion import (
     Delivered,
@@ -106,7 +107,9 @@ class Folder:
             path.rename(self.landing / new_names[name])
 
     def take(self) -> Ingestion:
-        taken = ingest(self.product, COUNTRIES, self.store, str(self.landing), run_id="")
+        taken = ingest(
+            ProductContext(self.product, self.store), COUNTRIES, str(self.landing), run_id=""
+        )
         assert taken.refused == {}
         self.taken.append(taken)
         return taken
@@ -385,7 +388,9 @@ def test_one_country_whose_rows_are_not_those_that_were_counted_is_refused_alone
 
     folder.put(a="both")
     monkeypatch.setattr(ingestion, "read_by_country", loses_a_row)
-    taken = ingest(folder.product, COUNTRIES, folder.store, str(folder.landing), run_id="")
+    taken = ingest(
+        ProductContext(folder.product, folder.store), COUNTRIES, str(folder.landing), run_id=""
+    )
     assert "a.csv has 2, 1 were read" in taken.refused["DEU"]
     assert folder.store.current(RAW, "DEU") is None
     assert folder.standing("FRA") == expected({"both"}, "FRA")

@@ -16,6 +16,7 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.product import Product
 from mlops_assets.sources.files.landing import Listed
 from mlops_assets.sources.files.reading import SourceFile, Survey
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.assets import inventory
 from mlops_assets.stages.datasets.ingestion import ingest
 from mlops_assets.stages.datasets.inventory import Inventory, take_inventory, unknown_files
@@ -100,12 +101,16 @@ def test_a_folder_without_news_leaves_the_memory_as_it_was(place: Place) -> None
 
 def test_a_touched_file_is_hashed_and_its_rows_are_not_taken_again(place: Place) -> None:
     file = place.put("a.csv")
-    before = ingest(place.product, ["DEU"], place.store, str(place.landing), run_id="")
+    before = ingest(
+        ProductContext(place.product, place.store), ["DEU"], str(place.landing), run_id=""
+    )
     settle(file)
     assert place.unknown() == ["a.csv"]
     place.hashed.clear()
     place.surveyed.clear()
-    after = ingest(place.product, ["DEU"], place.store, str(place.landing), run_id="")
+    after = ingest(
+        ProductContext(place.product, place.store), ["DEU"], str(place.landing), run_id=""
+    )
     assert (place.hashed, place.surveyed) == (["a.csv"], [])
     assert after.deliveries["DEU"].snapshot == before.deliveries["DEU"].snapshot
     assert not after.deliveries["DEU"].changed
@@ -142,13 +147,17 @@ def test_another_country_column_in_the_yaml_surveys_again_and_the_sensor_hears_o
 def test_a_lost_memory_costs_a_survey_of_every_file_and_nothing_else(place: Place) -> None:
     place.put("a.csv")
     place.put("b.csv", GOOD.replace("2024", "2023"))
-    before = ingest(place.product, ["DEU", "FRA"], place.store, str(place.landing), run_id="")
+    before = ingest(
+        ProductContext(place.product, place.store), ["DEU", "FRA"], str(place.landing), run_id=""
+    )
     remembered = place.take()
     shutil.rmtree(place.landing.parent / "store" / "parcels" / "inventory")
     assert place.unknown() == ["a.csv", "b.csv"]
     assert place.take() == remembered
     assert place.surveyed == ["a.csv", "b.csv"]
-    after = ingest(place.product, ["DEU", "FRA"], place.store, str(place.landing), run_id="")
+    after = ingest(
+        ProductContext(place.product, place.store), ["DEU", "FRA"], str(place.landing), run_id=""
+    )
     for country, delivery in after.deliveries.items():
         assert (delivery.taken, delivery.changed) == ((), False)
         assert delivery.snapshot == before.deliveries[country].snapshot

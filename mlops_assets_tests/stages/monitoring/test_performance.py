@@ -16,7 +16,6 @@ import pytest
 from mlops_assets.ml.monitoring.performance import PERFORMANCE_COLUMNS, promise_of, realised
 from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.monitoring.performance import REALISED, on_previous_of, realised_of
-from mlops_assets.stages.staleness import first_stale
 from mlops_assets.stages.training.serving import report_from_json
 from mlops_assets.storage import Snapshot
 from mlops_assets_tests.platform import Platform, checks, failures, generated, made
@@ -268,12 +267,12 @@ def test_without_predictions_nothing_is_recorded(platform: Platform, sample: pd.
 def test_another_tolerance_judges_again(
     watched: Platform,
 ) -> None:
-    args = (COUNTRY, ["predictions", "performance"], watched.store, watched.registry)
-    assert first_stale(watched.product, *args) is None
+    assets = ["predictions", "performance"]
+    assert watched.first_stale(COUNTRY, assets) is None
     spec = watched.product.spec
     monitoring = spec.monitoring.model_copy(update={"tolerance": 0.2})
     changed = replace(watched.product, spec=spec.model_copy(update={"monitoring": monitoring}))
-    assert first_stale(changed, *args) == "performance"
+    assert replace(watched, product=changed).first_stale(COUNTRY, assets) == "performance"
 
 
 def test_it_is_of_the_monitoring_group_and_its_check_stops_nothing(platform: Platform) -> None:

@@ -22,7 +22,6 @@ from mlops_assets.stages.promotion.plan import (
     plan_rollback,
     plan_undo,
 )
-from mlops_assets.stages.staleness import first_stale
 from mlops_assets_tests.forks import forks
 from mlops_assets_tests.platform import Platform, checks, failures
 from mlops_assets_tests.stages.killed_decisions import Moment, decide_and_die, roll_back_and_die
@@ -88,7 +87,7 @@ def test_after_a_rollback_the_status_is_right_and_only_predictions_are_made_agai
     status = two.status()[COUNTRY]
     assert (status.champion_version, status.state) == ("1", "behind")
     assert status.why == "predictions are of version 2, in use is version 1"
-    assert first_stale(two.product, COUNTRY, ASSETS, two.store, two.registry) == "predictions"
+    assert two.first_stale(COUNTRY, ASSETS) == "predictions"
     result = two.run(COUNTRY, assets=["champion", "predictions"])
     assert result.success, failures(result)
     assert checks(result)["champion.equals_registry_alias"].passed
@@ -97,7 +96,7 @@ def test_after_a_rollback_the_status_is_right_and_only_predictions_are_made_agai
     status = two.status()[COUNTRY]
     assert (status.champion_version, status.state) == ("1", "ok")
     assert "rolled back by ana" in status.why
-    assert first_stale(two.product, COUNTRY, ASSETS, two.store, two.registry) is None
+    assert two.first_stale(COUNTRY, ASSETS) is None
 
 
 def test_evidence_does_not_promote_again_what_a_person_rolled_back_from(two: Platform) -> None:
@@ -122,7 +121,7 @@ def test_a_forced_promotion_puts_the_newest_candidate_into_use(two: Platform) ->
     row = two.decisions(COUNTRY).iloc[-1]
     assert (row["verdict"], row["version"], row["previous"]) == ("forced", "3", "2")
     assert (row["evidence"], row["gates"]) == (kept["evidence"], kept["gates"])
-    assert first_stale(two.product, COUNTRY, ASSETS[:2], two.store, two.registry) is None
+    assert two.first_stale(COUNTRY, ASSETS[:2]) is None
     assert two.run(COUNTRY, job="train", assets=["champion"]).success
     assert in_use(two, COUNTRY) == "3"
 
@@ -294,12 +293,12 @@ def test_a_rollback_killed_in_a_country_is_finished_by_the_next_champion_run(
 ) -> None:
     killed(roll_back_and_die, two, [COUNTRY], moment, 0)
     assert in_use(two, COUNTRY) == ("1" if moment == "champion moved" else "2")
-    assert first_stale(two.product, COUNTRY, ASSETS, two.store, two.registry) == "champion"
+    assert two.first_stale(COUNTRY, ASSETS) == "champion"
     decide(two, COUNTRY)
     assert aliases(two, COUNTRY) == Aliases("1", "2", "2")
     assert shows(two, COUNTRY) == "1"
     assert two.decisions(COUNTRY)["verdict"].iloc[-1] == "rolled_back"
-    assert first_stale(two.product, COUNTRY, ASSETS, two.store, two.registry) != "champion"
+    assert two.first_stale(COUNTRY, ASSETS) != "champion"
 
 
 def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
