@@ -25,7 +25,6 @@ from mlops_assets.ml.judgement import gates_of
 from mlops_assets.ml.metrics import score
 from mlops_assets.ml.models import FittedModel, predict
 from mlops_assets.ml.past import Past
-from mlops_assets.ml.percentiles import sorted_once
 from mlops_assets.ml.performance import Promise, promise_of
 from mlops_assets.ml.references import Reference, make_reference, newest_rows
 from mlops_assets.ml.selection import (
@@ -195,8 +194,7 @@ def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, f
         return Pooled(), 0.0
     frames = {country: rows for country in past.frames if len(rows := past.known(country, moment))}
     began = clock()
-    with sorted_once():
-        models = train_pooled(past.spec, frames, clock=clock)
+    models = train_pooled(past.spec, frames, clock=clock)
     seconds = clock() - began
     good = {
         name: model
@@ -213,8 +211,7 @@ def candidate_at(
     country, spec = order.country, past.specs[order.country]
     parts = past.parts(country, moment, pooled.models.values())
     began = clock()
-    with sorted_once():
-        selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
+    selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
     seconds = clock() - began
     version = _version(moment, selection, pooled)
     judged = [_judged(spec, parts, selection, rival, pooled) for rival in order.rivals]
