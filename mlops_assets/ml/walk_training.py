@@ -147,10 +147,6 @@ class Trained:
 class Trainer(Protocol):
     """Who trains: in this process, or in several."""
 
-    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
-        """Moments, in order, at which `pooled` will be asked for."""
-        ...
-
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
         """`pooled_at` a moment."""
         ...
@@ -167,9 +163,6 @@ class Alone:
     past: Past
     clock: Clock
     _newest: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
-
-    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
-        """Nothing is made before it is asked for."""
 
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
         """`pooled_at` a moment."""
