@@ -156,28 +156,6 @@ class Trainer(Protocol):
         ...
 
 
-@dataclass
-class Alone:
-    """Trains in this process; what was trained for all countries at a moment is kept for it."""
-
-    past: Past
-    clock: Clock
-    _newest: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
-
-    def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
-        """`pooled_at` a moment."""
-        if moment not in self._newest:
-            self._newest = {moment: pooled_at(self.past, moment, self.clock)}
-        return self._newest[moment]
-
-    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
-        """`candidate_at` a moment for each order, in the order given."""
-        return [
-            [candidate_at(self.past, moment, pooled, each, self.clock) for each in orders]
-            for pooled, orders in wanted
-        ]
-
-
 def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:
     """The pooled models trained at a moment that beat the best baseline, and the seconds.
 

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pandas as pd
 
 from mlops_assets.ml.past import moments_of, past_of
 from mlops_assets.ml.walk import Walked, walk
-from mlops_assets.ml.walk_training import Alone
 from mlops_assets.runtime.forked import Forked
+from mlops_assets_tests.ml.alone import Alone
 from mlops_assets_tests.ml.test_walk import CHANGE, DRIFT, MONTHLY, NEVER, POOLED, START, world
 
 END = pd.Timestamp("2022-07-31")
@@ -28,7 +27,7 @@ def told(walks: tuple[Walked, ...]) -> list[str]:
 def test_a_walk_in_two_processes_is_that_in_one() -> None:
     past, _ = past_of(POOLED, world(CHANGE), END)
     policies, moments = (NEVER, MONTHLY, DRIFT), moments_of(START, END, STEP)
-    alone = walk(past, policies, moments, Alone(past, time.process_time))
+    alone = walk(past, policies, moments, Alone(past))
     with Forked(past, 2) as trainer:
         together = walk(past, policies, moments, trainer)
     assert told(together) == told(alone)
