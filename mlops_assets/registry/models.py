@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.advisory_lock import is_shared, one_at_a_time
+from mlops_assets.atomic import settle
 from mlops_assets.errors import RegistryError
 from mlops_assets.settings import without_password
 
@@ -261,12 +262,12 @@ class Registry:
         client = self._client()
         named = f"name LIKE '{product}.%'"
         try:
-            models = _every_page(client.search_registered_models, named)
+            models = every_page(client.search_registered_models, named)
             aliases = {model.name: (model.aliases or {}).get(CHAMPION) for model in models}
             versions = {
                 (made.name, str(made.version)): made
                 for number in sorted({number for number in aliases.values() if number})
-                for made in _every_page(
+                for made in every_page(
                     client.search_model_versions, f"{named} AND version_number = {number}"
                 )
             }
@@ -289,9 +290,7 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            models = _every_page(
-                self._client().search_registered_models, f"name LIKE '{product}.%'"
-            )
+            models = every_page(self._client().search_registered_models, f"name LIKE '{product}.%'")
         except MlflowException as error:
             raise self._no_answer(error) from error
         return {
@@ -331,7 +330,7 @@ class Registry:
 
     def version_numbers(self, name: str) -> list[str]:
         """The numbers of a registered model's versions, oldest first; empty when there is none."""
-        found = _every_page(self._client().search_model_versions, f"name = '{name}'")
+        found = every_page(self._client().search_model_versions, f"name = '{name}'")
         return [str(number) for number in sorted(int(made.version) for made in found)]
 
     def artifact(self, version: ModelVersion, name: str) -> str:
@@ -473,7 +472,7 @@ class Registry:
             partial = database.with_suffix(".partial")
             partial.unlink(missing_ok=True)
             _create_schema(partial)
-            partial.rename(database)
+            settle(str(partial), str(database))
 
 
 def _create_schema(database: Path) -> None:
@@ -507,11 +506,17 @@ def _named(aliases: Mapping[str, Any]) -> Aliases:
     return Aliases(champion, previous, challenger)
 
 
-def _every_page(search: Callable[..., Any], filter_string: str) -> list[Any]:
-    """All that a search of MLflow finds."""
+def every_page(search: Callable[..., Any], filter_string: str, **options: Any) -> list[Any]:
+    """All that a search of MLflow finds.
+
+    Args:
+        search: a method of MLflow's client that gives a page at a time.
+        filter_string: of it.
+        options: of it, beside the page.
+    """
     found, token = [], None
     while True:
-        page = search(filter_string, max_results=_PAGE, page_token=token)
+        page = search(filter_string=filter_string, max_results=_PAGE, page_token=token, **options)
         found += page
         token = page.token
         if not token:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlops_assets.errors import RegistryError
-from mlops_assets.registry.models import ModelVersion, Registry
+from mlops_assets.registry.models import ModelVersion, Registry, every_page
 from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-_PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,10 @@ def _require_database(uri: str) -> None:
 def _found(client: MlflowClient, product: str) -> list[TrainedVersion]:
     # `_` in a LIKE stands for any character, so other products may be among them.
     like, own = f"name LIKE '{product}.%'", f"{product}."
-    models = _pages(lambda page: client.search_registered_models(like, _PAGE, page_token=page))
+    models = every_page(client.search_registered_models, like)
     # By default the one changed last comes first: pages would move while they are turned.
     order = ["name ASC", "version_number ASC"]
-    made = _pages(lambda page: client.search_model_versions(like, _PAGE, order, page))
+    made = every_page(client.search_model_versions, like, order_by=order)
     countries = {model.name: model.tags.get("country", "") for model in models}
     versions = [
         ModelVersion(
@@ -95,11 +93,7 @@ def _tags_of_runs(
 
     experiment = client.get_experiment_by_name(product)
     ids = [] if experiment is None else [experiment.experiment_id]
-    runs = _pages(
-        lambda page: client.search_runs(
-            ids, run_view_type=ViewType.ALL, max_results=_PAGE, page_token=page
-        )
-    )
+    runs = every_page(client.search_runs, "", experiment_ids=ids, run_view_type=ViewType.ALL)
     tags: dict[str, Mapping[str, str]] = {run.info.run_id: run.data.tags for run in runs}
     # Those of another experiment, one by one.
     return tags | {
@@ -116,14 +110,3 @@ def _tags_of(client: MlflowClient, run_id: str) -> Mapping[str, str] | None:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-
-
-def _pages(search: Callable[[str | None], Any]) -> list[Any]:
-    """All that a search of MLflow finds."""
-    found, token = [], None
-    while True:
-        page = search(token)
-        found += page
-        token = page.token
-        if not token:
-            return found

@@ -7,13 +7,15 @@ all queries of one connection see the same data; connect again to see later vers
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from mlops_assets.atomic import settle, temporary
 from mlops_assets.errors import StorageError
+from mlops_assets.quoting import identifier, literal
 from mlops_assets.storage.records import LogFile, Path, Snapshot, moment_in_utc
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class _View:
 
     @property
     def title(self) -> str:
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
+        return f"{identifier(self.schema)}.{identifier(self.name)}"
 
 
 def connect(store: SnapshotStore, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
@@ -92,21 +94,28 @@ def write_catalog(store: SnapshotStore, path: str) -> None:
             f"A catalog file over {store.uri!r} would need that store's keys in every client.",
             way_out="Use `connect` or `mlops-assets sql` for object stores.",
         )
-    temporary = f"{os.path.abspath(path)}.{uuid.uuid4().hex}.tmp"
+    target = os.path.abspath(path)
     try:
-        with duckdb.connect(temporary) as connection:
-            _create(connection, _views(store))
-        os.replace(temporary, path)
+        with temporary(os.path.dirname(target)) as written:
+            with _without_log(written), duckdb.connect(written) as connection:
+                _create(connection, _views(store))
+            settle(written, target)
     except (OSError, duckdb.IOException) as error:
         raise StorageError(
             f"The catalog {path!r} could not be written: {error}.",
             stored="A catalog that was there before is unchanged.",
             way_out="Check the folder and its free space.",
         ) from error
+
+
+@contextmanager
+def _without_log(path: str) -> Iterator[None]:
+    """Remove what DuckDB leaves beside a file that it could not finish."""
+    try:
+        yield
     finally:
-        for left in (temporary, f"{temporary}.wal"):
-            if os.path.exists(left):
-                os.unlink(left)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{path}.wal")
 
 
 def run_sql(store: SnapshotStore, query: str, as_of: datetime | None = None) -> pd.DataFrame:
@@ -247,7 +256,7 @@ def _free(name: str, schema: str, taken: set[tuple[str, str]]) -> str:
 
 def _create(connection: duckdb.DuckDBPyConnection, views: Iterable[_View]) -> None:
     for view in views:
-        connection.execute(f"create schema if not exists {_quoted(view.schema)}")
+        connection.execute(f"create schema if not exists {identifier(view.schema)}")
         connection.execute(f"create view {view.title} as {_checked_select(connection, view)}")
 
 
@@ -270,32 +279,24 @@ def _checked_select(connection: duckdb.DuckDBPyConnection, view: _View) -> str:
 
 def _raising(view: _View, problem: str) -> str:
     # In the condition, which no query can leave out: counting rows would not look at a column.
-    text = _literal(f"{view.title} cannot be queried: {problem}")
+    text = literal(f"{view.title} cannot be queried: {problem}")
     return f"select null as error where error({text}) is null"
 
 
 def _select(files: Mapping[str, str | None]) -> str:
     if not files:
         return f"select null::varchar as {PARTITION_COLUMN} where false"
-    listed = ", ".join(_literal(uri) for uri in files)
+    listed = ", ".join(literal(uri) for uri in files)
     partitions = {uri: key for uri, key in files.items() if key is not None}
     return (
         f"select {_partition_of(partitions)} as {PARTITION_COLUMN}, * exclude ({_FILE_COLUMN}) "
         f"from read_parquet([{listed}], union_by_name=true, hive_partitioning=false, "
-        f"filename={_literal(_FILE_COLUMN)})"
+        f"filename={literal(_FILE_COLUMN)})"
     )
 
 
 def _partition_of(files: Mapping[str, str]) -> str:
     if not files:
         return "null::varchar"
-    keys = ", ".join(f"{_literal(uri)}: {_literal(key)}" for uri, key in files.items())
+    keys = ", ".join(f"{literal(uri)}: {literal(key)}" for uri, key in files.items())
     return f"map {{{keys}}}[{_FILE_COLUMN}]"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

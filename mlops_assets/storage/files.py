@@ -9,24 +9,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from mlops_assets import atomic
+from mlops_assets.atomic import Writer
 from mlops_assets.errors import StorageError
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-TEMPORARY = ".tmp-"
-"""Prefix of files being written; readers only open names that cannot start with it."""
-
 ATOMIC_PROTOCOLS = frozenset(
     {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "r2", "oci", "memory"}
 )
 """Stores whose PUT shows a reader the old object or the new one, never a part."""
-
-Writer = Callable[[BinaryIO], object]
 
 _FOOTER_BYTES = 1 << 16
 
@@ -158,30 +154,26 @@ class LocalFiles:
     ) -> int:
         """Both files are on disk under temporary names before the first gets its own."""
         folder = os.path.dirname(self.uri(path))
-        with _temporary(folder) as data, _temporary(folder) as record:
-            size = _write_synced(data, write)
+        with atomic.temporary(folder) as data, atomic.temporary(folder) as record:
+            size = atomic.write_new(data, write)
             content = describe(size)
-            _write_synced(record, lambda file: file.write(content))
+            atomic.write_new(record, lambda file: file.write(content))
             os.replace(data, self.uri(path))
             os.replace(record, self.uri(pointer))
-        _sync_folder(folder)
+        atomic.sync(folder)
         return size
 
     def replace(self, path: str, content: bytes) -> None:
         """Temporary name, sync, rename, sync of the folder."""
-        folder = os.path.dirname(self.uri(path))
-        with _temporary(folder) as record:
-            _write_synced(record, lambda file: file.write(content))
-            os.replace(record, self.uri(path))
-        _sync_folder(folder)
+        atomic.replace_file(self.uri(path), lambda file: file.write(content))
 
     def create(self, path: str, write: Writer) -> None:
         """A hard link to the temporary file: unlike a rename, it fails where the name is taken."""
         folder = os.path.dirname(self.uri(path))
-        with _temporary(folder) as data:
-            _write_synced(data, write)
+        with atomic.temporary(folder) as data:
+            atomic.write_new(data, write)
             os.link(data, self.uri(path))
-        _sync_folder(folder)
+        atomic.sync(folder)
 
     def open_footer(self, path: str) -> Any:
         """The absolute path: pyarrow reads the end of a file first, and no more than it needs."""
@@ -191,51 +183,6 @@ class LocalFiles:
         """Remove a file."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.uri(path))
-
-
-@contextlib.contextmanager
-def _temporary(folder: str) -> Iterator[str]:
-    """A free name in a folder; whatever is still there under it afterwards is removed."""
-    path = f"{folder}/{TEMPORARY}{uuid.uuid4().hex}"
-    try:
-        yield path
-    finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(path)
-
-
-def _write_synced(path: str, write: Writer) -> int:
-    """Write a new file down to the disk; its size in bytes."""
-    try:
-        file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115 (closed just below)
-    except FileNotFoundError:
-        _make_folder(os.path.dirname(path))
-        file = open(path, "xb", buffering=1 << 20)  # noqa: SIM115
-    with file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-        return os.fstat(file.fileno()).st_size
-
-
-def _make_folder(folder: str) -> None:
-    """Make a folder and its parents, and sync the parents, or a power cut forgets the folder."""
-    missing = []
-    while folder and not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for path in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-        _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class ObjectFiles:

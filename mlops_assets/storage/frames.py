@@ -224,43 +224,12 @@ def read_parquet(source: Any, columns: Sequence[str] | None = None) -> Stored:
         StorageError: a column that is not in the file.
         pyarrow.ArrowException, OSError, ValueError, KeyError: the file is damaged.
     """
-    found = _read(source, columns)
-    record = json.loads(found.notes.get(FOOTER, b"{}"))
-    return Stored(_restored(found.table, found.notes), record)
+    table, notes = _read(source, columns)
+    return Stored(_restored(table, notes), json.loads(notes.get(FOOTER, b"{}")))
 
 
-def read_frame(source: Any, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The same as the frame it came from; text that repeats is made of its few words.
-
-    Raises:
-        StorageError, pyarrow.ArrowException, OSError, ValueError, KeyError: as `read_parquet`.
-    """
-    found = _read(source, columns)
-    table = found.table
-    for name in found.coded:
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, pa.nulls(table.num_rows, pa.string()))
-    frame = to_frame(_restored(table, found.notes))
-    for place, name in enumerate(map(str, frame.columns)):
-        if name in found.coded:
-            frame.isetitem(place, _words(found.table[name]))
-    return frame
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file as Arrow reads it, with the key-value notes of its footer.
-
-    Attributes:
-        coded: text columns that are dictionaries here, because their words repeat.
-    """
-
-    table: pa.Table
-    notes: Mapping[bytes, bytes]
-    coded: frozenset[str]
-
-
-def _read(source: Any, columns: Sequence[str] | None) -> _Read:
+def _read(source: Any, columns: Sequence[str] | None) -> tuple[pa.Table, Mapping[bytes, bytes]]:
+    """A file as Arrow reads it, with the key-value notes of its footer."""
     with _opened(source) as file:
         facts = file.metadata
         notes = facts.metadata or {}
@@ -273,13 +242,14 @@ def _read(source: Any, columns: Sequence[str] | None) -> _Read:
             table = file.read(columns=names, use_threads=threads)
     else:
         table = plain
-    if names is not None:
-        table = table.select(names)
-    return _Read(table, notes, frozenset(coded).intersection(table.column_names))
+    return table if names is None else table.select(names), notes
 
 
 def _repeating(file: pq.ParquetFile) -> list[str]:
-    """Text columns that Parquet keeps as codes: without them a value takes at least 4 bytes."""
+    """Text columns that Parquet keeps as codes: without them a value takes at least 4 bytes.
+
+    Read as codes and then turned into text they take less time than read as text.
+    """
     facts, schema = file.metadata, file.schema_arrow
     notes = schema.metadata or {}
     if facts.num_rows < _ROWS_WORTH_CODES:
@@ -303,15 +273,6 @@ def _repeating(file: pq.ParquetFile) -> list[str]:
         and sizes[field.name] < 4 * facts.num_rows
         and field.name not in kept
     ]
-
-
-def _words(column: pa.ChunkedArray) -> np.ndarray:
-    """The values of a dictionary as objects, None where missing."""
-    parts = [np.array([], dtype=object)]
-    for chunk in column.chunks:
-        words = np.array([*chunk.dictionary.to_pylist(), None], dtype=object)
-        parts.append(words[chunk.indices.fill_null(len(words) - 1).to_numpy()])
-    return np.concatenate(parts)
 
 
 def read_record(source: Any) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from mlops_assets.ml.stats.distances import (
     steps_of,
 )
 from mlops_assets.ml.training.references import PREDICTION, REST, FeatureReference, Reference
+from mlops_assets.quoting import identifier, literal
 from mlops_assets.storage.records import Snapshot
 
 if TYPE_CHECKING:
@@ -338,9 +339,12 @@ def _query(
     time = "epoch_ns(f.event_time)"
     columns = [
         f"cast(a.base + ({time} - a.start) // a.width as integer) as g",
-        *(f"cast(f.{_quoted(name)} as double) as n{place}" for place, name in enumerate(numbers)),
         *(
-            f"cast(f.{_quoted(name)} as varchar) as c{place}"
+            f"cast(f.{identifier(name)} as double) as n{place}"
+            for place, name in enumerate(numbers)
+        ),
+        *(
+            f"cast(f.{identifier(name)} as varchar) as c{place}"
             for place, name in enumerate(categories)
         ),
     ]
@@ -545,16 +549,8 @@ def _connected(
 
 
 def _read(files: Iterable[str]) -> str:
-    return f"read_parquet({_list(files)}, hive_partitioning=false, filename={_literal(_FILE)})"
+    return f"read_parquet({_list(files)}, hive_partitioning=false, filename={literal(_FILE)})"
 
 
 def _list(files: Iterable[str]) -> str:
-    return f"[{', '.join(_literal(file) for file in files)}]"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"[{', '.join(literal(file) for file in files)}]"

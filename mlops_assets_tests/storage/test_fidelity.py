@@ -15,7 +15,6 @@ from pandas.testing import assert_frame_equal
 from mlops_assets.errors import StorageError
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.frames import (
-    read_frame,
     read_parquet,
     to_frame,
     to_table,
@@ -196,15 +195,15 @@ def text_frame(rows: int) -> pd.DataFrame:
 def test_much_text_that_repeats_is_read_as_it_was_written(
     columns: list[str] | None, rows_of_a_group: int
 ) -> None:
-    """From 50,000 rows on, words that repeat are made once."""
+    """From 50,000 rows on, words that repeat are read as codes."""
     table = to_table(text_frame(60_000))
     sink = io.BytesIO()
     pq.write_table(table, sink, row_group_size=rows_of_a_group)
     stored = pa.py_buffer(sink.getvalue())
-    found = read_frame(stored, columns)
-    assert_frame_equal(found, to_frame(read_parquet(stored, columns).table))
+    found = to_frame(read_parquet(stored, columns).table)
+    expected = text_frame(60_000)[columns or list(text_frame(1).columns)]
+    plain = expected.columns.drop("category", errors="ignore")
+    assert list(found.columns) == list(expected.columns)
+    assert_frame_equal(found[plain], expected[plain])
     if columns is None:
-        assert_frame_equal(
-            found.drop(columns="category"), text_frame(60_000).drop(columns="category")
-        )
         assert read_parquet(stored).table.drop(["category"]).equals(table.drop(["category"]))

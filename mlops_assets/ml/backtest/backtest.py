@@ -145,7 +145,6 @@ def walk(
     """
     ground = _Ground(past, tuple(moments))
     walkers = [_Walker(policy, ground, trainer) for policy in policies]
-    trainer.expect(_expected(ground, policies))
     for moment in moments:
         ground.come_to(moment)
         for walker in walkers:
@@ -153,17 +152,6 @@ def walk(
         _train(walkers, moment, trainer)
         progress(moment)
     return tuple(walker.walked() for walker in walkers)
-
-
-def _expected(ground: _Ground, policies: Sequence[Policy]) -> list[pd.Timestamp]:
-    """Moments at which pooled models are trained whatever happens."""
-    first = next((each for each in ground.moments if ground.joining(each)), None)
-    if first is None:
-        return []
-    periodic = {
-        moment for policy in policies for moment in ground.moments if ground.due(policy, moment)
-    }
-    return sorted({first, *(moment for moment in periodic if moment >= first)})
 
 
 def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -> None:

@@ -26,7 +26,6 @@ from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
 from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.monitoring.performance import Promise, promise_of
-from mlops_assets.ml.percentiles import sorted_once
 from mlops_assets.ml.promotion.decision import Decision, decide
 from mlops_assets.ml.stats.metrics import score
 from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
@@ -149,10 +148,6 @@ class Trained:
 class Trainer(Protocol):
     """Who trains: in this process, or in several."""
 
-    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
-        """Moments, in order, at which `pooled` will be asked for."""
-        ...
-
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
         """`pooled_at` a moment."""
         ...
@@ -160,31 +155,6 @@ class Trainer(Protocol):
     def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
         """`candidate_at` a moment for each order, in the order given."""
         ...
-
-
-@dataclass
-class Alone:
-    """Trains in this process; what was trained for all countries at a moment is kept for it."""
-
-    past: Past
-    clock: Clock
-    _newest: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
-
-    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
-        """Nothing is made before it is asked for."""
-
-    def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
-        """`pooled_at` a moment."""
-        if moment not in self._newest:
-            self._newest = {moment: pooled_at(self.past, moment, self.clock)}
-        return self._newest[moment]
-
-    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
-        """`candidate_at` a moment for each order, in the order given."""
-        return [
-            [candidate_at(self.past, moment, pooled, each, self.clock) for each in orders]
-            for pooled, orders in wanted
-        ]
 
 
 def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:
@@ -196,8 +166,7 @@ def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, f
         return Pooled(), 0.0
     frames = {country: rows for country in past.frames if len(rows := past.known(country, moment))}
     began = clock()
-    with sorted_once():
-        models = train_pooled(past.spec, frames, clock=clock)
+    models = train_pooled(past.spec, frames, clock=clock)
     seconds = clock() - began
     good = {
         name: model
@@ -214,8 +183,7 @@ def candidate_at(
     country, spec = order.country, past.specs[order.country]
     parts = past.parts(country, moment, pooled.models.values())
     began = clock()
-    with sorted_once():
-        selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
+    selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
     seconds = clock() - began
     version = _version(moment, selection, pooled)
     judged = [_judged(spec, parts, selection, rival, pooled) for rival in order.rivals]

@@ -159,15 +159,6 @@ def covered_ends(residuals: np.ndarray, left_out: float) -> tuple[float, float]:
     return float(ends[place]), float(ends[count - 1 - place])
 
 
-def interval_offsets(y: np.ndarray, p: np.ndarray, coverage: float) -> tuple[float, float]:
-    """What to add to any prediction for the ends of its interval, by all errors `y - p` at once.
-
-    NaN, NaN without a row; rows without a prediction are left out.
-    """
-    residuals = np.asarray(y, dtype="float64") - np.asarray(p, dtype="float64")
-    return covered_ends(residuals[np.isfinite(residuals)], 1.0 - coverage)
-
-
 @dataclass(frozen=True)
 class _Ends:
     low: float

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from mlops_assets.atomic import replace_file
 from mlops_assets.errors import SourceError
 from mlops_assets.product import Product
 from mlops_assets.settings import Settings
@@ -62,12 +64,9 @@ def _generate(product: Product, folder: Path) -> str:
     function = product.sample_function()
     if function is None:
         return "nothing: the product has no generator (`sample` in its YAML)"
-    folder.mkdir(parents=True, exist_ok=True)
     frame = function(SEED)
     target = folder / "sample.parquet"
-    temporary = target.with_suffix(".tmp")
-    frame.to_parquet(temporary)
-    temporary.replace(target)
+    replace_file(str(target), lambda written: written.write(frame.to_parquet()))
     return f"{len(frame):,} generated rows (seed {SEED})"
 
 
@@ -82,8 +81,6 @@ def _copy(product: Product, files: Sequence[SourceFile], folder: Path) -> list[s
     ]
     for file in fitting:
         target = folder / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f"{target.name}.tmp")
-        shutil.copyfile(file.uri, temporary)
-        temporary.replace(target)
+        with open(file.uri, "rb") as published:
+            replace_file(str(target), partial(shutil.copyfileobj, published))
     return [file.name for file in fitting]

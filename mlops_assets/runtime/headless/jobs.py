@@ -70,12 +70,8 @@ def _shown(result: Any) -> dict[str, Any]:
 
 
 def _told(failures: list[Any]) -> str:
-    """What a failed step says of itself: a failure raised on purpose in its own words."""
-    for event in failures:
-        failure = event.step_failure_data.user_failure_data
-        if failure is not None and failure.description:
-            return failure.description
-        error = event.step_failure_data.error
-        if error is not None:
-            return (error.cause or error).message.strip()
-    return "the run failed; its page in the UI has the cause"
+    """What the first failed step says of itself."""
+    from mlops_assets.stages.common.failures import told_by
+
+    told = filter(None, map(told_by, failures))
+    return next(told, "the run failed; its page in the UI has the cause")

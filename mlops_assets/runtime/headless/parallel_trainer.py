@@ -5,9 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 
 import pandas as pd
@@ -25,9 +24,6 @@ from mlops_assets.ml.backtest.training import (
 )
 from mlops_assets.settings import ONE_THREAD
 
-AHEAD = 4
-"""Moments for which the pooled models are trained before they are asked for: a process that has
-nothing to do at one moment begins with the next ones."""
 SHARES = 5
 """Parts a process gets of a moment's countries, so that none waits long for another."""
 _PAST: list[Past] = []
@@ -44,8 +40,7 @@ class Forked:
 
     def __init__(self, past: Past, processes: int) -> None:
         self._processes = processes
-        self._expected: deque[pd.Timestamp] = deque()
-        self._coming: dict[pd.Timestamp, Future[tuple[Pooled, float]]] = {}
+        self._newest: dict[pd.Timestamp, tuple[Pooled, float]] = {}
         self._pool = ProcessPoolExecutor(
             processes,
             mp_context=multiprocessing.get_context("fork"),
@@ -64,18 +59,11 @@ class Forked:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def expect(self, moments: Sequence[pd.Timestamp]) -> None:
-        """The first of these are begun at once."""
-        self._expected.extend(moments)
-        self._begin()
-
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
-        """`pooled_at` a moment."""
-        if moment not in self._coming:
-            self._coming[moment] = self._pool.submit(_pooled, moment)
-        made = self._coming[moment].result()
-        self._begin(moment)
-        return made
+        """`pooled_at` a moment; kept for it, as several policies ask."""
+        if moment not in self._newest:
+            self._newest = {moment: self._pool.submit(_pooled, moment).result()}
+        return self._newest[moment]
 
     def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
         """`candidate_at` a moment for each order, in the order given."""
@@ -90,17 +78,6 @@ class Forked:
             _in_order(pooled, orders, [future.result() for future in futures])
             for (pooled, orders), futures in zip(wanted, waiting, strict=True)
         ]
-
-    def _begin(self, now: pd.Timestamp | None = None) -> None:
-        """Forget what was before a moment, and begin what is asked for next."""
-        if now is not None:
-            while self._expected and self._expected[0] <= now:
-                self._expected.popleft()
-            for past in [moment for moment in self._coming if moment < now]:
-                del self._coming[past]
-        for moment in list(self._expected)[:AHEAD]:
-            if moment not in self._coming:
-                self._coming[moment] = self._pool.submit(_pooled, moment)
 
 
 def _shares(orders: Sequence[Order], most: int) -> list[list[Order]]:

@@ -268,7 +268,10 @@ def _execute(order: RunOrder) -> RunOutcome:
 
 def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """What stopped the run: the causes of failed steps, and gates these do not speak of."""
-    causes = [_cause(event) for event in events if event.is_step_failure]
+    from mlops_assets.stages.common.failures import told_by
+
+    failures = [event for event in events if event.is_step_failure]
+    causes = [told_by(event, plain=True) or "failed" for event in failures]
     causes = [cause for cause in causes if "asset check failed" not in cause]
     for event in events:
         if event.event_type_value == _CHECK_EVENT:
@@ -289,25 +292,12 @@ def _details(events: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
     return found
 
 
-def _cause(event: dg.DagsterEvent) -> str:
-    error = event.step_failure_data.error
-    innermost = error.cause if error and error.cause else error
-    return _plain(innermost.message.strip()) if innermost else "failed"
-
-
 def _warnings(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     for event in events:
         if event.event_type_value == _CHECK_EVENT:
             check = event.asset_check_evaluation_data
             if not check.passed and check.severity.value == "WARN":
                 yield f"{check.asset_key.path[-1]}.{check.check_name}: {check.description}"
-
-
-def _plain(message: str) -> str:
-    """An error's text without the class path in front."""
-    head, separator, rest = message.partition(": ")
-    is_class = separator and "." in head and " " not in head
-    return rest.strip() if is_class else message
 
 
 def _mark_failed(home: Path, order: RunOrder, problem: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlops_assets.atomic import replace_file
 from mlops_assets.settings import PROJECT_ROOT
 
 _STEADY_SECONDS = 60.0
@@ -132,9 +133,7 @@ def remember(file: Path, services: Iterable[Service]) -> None:
     running = {
         service.process.pid: service.command for service in services if service.process is not None
     }
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(running))
-    temporary.replace(file)
+    replace_file(str(file), lambda written: written.write(json.dumps(running).encode()))
 
 
 def end_left_over(file: Path) -> int:

@@ -17,6 +17,8 @@ from kombu.exceptions import ChannelError
 from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
+from mlops_assets.atomic import settle, temporary
+
 NAME = "mlops-assets-folder"
 _log = logging.getLogger(__name__)
 
@@ -28,12 +30,11 @@ class Channel(filesystem.Channel):
         folder = Path(self.data_folder_out)
         # As kombu names it: readers take the oldest first, and those of their queue.
         name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
-        part = folder / f"{name}.part"
         try:
-            part.write_text(dumps(payload), encoding="utf-8")
-            part.replace(folder / name)
+            with temporary(str(folder)) as part:
+                Path(part).write_text(dumps(payload), encoding="utf-8")
+                settle(part, str(folder / name))
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise ChannelError(f"Task {name} cannot be added to {folder}: {error}") from error
 
     def _get(self, queue: str) -> Any:

@@ -20,6 +20,7 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlops_assets.quoting import literal
 from mlops_assets.sources.files.landing import CHUNK, HashingReader, Place, chunks_of
 from mlops_assets.sources.files.union import TECHNICAL_COLUMNS
 
@@ -186,11 +187,6 @@ def check_columns(columns: Sequence[str], country_column: str) -> None:
             f"it has no country column {country_column!r}; its columns are {_listed(columns)}",
             _nearest(country_column, columns),
         )
-
-
-def literal(text: str) -> str:
-    """A text as SQL."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def path_list(paths: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import quote, quote_plus
 import pyarrow as pa
 
 from mlops_assets.errors import SourceError
+from mlops_assets.quoting import identifier
 from mlops_assets.spec import DATABASES, SqlSpec
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _relation(
     if after is None:
         return connection.sql(_statement(sql))
     connection.register("pulled_after", pa.table({"value": pa.array([after.as_py()], after.type)}))
-    column = _quoted(sql.watermark or "")
+    column = identifier(sql.watermark or "")
     # A collation of the column would order texts in another way than this program does.
     compared = f"CAST({column} AS VARCHAR) COLLATE C" if _is_text(after.type) else column
     return connection.sql(
@@ -247,16 +248,12 @@ def _without_odd_types(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRela
     kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))
     return relation.project(
         ", ".join(
-            f"CAST({_quoted(name)} AS VARCHAR) AS {_quoted(name)}"
+            f"CAST({identifier(name)} AS VARCHAR) AS {identifier(name)}"
             if kind.startswith(_TEXT_IN_DUCKDB)
-            else _quoted(name)
+            else identifier(name)
             for name, kind in kinds.items()
         )
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _decoded(table: pa.Table) -> pa.Table:

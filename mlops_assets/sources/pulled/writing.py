@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops_assets.atomic import settle
 from mlops_assets.sources.files.landing import Place, StorageOptions, place_of
 
 SCRATCH = ".pull-"
@@ -80,10 +81,7 @@ class Landing:
         if not place.local:
             put(place.fs, file, place.path, mode="create")
             return
-        _sync(file)
-        os.makedirs(os.path.dirname(place.path), exist_ok=True)
-        os.link(file, place.path)  # unlike a rename, it fails where the name is taken
-        _sync(Path(place.path).parent)
+        settle(str(file), place.path, new=True)
 
     def replace(self, name: str, file: Path) -> None:
         """Land a finished file; readers see the old one until they see the new one."""
@@ -91,10 +89,7 @@ class Landing:
         if not place.local:
             put(place.fs, file, place.path, mode="overwrite")
             return
-        _sync(file)
-        os.makedirs(os.path.dirname(place.path), exist_ok=True)
-        os.replace(file, place.path)
-        _sync(Path(place.path).parent)
+        settle(str(file), place.path)
 
     def read(self, name: str) -> bytes | None:
         """The content of a small file, or None where there is none."""
@@ -115,14 +110,6 @@ def put(fs: Any, file: Path, path: str, *, mode: str) -> None:
         raise
     except Exception as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:

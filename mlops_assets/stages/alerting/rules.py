@@ -13,6 +13,7 @@ from mlops_assets.alerts import Alert, Kind
 from mlops_assets.ml.retraining.plan import Action, Incident, Plan
 from mlops_assets.product import Product
 from mlops_assets.stages.common.base import asset_key
+from mlops_assets.stages.common.failures import told_by
 from mlops_assets.stages.common.runs import DUPLICATE, PARTITION, PERSON, country_of
 from mlops_assets.stages.retraining.state import Past, View
 
@@ -384,10 +385,7 @@ def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     for each in instance.get_records_for_run(run.run_id, of_type=wanted).records:
         event = each.event_log_entry.dagster_event
         if event is not None and event.is_step_failure:
-            data = event.step_failure_data
-            told = data.user_failure_data.description if data.user_failure_data else None
-            cause = data.error.cause or data.error if data.error else None
-            return _first_line(told or (cause.message if cause else "") or "a step failed")
+            return _first_line(told_by(event) or "a step failed")
         if event is not None and event.message:
             return _first_line(event.message)
     return "the run failed without saying why"

@@ -102,11 +102,6 @@ class Removed:
     removed: tuple[Judged, ...]
     spared: tuple[Judged, ...]
 
-    @property
-    def freed_bytes(self) -> int:
-        """Size of the files that are gone."""
-        return sum(each.snapshot.size_bytes for each in self.removed)
-
     def summary(self) -> str:
         """How much went, in one line."""
         spared = f"; {len(self.spared):,} are needed since the plan" if self.spared else ""

@@ -23,10 +23,11 @@ from mlops_assets.ml.backtest.data import (
 )
 from mlops_assets.ml.backtest.policies import Policy, parse_period, parse_policy
 from mlops_assets.ml.backtest.report import by_country, by_month, chart, summary, trainings
-from mlops_assets.ml.backtest.training import Alone, Order, Pooled, Rival, candidate_at
+from mlops_assets.ml.backtest.training import Order, Pooled, Rival, candidate_at
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.monitoring.performance import no_performance, realised, record_predictions
 from mlops_assets.spec import ProductSpec
+from mlops_assets_tests.ml.alone import Alone
 from mlops_assets_tests.ml.scenarios import product
 
 START, CHANGE, END = (pd.Timestamp(day) for day in ("2022-01-03", "2022-06-01", "2022-12-31"))
@@ -98,8 +99,7 @@ def walked(
     end: pd.Timestamp = END,
 ) -> tuple[Walked, ...]:
     past, _ = past_of(spec, frames, end)
-    trainer = Alone(past, time.process_time)
-    return walk(past, policies, moments_of(START, end, WEEK), trainer)
+    return walk(past, policies, moments_of(START, end, WEEK), Alone(past))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mlops_assets.ml.evaluation.intervals import (
     CORRECTION,
     covered_ends,
-    interval_offsets,
     joined_history,
     residual_history,
     rolling_intervals,
@@ -105,7 +104,7 @@ def test_intervals_follow_errors_that_grow_while_fixed_ones_do_not() -> None:
     size = np.linspace(1.0, 8.0, 900)
     rows = labelled(rng.normal(size=900) * size)
     late = np.arange(900) >= 250
-    fixed = interval_offsets(rows["label"].to_numpy()[~late], np.zeros(250), 0.8)
+    fixed = covered_ends(rows["label"].to_numpy()[~late], 0.2)
     inside = rows["label"].between(*fixed)[late].mean()
     assert inside < 0.55
     assert covers(rows)[late].mean() == pytest.approx(0.8, abs=0.04)
@@ -179,18 +178,17 @@ def test_without_history_there_is_no_interval_and_no_crash() -> None:
     none = residual_history(rows.iloc[:0], np.empty(0))
     ends = rolling_intervals(none, rows["event_time"], np.zeros(3), coverage=0.8, window=50)
     assert np.isnan(ends.low).all()
-    assert np.isnan(covered_ends(np.empty(0), 0.2)).all()
 
 
 @pytest.mark.parametrize("coverage", [0.5, 0.8, 0.95])
 def test_an_interval_covers_fresh_rows_as_often_as_it_says(coverage: float) -> None:
     rng = np.random.default_rng(4)
     seen, fresh = rng.gamma(2, 1, 5000), rng.gamma(2, 1, 20000)
-    low, high = interval_offsets(seen, np.zeros(5000), coverage)
+    low, high = covered_ends(seen, 1 - coverage)
     inside = ((fresh >= low) & (fresh <= high)).mean()
     assert inside == pytest.approx(coverage, abs=0.02)
 
 
 def test_an_interval_of_few_rows_is_wide_and_of_none_missing() -> None:
-    assert interval_offsets(np.array([1.0, 5.0, 3.0]), np.zeros(3), 0.8) == (1.0, 5.0)
-    assert np.isnan(interval_offsets(np.empty(0), np.empty(0), 0.8)).all()
+    assert covered_ends(np.array([1.0, 5.0, 3.0]), 0.2) == (1.0, 5.0)
+    assert np.isnan(covered_ends(np.empty(0), 0.2)).all()

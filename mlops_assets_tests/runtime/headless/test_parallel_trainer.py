@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pandas as pd
 
 from mlops_assets.ml.backtest.backtest import Walked, walk
 from mlops_assets.ml.backtest.data import moments_of, past_of
-from mlops_assets.ml.backtest.training import Alone
 from mlops_assets.runtime.headless.parallel_trainer import Forked
+from mlops_assets_tests.ml.alone import Alone
 from mlops_assets_tests.ml.backtest.test_backtest import (
     CHANGE,
     DRIFT,
@@ -36,7 +35,7 @@ def told(walks: tuple[Walked, ...]) -> list[str]:
 def test_a_walk_in_two_processes_is_that_in_one() -> None:
     past, _ = past_of(POOLED, world(CHANGE), END)
     policies, moments = (NEVER, MONTHLY, DRIFT), moments_of(START, END, STEP)
-    alone = walk(past, policies, moments, Alone(past, time.process_time))
+    alone = walk(past, policies, moments, Alone(past))
     with Forked(past, 2) as trainer:
         together = walk(past, policies, moments, trainer)
     assert told(together) == told(alone)

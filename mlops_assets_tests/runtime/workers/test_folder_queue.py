@@ -51,7 +51,7 @@ def test_tasks_come_in_order_and_a_damaged_one_is_dropped(channel: Any, tmp_path
     (tmp_path / "queue" / "9_z.large.msg").write_bytes(b'{"cut')
     assert channel._size("small") == 2
     assert channel._get("small") == {"number": 1}
-    assert not list((tmp_path / "queue").glob("*.part"))
+    assert not list((tmp_path / "queue").glob(".tmp-*"))
 
 
 def test_a_folder_that_is_gone_is_named(channel: Any, tmp_path: Path) -> None:

@@ -272,7 +272,6 @@ def test_removing_frees_the_files_and_is_noted(on_disk: History, tmp_path: Path)
     done = execute(made, ProductContext(on_disk.product, on_disk.store, on_disk.registry))
     assert [file.exists() for file in going] == [False] * 5
     assert sum(file.exists() for file in files) == 5
-    assert done.freed_bytes == small
     assert done.summary() == (f"{on_disk.name}: 5 snapshots removed, {small / 1000:,.1f} kB freed")
     log = on_disk.store.read_log((on_disk.name, "removals"))
     assert set(log["version"]) == removable(made)

@@ -1,0 +1,31 @@
+"""Trainings of a walk in the process that walks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from mlops_assets.ml.backtest.data import Past
+from mlops_assets.ml.backtest.training import Pooled, Trained, Wanted, candidate_at, pooled_at
+
+
+@dataclass
+class Alone:
+    """A `Trainer` that calls what those of several processes call."""
+
+    past: Past
+    _pooled: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
+
+    def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
+        if moment not in self._pooled:
+            self._pooled[moment] = pooled_at(self.past, moment, time.process_time)
+        return self._pooled[moment]
+
+    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+        return [
+            [candidate_at(self.past, moment, pooled, each, time.process_time) for each in orders]
+            for pooled, orders in wanted
+        ]
