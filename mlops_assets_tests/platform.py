@@ -56,7 +56,7 @@ class Platform:
 
     @property
     def context(self) -> ProductContext:
-        return self.context
+        return ProductContext(self.product, self.store, self.registry)
 
     @property
     def landing(self) -> Path:

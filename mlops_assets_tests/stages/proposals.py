@@ -25,7 +25,7 @@ from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import split
 from mlops_assets.registry import Aliases, ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion.plan import Asked, ProductContext
+from mlops_assets.stages.promotion.plan import Asked
 from mlops_assets.stages.training.serving import fitted, logged
 from mlops_assets_tests.platform import (
     Platform,
@@ -77,10 +77,6 @@ def copied(trained: Platform, into: Path, instance: dg.DagsterInstance) -> Platf
     folder = into / "defs" / PRODUCT
     shutil.copytree(trained.product.folder, folder)
     return platform_of(load_product(folder), home, instance)
-
-
-def whole(platform: Platform) -> ProductContext:
-    return platform.context
 
 
 def aliases(platform: Platform, country: str) -> Aliases:

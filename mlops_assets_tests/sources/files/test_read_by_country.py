@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_assets.errors import SourceError
+from mlops_assets.sources.files import reading as module
 from mlops_assets.sources.files.reading import list_files, read_by_country
-from mlops_assets.sources.files.reading import reading as module
 from mlops_assets_tests.sources.conftest import Put
 
 WANTED = {"DEU": "DEU", "FRA": "FRA"}

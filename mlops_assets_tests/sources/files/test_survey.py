@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlops_assets.sources.files import reading as files
 from mlops_assets.sources.files.reading import SourceFile, Survey, list_files, survey
-from mlops_assets.sources.files.reading import reading as files
 from mlops_assets_tests.sources.conftest import Put
 
 SurveyOf = Callable[[str, bytes], Survey]

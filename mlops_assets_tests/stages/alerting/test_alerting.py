@@ -11,8 +11,8 @@ import pytest
 
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import AlertsSpec, SinkSpec
-from mlops_assets.stages.alerting.sensor import rules as conditions
-from mlops_assets.stages.alerting.sensor import sensor as alerting
+from mlops_assets.stages.alerting import rules as conditions
+from mlops_assets.stages.alerting import sensor as alerting
 from mlops_assets_tests.alerts.receivers import Post, Received, http_receiver, smtp_receiver
 from mlops_assets_tests.platform import Platform, platform_of
 from mlops_assets_tests.stages.proposals import COUNTRIES, PRODUCT, aliases, propose

@@ -379,7 +379,7 @@ def test_files_that_are_moved_are_no_small_or_large_delivery(folder: Folder) -> 
 def test_one_country_whose_rows_are_not_those_that_were_counted_is_refused_alone(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlops_assets.stages.datasets.assets import ingestion
+    from mlops_assets.stages.datasets import ingestion
 
     read = ingestion.read_by_country
 

@@ -17,7 +17,7 @@ from mlops_assets.product import Product
 from mlops_assets.sources.files.landing import Listed
 from mlops_assets.sources.files.reading import SourceFile, Survey
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.datasets.assets import inventory
+from mlops_assets.stages.datasets import inventory
 from mlops_assets.stages.datasets.ingestion import ingest
 from mlops_assets.stages.datasets.inventory import Inventory, take_inventory, unknown_files
 from mlops_assets.storage import SnapshotStore

@@ -32,7 +32,6 @@ from mlops_assets_tests.stages.proposals import (
     aliases,
     decide,
     in_use,
-    office,
     propose,
     registered,
     shows,
@@ -48,7 +47,7 @@ def quietly(moved: Moved) -> None:
 
 
 def done(platform: Platform, plan: Plan) -> Unit:
-    return execute(office(platform), plan, ASKED, quietly)
+    return execute(platform.context, plan, ASKED, quietly)
 
 
 def all_aliases(platform: Platform) -> dict[str, Aliases]:
@@ -58,7 +57,7 @@ def all_aliases(platform: Platform) -> dict[str, Aliases]:
 def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_decision(
     two: Platform,
 ) -> None:
-    unit = done(two, plan_rollback(office(two), [COUNTRY]))
+    unit = done(two, plan_rollback(two.context, [COUNTRY]))
     assert (in_use(two, COUNTRY), shows(two, COUNTRY)) == ("1", "1")
     row = two.decisions(COUNTRY).iloc[-1]
     assert (row["verdict"], row["version"], row["previous"]) == ("rolled_back", "1", "2")
@@ -73,7 +72,7 @@ def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_dec
 def test_a_second_rollback_comes_back_to_where_the_first_began(two: Platform) -> None:
     before = aliases(two, COUNTRY)
     for expected in ("1", "2"):
-        done(two, plan_rollback(office(two), [COUNTRY]))
+        done(two, plan_rollback(two.context, [COUNTRY]))
         assert in_use(two, COUNTRY) == expected
     assert aliases(two, COUNTRY) == before
 
@@ -83,7 +82,7 @@ def test_after_a_rollback_the_status_is_right_and_only_predictions_are_made_agai
 ) -> None:
     assert two.run(COUNTRY, assets=["predictions"]).success
     assert two.status()[COUNTRY].champion_version == "2"
-    done(two, plan_rollback(office(two), [COUNTRY]))
+    done(two, plan_rollback(two.context, [COUNTRY]))
     status = two.status()[COUNTRY]
     assert (status.champion_version, status.state) == ("1", "behind")
     assert status.why == "predictions are of version 2, in use is version 1"
@@ -100,7 +99,7 @@ def test_after_a_rollback_the_status_is_right_and_only_predictions_are_made_agai
 
 
 def test_evidence_does_not_promote_again_what_a_person_rolled_back_from(two: Platform) -> None:
-    done(two, plan_rollback(office(two), [COUNTRY]))
+    done(two, plan_rollback(two.context, [COUNTRY]))
     row = two.frame("model", COUNTRY).assign(champion_version="1", train_rows=1)
     write_model(two, COUNTRY, row)
     decide(two, COUNTRY)
@@ -108,7 +107,7 @@ def test_evidence_does_not_promote_again_what_a_person_rolled_back_from(two: Pla
     assert (decision["verdict"], in_use(two, COUNTRY)) == ("kept", "1")
     assert "ana rolled back from version 2" in decision["reason"]
     assert replay(two.context, decision["decision_id"]).same
-    done(two, plan_promotion(office(two), [COUNTRY]))
+    done(two, plan_promotion(two.context, [COUNTRY]))
     assert in_use(two, COUNTRY) == "2"
 
 
@@ -117,7 +116,7 @@ def test_a_forced_promotion_puts_the_newest_candidate_into_use(two: Platform) ->
     decide(two, COUNTRY)
     kept = two.decisions(COUNTRY).iloc[-1]
     assert kept["verdict"] == "kept"
-    done(two, plan_promotion(office(two), [COUNTRY]))
+    done(two, plan_promotion(two.context, [COUNTRY]))
     row = two.decisions(COUNTRY).iloc[-1]
     assert (row["verdict"], row["version"], row["previous"]) == ("forced", "3", "2")
     assert (row["evidence"], row["gates"]) == (kept["evidence"], kept["gates"])
@@ -129,30 +128,30 @@ def test_a_forced_promotion_puts_the_newest_candidate_into_use(two: Platform) ->
 def test_a_version_is_named_by_its_number(two: Platform) -> None:
     for wanted in ("3", "4"):
         assert registered(two, COUNTRY).version == wanted
-    done(two, plan_promotion(office(two), [COUNTRY], "3"))
-    done(two, plan_rollback(office(two), [COUNTRY], "1"))
+    done(two, plan_promotion(two.context, [COUNTRY], "3"))
+    done(two, plan_rollback(two.context, [COUNTRY], "1"))
     assert aliases(two, COUNTRY) == Aliases("1", "3", "4")
 
 
 def test_many_countries_are_one_unit_that_is_undone_as_a_whole(two: Platform) -> None:
-    done(two, plan_promotion(office(two), [COUNTRY], registered(two, COUNTRY).version))
+    done(two, plan_promotion(two.context, [COUNTRY], registered(two, COUNTRY).version))
     before = all_aliases(two)
-    unit = done(two, plan_rollback(office(two), COUNTRIES, "1"))
+    unit = done(two, plan_rollback(two.context, COUNTRIES, "1"))
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
     assert {two.decisions(country)["unit"].iloc[-1] for country in COUNTRIES} == {unit.id}
-    back = done(two, plan_undo(office(two), unit.id))
+    back = done(two, plan_undo(two.context, unit.id))
     assert all_aliases(two) == before, "`previous` too"
     assert {shows(two, country) for country in COUNTRIES} == {"2", "3"}
-    assert done(two, plan_undo(office(two), back.id)).state == "done"
+    assert done(two, plan_undo(two.context, back.id)).state == "done"
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
 
 
 def test_undoing_the_first_promotion_leaves_the_baseline_in_use(trained: Platform) -> None:
     name = registered_name(PRODUCT, COUNTRY)
     trained.registry.point(name, Aliases())
-    unit = done(trained, plan_promotion(office(trained), [COUNTRY], "1"))
+    unit = done(trained, plan_promotion(trained.context, [COUNTRY], "1"))
     assert in_use(trained, COUNTRY) == "1"
-    done(trained, plan_undo(office(trained), unit.id))
+    done(trained, plan_undo(trained.context, unit.id))
     assert aliases(trained, COUNTRY) == Aliases("", "", "1")
     assert trained.frame("champion", COUNTRY)["kind"].iloc[0] == "baseline"
     assert trained.status()[COUNTRY].champion_version is None
@@ -160,7 +159,7 @@ def test_undoing_the_first_promotion_leaves_the_baseline_in_use(trained: Platfor
 
 def test_the_plan_lists_every_country_and_problems_first(two: Platform) -> None:
     two.registry.point(registered_name(PRODUCT, "NOR"), Aliases("1"))
-    plan = plan_rollback(office(two), COUNTRIES)
+    plan = plan_rollback(two.context, COUNTRIES)
     frame = plan.frame()
     assert frame["country"].tolist() == ["NOR", "DEU", "FRA"]
     assert "name one (--to VERSION)" in frame["note"].iloc[0]
@@ -176,14 +175,14 @@ def test_the_plan_lists_every_country_and_problems_first(two: Platform) -> None:
 @pytest.mark.parametrize("asked", [Asked("ana", " "), Asked("", "why not")])
 def test_nothing_moves_without_a_person_and_a_reason(two: Platform, asked: Asked) -> None:
     with pytest.raises(ConfigurationError, match=r"needs a (reason|person)"):
-        execute(office(two), plan_rollback(office(two), [COUNTRY]), asked, quietly)
+        execute(two.context, plan_rollback(two.context, [COUNTRY]), asked, quietly)
     assert in_use(two, COUNTRY) == "2"
 
 
 def test_a_damaged_version_is_refused_before_anything_moves(two: Platform) -> None:
     first = two.registry.version(registered_name(PRODUCT, "NOR"), "1")
     two.registry.tag(first, {"mlops_assets.sha256": "0" * 64})
-    plan = plan_rollback(office(two), COUNTRIES)
+    plan = plan_rollback(two.context, COUNTRIES)
     (problem,) = plan.problems
     assert problem.country == "NOR"
     assert "not the one that was registered" in problem.text
@@ -199,13 +198,13 @@ def test_a_version_that_needs_lost_features_is_refused(two: Platform) -> None:
     two.store.write(
         (PRODUCT, "features"), COUNTRY, features.drop(columns="mean_of_week"), metadata={}
     )
-    (problem,) = plan_rollback(office(two), [COUNTRY]).problems
+    (problem,) = plan_rollback(two.context, [COUNTRY]).problems
     assert "needs the features mean_of_week" in problem.text
 
 
 @pytest.mark.parametrize("version", ["2", "99"])
 def test_a_version_that_is_in_use_or_unknown_is_refused(two: Platform, version: str) -> None:
-    (problem,) = plan_rollback(office(two), [COUNTRY], version).problems
+    (problem,) = plan_rollback(two.context, [COUNTRY], version).problems
     assert "is in use already" in problem.text or "there are versions 1, 2" in problem.text
 
 
@@ -217,7 +216,7 @@ def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Pl
             raise OSError("the event log is full")
 
     with pytest.raises(RegistryError, match=r"failed in FRA.*the event log is full"):
-        execute(office(two), plan_rollback(office(two), COUNTRIES), ASKED, break_down)
+        execute(two.context, plan_rollback(two.context, COUNTRIES), ASKED, break_down)
     assert all_aliases(two) == before
     assert {shows(two, country) for country in COUNTRIES} == {"2"}
     verdicts = {c: two.decisions(c)["verdict"].tolist()[2:] for c in COUNTRIES}
@@ -231,7 +230,7 @@ def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Pl
 
 
 def test_a_plan_that_is_out_of_date_moves_nothing(two: Platform) -> None:
-    plan = plan_rollback(office(two), [COUNTRY])
+    plan = plan_rollback(two.context, [COUNTRY])
     two.registry.point(registered_name(PRODUCT, COUNTRY), Aliases("1", "2"))
     with pytest.raises(RegistryError, match="as it was when this was planned"):
         done(two, plan)
@@ -239,24 +238,24 @@ def test_a_plan_that_is_out_of_date_moves_nothing(two: Platform) -> None:
 
 
 def test_an_unknown_unit_is_refused_with_the_newest_ones(two: Platform) -> None:
-    unit = done(two, plan_rollback(office(two), [COUNTRY]))
+    unit = done(two, plan_rollback(two.context, [COUNTRY]))
     with pytest.raises(ConfigurationError, match=f"has no unit 'x'.*{unit.id}"):
-        plan_undo(office(two), "x")
+        plan_undo(two.context, "x")
 
 
 def test_a_unit_is_undone_once_and_not_over_what_happened_since(two: Platform) -> None:
-    unit = done(two, plan_rollback(office(two), [COUNTRY]))
-    done(two, plan_undo(office(two), unit.id))
-    (problem,) = plan_undo(office(two), unit.id).problems
+    unit = done(two, plan_rollback(two.context, [COUNTRY]))
+    done(two, plan_undo(two.context, unit.id))
+    (problem,) = plan_undo(two.context, unit.id).problems
     assert "undone already" in problem.text
-    unit = done(two, plan_rollback(office(two), [COUNTRY]))
-    done(two, plan_promotion(office(two), [COUNTRY], registered(two, COUNTRY).version))
-    (problem,) = plan_undo(office(two), unit.id).problems
+    unit = done(two, plan_rollback(two.context, [COUNTRY]))
+    done(two, plan_promotion(two.context, [COUNTRY], registered(two, COUNTRY).version))
+    (problem,) = plan_undo(two.context, unit.id).problems
     assert "version 3 is in use now, not version 1" in problem.text
 
 
 def test_there_is_nothing_to_approve_where_nothing_waits(two: Platform) -> None:
-    (problem,) = plan_approval(office(two), [COUNTRY]).problems
+    (problem,) = plan_approval(two.context, [COUNTRY]).problems
     assert "nothing waits for approval" in problem.text
 
 
@@ -308,9 +307,9 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     assert [in_use(two, country) for country in COUNTRIES] == ["1", "2", "2"]
     begun = left_open(two.context)
     assert begun is not None
-    (problem,) = plan_rollback(office(two), ["NOR"]).problems
+    (problem,) = plan_rollback(two.context, ["NOR"]).problems
     assert begun.id in problem.text
-    plan = plan_rollback(office(two), COUNTRIES)
+    plan = plan_rollback(two.context, COUNTRIES)
     assert set(plan.frame()["note"]) == {"begun before, is finished"}
     unit = done(two, plan)
     assert unit.id == begun.id
@@ -325,7 +324,7 @@ def test_a_unit_killed_in_the_middle_can_be_undone_instead(two: Platform) -> Non
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
     begun = left_open(two.context)
     assert begun is not None
-    plan = plan_undo(office(two), begun.id)
+    plan = plan_undo(two.context, begun.id)
     assert [move.country for move in plan.moves] == ["DEU", "FRA"]
     done(two, plan)
     assert all_aliases(two) == before

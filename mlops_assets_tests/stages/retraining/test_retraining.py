@@ -27,7 +27,7 @@ from mlops_assets.registry import Aliases
 from mlops_assets.spec import RetrainingSpec
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.promotion.decision_log import entries
-from mlops_assets.stages.retraining.sensor import state as situations
+from mlops_assets.stages.retraining import state as situations
 from mlops_assets_tests.platform import Platform, failures, platform_of
 from mlops_assets_tests.stages.proposals import PRODUCT, aliases, decide, in_use, propose
 from mlops_assets_tests.stages.watched import (
