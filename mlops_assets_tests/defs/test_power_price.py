@@ -10,7 +10,7 @@ from mlops_assets.ml.evaluation.intervals import intervals_around
 from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
 from mlops_assets.ml.features.shared_features import build_shared, check_shared_point_in_time
 from mlops_assets.ml.stats.bootstrap import draw_days, gain_estimate
-from mlops_assets.stages.training.intervals import errors_before, scale_feature
+from mlops_assets.ml.training.candidate import scale_feature, validation_errors
 from mlops_assets_tests.defs.world import (
     Trained,
     World,
@@ -269,7 +269,7 @@ class TestRealPrices:
         covered = {}
         for country, rows in trained.judged.groupby("country"):
             selection, parts = trained.selections[str(country)], trained.parts[str(country)]
-            errors = errors_before(selection, parts, world.spec)
+            errors = validation_errors(selection, parts, world.spec)
             scale = scale_feature(selection, world.spec)
             served = rows["served"].to_numpy()
             ends = intervals_around(errors, rows, served, scale, world.spec)

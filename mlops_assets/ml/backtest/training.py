@@ -17,7 +17,6 @@ from mlops_assets.ml.backtest.data import Past
 from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
-from mlops_assets.ml.evaluation.intervals import intervals_around, residual_history, scale_of
 from mlops_assets.ml.evaluation.report import report_of
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.judgement import gates_of
@@ -28,6 +27,7 @@ from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
 from mlops_assets.ml.stats.metrics import score
+from mlops_assets.ml.training.candidate import TrainedCandidate, train_country
 from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
 from mlops_assets.ml.training.selection import (
     Kind,
@@ -35,8 +35,6 @@ from mlops_assets.ml.training.selection import (
     Selection,
     pooled_names,
     rows_served,
-    selected_predictions,
-    train_candidates,
     train_pooled,
 )
 from mlops_assets.ml.training.tuning import Clock
@@ -181,12 +179,13 @@ def candidate_at(
 ) -> Trained:
     """A country's candidate at a moment, judged beside each rival."""
     country, spec = order.country, past.specs[order.country]
-    parts = past.parts(country, moment, pooled.models.values())
     began = clock()
-    selection = train_candidates(spec, parts, pooled.models, country=country, clock=clock)
-    seconds = clock() - began
+    trained = train_country(
+        spec, past.known(country, moment), pooled.models, country=country, clock=clock
+    )
+    seconds, parts, selection = clock() - began, trained.parts, trained.selection
     version = _version(moment, selection, pooled)
-    judged = [_judged(spec, parts, selection, rival, pooled) for rival in order.rivals]
+    judged = [_judged(trained, rival, pooled) for rival in order.rivals]
     decisions = {
         rival.version: _decided(spec, version, selection, rival, found)
         for rival, found in zip(order.rivals, judged, strict=True)
@@ -233,14 +232,11 @@ def _version(moment: pd.Timestamp, selection: Selection, pooled: Pooled) -> str:
     return f"{moment.isoformat()} {selection.kind} {selection.name} {made}".strip()
 
 
-def _judged(
-    spec: ProductSpec, parts: Split, selection: Selection, rival: Rival, pooled: Pooled
-) -> _Judged:
+def _judged(trained: TrainedCandidate, rival: Rival, pooled: Pooled) -> _Judged:
     """As `judgement.judge`, without what only people look at."""
+    spec, parts, selection = trained.spec, trained.parts, trained.selection
+    predicted, around = trained.on_holdout()
     holdout = parts.holdout
-    predicted = selected_predictions(selection, spec, holdout, parts.final)
-    scale = next((one.scale for one in spec.candidates if one.name == selection.name), None)
-    around = intervals_around(_errors(parts, selection, scale), holdout, predicted, scale, spec)
     theirs = _unseen(spec, rival, holdout)
     evidence = evidence_frame(
         spec, holdout, predicted, parts.final, low=around.low, high=around.high, champion=theirs
@@ -261,14 +257,6 @@ def _unseen(spec: ProductSpec, rival: Rival, holdout: pd.DataFrame) -> np.ndarra
     if rival.holdout_from is not None:
         predicted[(holdout["event_time"] < rival.holdout_from).to_numpy()] = _NAN
     return predicted
-
-
-def _errors(parts: Split, selection: Selection, scale: str | None) -> pd.DataFrame:
-    """What the choice got wrong on the validation rows, before it had seen them."""
-    rows = parts.validation
-    if len(selection.validated) != len(rows):
-        return residual_history(rows.iloc[:0], np.empty(0))
-    return residual_history(rows, selection.validated, scale_of(rows, scale))
 
 
 def _decided(

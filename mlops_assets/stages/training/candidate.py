@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, TrainingError
-from mlops_assets.ml.evaluation.intervals import intervals_around
 from mlops_assets.ml.evaluation.report import Footprint
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_to_json
@@ -19,25 +18,18 @@ from mlops_assets.ml.gates.model_pair import Sides
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import Split, newest_label
 from mlops_assets.ml.reports.model_card import CardFacts, Chosen, Learned, MadeFrom
+from mlops_assets.ml.training.candidate import TrainedCandidate, scale_feature, train_country
 from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
-    country_split,
     rows_served,
-    selected_predictions,
-    train_candidates,
 )
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.isolated.check import check_fresh, largest_difference
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.training.evaluation_metadata import CARD_FILE, CARD_TAG, artifacts, metrics
-from mlops_assets.stages.training.intervals import (
-    SCALE_TAG,
-    errors_before,
-    errors_file,
-    scale_feature,
-)
+from mlops_assets.stages.training.intervals import SCALE_TAG, errors_file
 from mlops_assets.stages.training.references import (
     REFERENCE_FILE,
     REFERENCE_TAG,
@@ -126,18 +118,17 @@ class _Champion:
 def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     """Choose, register, try and judge the country's candidate, and tell MLflow."""
     spec, record = training.spec, training.record
-    parts = country_split(features, spec, (each.known_until for each in training.pooled.values()))
-    selection = train_candidates(
-        spec, parts, training.pooled, country=record.country, clock=time.monotonic
+    trained = train_country(
+        spec, features, training.pooled, country=record.country, clock=time.monotonic
     )
-    errors = errors_before(selection, parts, spec)
+    parts, selection, errors = trained.parts, trained.selection, trained.errors
     training.run.log(_params(spec, selection, parts), {})
     training.run.log_texts(
         {**record.texts(), **trials_file(selection.trials), **errors_file(errors)}
     )
     version = _register(training, selection, parts, features)
     champion = _champion(training, parts)
-    judged = _judge(training, selection, parts, errors, version, champion)
+    judged = _judge(training, trained, version, champion)
     facts = _facts(training, selection, parts, version, judged)
     _tell(training, facts, selection, version)
     _keep_reference(training, selection, parts, judged, version)
@@ -218,20 +209,17 @@ def _champion(training: TrainingContext, parts: Split) -> _Champion:
 
 def _judge(
     training: TrainingContext,
-    selection: Selection,
-    parts: Split,
-    errors: pd.DataFrame,
+    trained: TrainedCandidate,
     version: ModelVersion | None,
     champion: _Champion,
 ) -> Judgement:
-    spec, holdout = training.spec, parts.holdout
-    predicted = selected_predictions(selection, spec, holdout, parts.final)
-    around = intervals_around(errors, holdout, predicted, scale_feature(selection, spec), spec)
+    spec, selection, parts = training.spec, trained.selection, trained.parts
+    predicted, around = trained.on_holdout()
     usable, footprint = _tried(training, selection, parts, version)
     pooled = training.pooled.get(selection.pooled_name)
     return judge(
         spec,
-        holdout,
+        parts.holdout,
         selection.model,
         predicted,
         parts.final,

@@ -9,30 +9,13 @@ from mlops_assets.ml.evaluation.intervals import (
     HISTORY_COLUMNS,
     Intervals,
     intervals_around,
-    residual_history,
-    scale_of,
 )
-from mlops_assets.ml.models.split import Split
-from mlops_assets.ml.training.selection import Selection
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 
 SCALE_TAG = "interval_scale"
 """On a registered version: the feature by which its errors grow; "" for none."""
 _FILE = "residuals.csv"
-
-
-def scale_feature(selection: Selection, spec: ProductSpec) -> str | None:
-    """The feature by which the errors of the choice grow: what its candidate learns in units of."""
-    return next((each.scale for each in spec.candidates if each.name == selection.name), None)
-
-
-def errors_before(selection: Selection, parts: Split, spec: ProductSpec) -> pd.DataFrame:
-    """What the choice got wrong on the validation rows, before it had seen them."""
-    units = scale_of(parts.validation, scale_feature(selection, spec))
-    if len(selection.validated) != len(parts.validation):
-        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
-    return residual_history(parts.validation, selection.validated, units)
 
 
 def errors_file(errors: pd.DataFrame) -> dict[str, str]:

@@ -1,0 +1,96 @@
+"""A country's candidate, from its features to what it predicts on the holdout.
+
+Live training and backtest call the same function, so that a backtest tests what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mlops_assets.ml.evaluation.intervals import (
+    HISTORY_COLUMNS,
+    Intervals,
+    intervals_around,
+    residual_history,
+    scale_of,
+)
+from mlops_assets.ml.models.split import Split
+from mlops_assets.ml.training.selection import (
+    PooledModel,
+    Selection,
+    country_split,
+    selected_predictions,
+    train_candidates,
+)
+from mlops_assets.ml.training.tuning import Clock
+from mlops_assets.spec import ProductSpec
+
+
+@dataclass(frozen=True)
+class TrainedCandidate:
+    """The choice among a country's candidates, and what its intervals follow from.
+
+    Args:
+        spec: the product as it is for the country.
+        parts: the country's rows by their use.
+        selection: what was chosen, and why.
+        errors: of the choice on the validation rows, before it had seen them: one row a
+            validation row, with `HISTORY_COLUMNS`; empty where it made none.
+    """
+
+    spec: ProductSpec
+    parts: Split
+    selection: Selection
+    errors: pd.DataFrame
+
+    @property
+    def scale(self) -> str | None:
+        """The feature by which the errors grow; None for none."""
+        return scale_feature(self.selection, self.spec)
+
+    def on_holdout(self) -> tuple[np.ndarray, Intervals]:
+        """What it predicts for the holdout, shape (rows,), and the intervals around that."""
+        selection, parts = self.selection, self.parts
+        predicted = selected_predictions(selection, self.spec, parts.holdout, parts.final)
+        return predicted, intervals_around(
+            self.errors, parts.holdout, predicted, self.scale, self.spec
+        )
+
+
+def train_country(
+    spec: ProductSpec,
+    features: pd.DataFrame,
+    pooled: Mapping[str, PooledModel],
+    *,
+    country: str,
+    clock: Clock,
+) -> TrainedCandidate:
+    """Choose among local and pooled models on the country's own validation rows.
+
+    Args:
+        spec: the product as it is for the country.
+        features: one row per entity and event time, with the labels known by now.
+        pooled: the pooled models in use by pooled name; the holdout begins after all they know.
+        country: its key.
+        clock: seconds, for the budget of the search.
+    """
+    parts = country_split(features, spec, (each.known_until for each in pooled.values()))
+    selection = train_candidates(spec, parts, pooled, country=country, clock=clock)
+    return TrainedCandidate(spec, parts, selection, validation_errors(selection, parts, spec))
+
+
+def scale_feature(selection: Selection, spec: ProductSpec) -> str | None:
+    """The feature by which the errors of the choice grow: what its candidate learns in units of."""
+    return next((each.scale for each in spec.candidates if each.name == selection.name), None)
+
+
+def validation_errors(selection: Selection, parts: Split, spec: ProductSpec) -> pd.DataFrame:
+    """What the choice got wrong on the validation rows, before it had seen them."""
+    units = scale_of(parts.validation, scale_feature(selection, spec))
+    if len(selection.validated) != len(parts.validation):
+        return pd.DataFrame(columns=list(HISTORY_COLUMNS))
+    return residual_history(parts.validation, selection.validated, units)
