@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import TrainingError
-from mlops_assets.ml.metrics import is_better, score
+from mlops_assets.ml.metrics import score
 from mlops_assets.ml.models import Param, fit, make_core, predict, with_params
 from mlops_assets.ml.split import Fold, rolling_folds
 from mlops_assets.spec import GREATER_IS_BETTER, CandidateSpec, ProductSpec, SpaceSpec
@@ -68,89 +68,74 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    value: float
-    error: str = ""
-
-
-@dataclass(frozen=True)
 class _Trial:
     params: Mapping[str, Param]
-    outcome: _Outcome
+    value: float
     seconds: float
-
-
-@dataclass
-class _Spent:
-    """What fits of this search took so far, in seconds."""
-
-    clock: Clock
-    budget: Budget
-    longest_fold: float = 0.0
-    longest_trial: float = 0.0
-
-    def would_pass(self, seconds: float) -> bool:
-        """Whether so many seconds more, and the fits after the search, would pass the deadline."""
-        deadline = self.budget.deadline
-        after = _FITS_AFTER * self.longest_fold
-        return deadline is not None and self.clock() + seconds + after > deadline
-
-    def folds(self, folds: Sequence[Fold]) -> Iterator[Fold]:
-        """The folds one by one, while there is time for the next one; each is timed."""
-        for fold in folds:
-            if self.would_pass(self.longest_fold):
-                return
-            started = self.clock()
-            yield fold
-            self.longest_fold = max(self.longest_fold, self.clock() - started)
+    error: str
 
 
 @dataclass
 class _Search:
-    """One search while it goes on."""
+    """One search while it goes on; `longest_...`: what its fits took so far, in seconds."""
 
     candidate: CandidateSpec
     rows: pd.DataFrame
     spec: ProductSpec
     folds: Sequence[Fold]
-    spent: _Spent
-    known: dict[str, _Outcome] = field(default_factory=dict)
+    budget: Budget
+    clock: Clock
+    known: dict[str, tuple[float, str]] = field(default_factory=dict)
     trials: list[_Trial] = field(default_factory=list)
     repeats: int = 0
+    longest_fold: float = 0.0
+    longest_trial: float = 0.0
 
     def ended(self) -> str:
         """Why no further trial is made; "" if one is."""
-        limit = self.spent.budget.trials
-        if limit and len(self.trials) >= limit:
+        if self.budget.trials and len(self.trials) >= self.budget.trials:
             return "trials"
         if self.repeats >= _MOST_REPEATS:
             return "every parameter set was tried"
-        return "time" if self.spent.would_pass(self.spent.longest_trial) else ""
+        return "time" if self._would_pass(self.longest_trial) else ""
 
-    def judge(self, params: Mapping[str, Param]) -> _Outcome:
+    def judge(self, params: Mapping[str, Param]) -> _Trial:
         """One trial, recorded; a parameter set that was tried before is not fitted again."""
-        name, started = repr(sorted(params.items())), self.spent.clock()
+        name, started = repr(sorted(params.items())), self.clock()
         self.repeats = self.repeats + 1 if name in self.known else 0
         if name not in self.known:
             self.known[name] = self._outcome(params)
-        trial = _Trial(params, self.known[name], self.spent.clock() - started)
-        self.spent.longest_trial = max(self.spent.longest_trial, trial.seconds)
-        self.trials.append(trial)
-        return trial.outcome
+        value, error = self.known[name]
+        self.trials.append(_Trial(params, value, self.clock() - started, error))
+        self.longest_trial = max(self.longest_trial, self.trials[-1].seconds)
+        return self.trials[-1]
 
-    def _outcome(self, params: Mapping[str, Param]) -> _Outcome:
-        candidate = with_params(self.candidate, params)
-        try:
-            values = [
-                _value(candidate, self.rows, fold, self.spec)
-                for fold in self.spent.folds(self.folds)
-            ]
-        except TrainingError as error:  # of these parameters; the search goes on without them
-            return _Outcome(NAN, error.problem)
-        if len(values) < len(self.folds):
-            return _Outcome(NAN, f"the time was up after {len(values)} folds")
+    def _outcome(self, params: Mapping[str, Param]) -> tuple[float, str]:
+        """The metric over the folds, and why there is none; "" if there is."""
+        candidate, values = with_params(self.candidate, params), []
+        for fold in self.folds:
+            if self._would_pass(self.longest_fold):
+                return NAN, f"the time was up after {len(values)} folds"
+            started = self.clock()
+            try:
+                values.append(_value(candidate, self.rows, fold, self.spec))
+            except TrainingError as error:  # of these parameters; the search goes on without them
+                return NAN, error.problem
+            self.longest_fold = max(self.longest_fold, self.clock() - started)
         mean = float(np.average(values, weights=[len(fold.judge) for fold in self.folds]))
-        return _Outcome(mean, "" if np.isfinite(mean) else "a prediction is missing")
+        return mean, "" if np.isfinite(mean) else "a prediction is missing"
+
+    def _would_pass(self, seconds: float) -> bool:
+        """Whether so many seconds more, and the fits after the search, would pass the deadline."""
+        deadline, after = self.budget.deadline, _FITS_AFTER * self.longest_fold
+        return deadline is not None and self.clock() + seconds + after > deadline
+
+    def found(self, ended: str) -> Tuned:
+        """The first of the best trials, with all of them as a table."""
+        judged = [trial for trial in self.trials if not trial.error]
+        order = max if self.spec.metric in GREATER_IS_BETTER else min
+        best = order(judged, key=lambda trial: trial.value, default=_Trial({}, NAN, 0.0, ""))
+        return Tuned(best.params, best.value, _table(self.trials, self.candidate), ended)
 
 
 def tune(
@@ -185,11 +170,11 @@ def tune(
     if not candidate.space or budget.is_none or not folds:
         why = "" if folds or not candidate.space else "no fold of the rows can be judged"
         return Tuned({}, NAN, _table([], candidate), why)
-    search = _Search(candidate, rows, spec, folds, _Spent(clock, budget))
+    search = _Search(candidate, rows, spec, folds, budget, clock)
     own = _inside(candidate, _own(candidate, spec.seed))
     warm = _inside(candidate, start or {})
     ended = _run(search, [{**own, **warm}, own] if warm else [own])
-    return _best(search, "" if ended == "trials" else ended)
+    return search.found("" if ended == "trials" else ended)
 
 
 def _run(search: _Search, starts: Sequence[Mapping[str, Param]]) -> str:
@@ -207,39 +192,17 @@ def _run(search: _Search, starts: Sequence[Mapping[str, Param]]) -> str:
             study.enqueue_trial(dict(point))
         while not (ended := search.ended()):
             trial = study.ask(fixed_distributions=space)
-            outcome = search.judge(trial.params)
-            if outcome.error:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, outcome.value)
+            judged = search.judge(trial.params)
+            failed = optuna.trial.TrialState.FAIL if judged.error else None
+            study.tell(trial, None if failed else judged.value, failed)
     return ended
 
 
-def _best(search: _Search, ended: str) -> Tuned:
-    table = _table(search.trials, search.candidate)
-    judged = [trial for trial in search.trials if not trial.outcome.error]
-    if not judged:
-        return Tuned({}, NAN, table, ended)
-    best = judged[0]
-    for other in judged[1:]:
-        if is_better(search.spec.metric, other.outcome.value, best.outcome.value):
-            best = other
-    return Tuned(best.params, best.outcome.value, table, ended)
-
-
 def _table(trials: Sequence[_Trial], candidate: CandidateSpec) -> pd.DataFrame:
-    rows = [
-        {
-            **each.params,
-            "value": each.outcome.value,
-            "seconds": each.seconds,
-            "error": each.outcome.error,
-        }
-        for each in trials
-    ]
-    columns = [*candidate.space, "value", "seconds", "error"]
+    told = ["value", "seconds", "error"]
+    rows = [{**each.params, **{name: getattr(each, name) for name in told}} for each in trials]
     # Parameters as they are: 7 and None in one column must not become 7.0 and NaN.
-    frame = pd.DataFrame(rows, columns=columns, dtype="object")
+    frame = pd.DataFrame(rows, columns=[*candidate.space, *told], dtype="object")
     frame = frame.astype({"value": "float64", "seconds": "float64"})
     return frame.rename_axis("number").reset_index()
 
