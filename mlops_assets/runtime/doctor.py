@@ -98,17 +98,12 @@ def _registry(settings: Settings) -> str:
 def _history(settings: Settings) -> str:
     import dagster as dg
 
-    from mlops_assets.runtime.instance import old_storage, prepare_instance
+    from mlops_assets.runtime.instance import prepare_instance
 
     with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as instance:
         runs = instance.get_runs_count()
     where = without_password(settings.dagster_db) or str(settings.dagster_home)
-    slow = (
-        ", in the slower storage of before: start with an empty folder"
-        if (old_storage(settings) and not settings.dagster_db)
-        else ""
-    )
-    return f"{where} has {runs:,} runs{slow}"
+    return f"{where} has {runs:,} runs"
 
 
 def _broker(settings: Settings) -> str:

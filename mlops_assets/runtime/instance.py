@@ -60,12 +60,6 @@ def concurrency() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cpus())
 
 
-def old_storage(settings: Settings) -> Path | None:
-    """The history of a home from before all runs were in one event log; it goes on as it is."""
-    folder = settings.dagster_home / "storage"
-    return folder if (folder / "history" / "runs.db").exists() else None
-
-
 def _cpus() -> int:
     return os.cpu_count() or 1
 
@@ -113,8 +107,6 @@ def _storage(settings: Settings) -> dict[str, Any]:
                 "config": {"postgres_url": {"env": DAGSTER_DB}},
             }
         }
-    if old := old_storage(settings):
-        return {"sqlite": {"base_dir": str(old)}}
     return {
         "custom": {
             "module": "mlops_assets.runtime.history",

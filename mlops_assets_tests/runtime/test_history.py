@@ -15,11 +15,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
 from sqlalchemy.exc import IntegrityError
 
 from mlops_assets.runtime.history import RunStorage
-from mlops_assets.runtime.instance import old_storage, prepare_instance
+from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import Settings, load_settings
 
 PROCESSES, RUNS = 4, 3
@@ -187,17 +186,3 @@ def test_someone_who_looks_on_is_told_of_events_while_they_come(
     assert told.wait(10)
     assert "begun elsewhere" in seen
     instance.end_watch_event_logs(run.run_id, callback)
-
-
-def test_a_home_from_before_keeps_the_history_it_has(settings: Settings) -> None:
-    file = settings.dagster_home / "dagster.yaml"
-    settings.dagster_home.mkdir(parents=True)
-    storage = {"sqlite": {"base_dir": str(settings.dagster_home / "storage")}}
-    file.write_text(yaml.safe_dump({"storage": storage, "telemetry": {"enabled": False}}))
-    with dg.DagsterInstance.from_config(str(settings.dagster_home)) as before:
-        run = before.create_run_for_job(_nothing)
-    file.unlink()
-
-    assert old_storage(settings) == settings.dagster_home / "storage"
-    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as now:
-        assert now.get_run_by_id(run.run_id) is not None
