@@ -231,12 +231,12 @@ def _log(product: Product, countries: Sequence[str]) -> pd.DataFrame:
 
 
 def _readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """The columns a person reads; older rows have nothing in the newer ones."""
-    shown = frame.reindex(columns=list(_SHOWN))
+    """The columns a person reads."""
+    shown = frame[list(_SHOWN)].copy()
     shown["decided_at"] = shown["decided_at"].dt.strftime("%Y-%m-%d %H:%M")
     for name in ("gain", "gain_lower", "gain_upper"):
         shown[name] = [("" if value != value else f"{value:.4g}") for value in shown[name]]
-    return shown.fillna("").rename(columns=_HEADERS)
+    return shown.rename(columns=_HEADERS)
 
 
 def _office(product: str) -> Office:

@@ -93,10 +93,6 @@ class OffsetRegressor(RegressorMixin, BaseEstimator):
             0 for a regressor that takes no weights.
     """
 
-    # Models that were stored before there was a scale come back without these.
-    scale: str | None = None
-    power: int = 0
-
     def __init__(
         self,
         regressor: Any = None,

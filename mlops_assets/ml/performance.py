@@ -144,8 +144,7 @@ def record_predictions(
     Args:
         held: the table so far, columns `PERFORMANCE_COLUMNS`; empty at the beginning.
         predictions: the newest predictions frame with `made`, `predicted_at` and the columns of
-            the model that was in use before. Several frames may come as one. Without `made`, a
-            prediction is ahead where the label is open, else late.
+            the model that was in use before. Several frames may come as one.
         features: the features frame with labels as they are known now.
         spec: the product as it is for this country.
 
@@ -327,10 +326,6 @@ def _counted(predictions: pd.DataFrame, features: pd.DataFrame, spec: ProductSpe
     """The predictions that may count, as rows of the table without labels."""
     place = _places(predictions, features)
     told = predictions.assign(label=NAN, label_time=np.datetime64("NaT", "ns"), first_label=NAN)
-    if "made" not in told:
-        labels = _taken(features["label"].to_numpy("float64", na_value=np.nan), place, np.nan)
-        made = np.where(np.isfinite(labels), "late", "ahead")
-        told = told.assign(made=made, previous_version="", previous_prediction=NAN)
     told["baseline"] = _naive(spec, features, place)
     return _typed(told[told["made"].isin(("ahead", "late"))])
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 DEFAULT_QUEUE = SIZES[0]
-"""Of runs without a size, such as those from before there were sizes."""
+"""Of runs without a size."""
 _FOLDER = f"{folder_queue.NAME}://"
 _PATIENCE_SECONDS = 60
 _KEPT_SECONDS = 7 * 24 * 3600

@@ -106,8 +106,6 @@ def rows_as_of(held: pa.Table, moment: dt.datetime, first: dt.datetime) -> pa.Ta
     when = pa.scalar(moment, _MOMENT)
     taken = pc.less_equal(held[INGESTED], pa.scalar(max(moment, first), _MOMENT))
     rows = held.filter(taken)
-    if REPLACED not in rows.column_names:
-        return rows
     later = pc.greater(rows[REPLACED], when)
     until = pc.if_else(pc.fill_null(later, False), pa.scalar(None, _MOMENT), rows[REPLACED])
     return rows.set_column(rows.schema.get_field_index(REPLACED), REPLACED, until)
@@ -125,9 +123,7 @@ def _alike(held: pa.Table, new: pa.Table) -> tuple[pa.Table, pa.Table]:
 
 def _stands(held: pa.Table, name: str | None) -> np.ndarray:
     """Where a row is not replaced, and of the file."""
-    stands = np.ones(len(held), bool)
-    if REPLACED in held.column_names:
-        stands = held[REPLACED].is_null().to_numpy()
+    stands = held[REPLACED].is_null().to_numpy()
     if name is None:
         return stands
     return stands & pc.equal(held[_FILE].cast(pa.string()), name).to_numpy()

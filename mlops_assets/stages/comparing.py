@@ -6,7 +6,6 @@ its predictions of the very same rows take that one's place.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -91,7 +90,7 @@ def compare(
         gates=gates_from_json(str(row["gates"])),
         config_hash=desk.spec.config_hash(),
         features=features.content_hash,
-        validated=(features.metadata.get(INPUTS) or {}).get("validated", ""),
+        validated=features.metadata[INPUTS]["validated"],
     )
     if not candidate or candidate == champion:
         return about
@@ -127,7 +126,7 @@ def _features_of(desk: Desk, model: Snapshot) -> Snapshot:
     Raises:
         RegistryError: they are gone.
     """
-    wanted = (model.metadata.get(INPUTS) or {}).get("features", "")
+    wanted = model.metadata[INPUTS]["features"]
     found = desk.store.find(path(desk.product, "features"), desk.country, wanted)
     if found is None:
         raise RegistryError(
@@ -144,20 +143,17 @@ def _judged(
 ) -> _Judged:
     held = _stored(desk, row)
     champion = in_use.version if in_use else ""
-    if held is not None and _text(row, "champion_version") == champion:
+    if held is not None and row["champion_version"] == champion:
         frame = desk.store.read(held.asset, desk.country, version=held.version)
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
-            return _Judged(frame, held.content_hash, gates, sides_from_json(_text(row, "sides")))
+            return _Judged(frame, held.content_hash, gates, sides_from_json(row["sides"]))
     return _again(desk, row, features, in_use, held, run_id)
 
 
 def _stored(desk: Desk, row: pd.Series) -> Snapshot | None:
-    """The evidence that the row of the candidate names; None for rows from before it was kept."""
-    named = _text(row, EVIDENCE)
-    if not named or not _text(row, "sides"):
-        return None
-    return desk.store.find(path(desk.product, EVIDENCE), desk.country, named)
+    """The evidence that the row of the candidate names; None if it is gone."""
+    return desk.store.find(path(desk.product, EVIDENCE), desk.country, row[EVIDENCE])
 
 
 def _again(
@@ -176,7 +172,7 @@ def _again(
     if held is not None:
         before = desk.store.read(held.asset, desk.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
-        ours = _as_recorded(sides_from_json(_text(row, "sides")))
+        ours = _as_recorded(sides_from_json(row["sides"]))
     else:
         ours = _side(desk, candidate, parts.holdout)
         if ours.predicted is None:
@@ -274,9 +270,3 @@ def _rolled_back(candidate: str, log: Sequence[Entry]) -> str:
         return ""
     day = entry.decided_at.date()
     return f"{entry.origin.person} rolled back from version {candidate} on {day}"
-
-
-def _text(row: pd.Series, column: str) -> str:
-    """A text of a row that older rows do not have."""
-    value: Any = row.get(column, "")
-    return value if isinstance(value, str) else ""

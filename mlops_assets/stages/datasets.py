@@ -145,7 +145,7 @@ class _Step:
     @property
     def seen(self) -> str:
         """Time of the newest ingestion that was accepted before; "" for none."""
-        return str(self.made.metadata.get(_SEEN, "")) if self.made else ""
+        return str(self.made.metadata[_SEEN]) if self.made else ""
 
     @property
     def newest(self) -> str:
@@ -261,7 +261,7 @@ def _validated(product: Product) -> dg.AssetsDefinition:
 
 def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage) -> _Step:
     country, store = context.partition_key, storage.store()
-    deliveries = deliveries_of(store, store.current(path(product, "raw"), country))
+    deliveries = deliveries_of(store.current(path(product, "raw"), country))
     return _Step(
         product=product,
         country=country,
@@ -326,7 +326,7 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     judged = step.store.current(path(step.product, "quarantine"), step.country)
     if judged is None or same_rules(judged, step.lineage):
         return
-    rules = (str(judged.metadata.get(CODE, "")), step.lineage.code)
+    rules = (str(judged.metadata[CODE]), step.lineage.code)
     record_release(
         step.product,
         step.country,

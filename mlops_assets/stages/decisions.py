@@ -100,7 +100,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Entry:
-    """A decision as it is recorded; what older rows do not have is empty.
+    """A decision as it is recorded.
 
     Attributes:
         comparison: what was decided, about what.
@@ -238,7 +238,7 @@ def gates_from_json(text: str) -> list[GateResult]:
             value=_float(held["value"]),
             limit=_float(held["limit"]),
             description=held["description"],
-            numbers={name: _float(value) for name, value in held.get("numbers", {}).items()},
+            numbers={name: _float(value) for name, value in held["numbers"].items()},
         )
         for held in json.loads(text)
     ]
@@ -320,58 +320,47 @@ def _outcome(decision: Decision) -> dict[str, Any]:
 
 
 def _entry(row: Mapping[Any, Any]) -> Entry:
-    held = {str(name): value for name, value in row.items() if not _is_missing(value)}
-    origin = Origin(*(held.get(name, "") for name in _ORIGIN))
-    before = _aliases(held, "before", Aliases(held.get("champion_version", "")))
-    # Rows without aliases are of comparisons, which the platform carried out.
-    promoted = held.get("verdict") == "promoted" and held.get("candidate_version")
-    after = before.moved_to(held["candidate_version"]) if promoted else before
+    named = json.loads(row["aliases"])
     return Entry(
-        _comparison(held),
-        held["decision_id"],
-        pd.Timestamp(held.get("decided_at", 0)),
-        origin,
-        before,
-        _aliases(held, "after", after),
+        _comparison(row),
+        row["decision_id"],
+        pd.Timestamp(row["decided_at"]),
+        Origin(*(row[name] for name in _ORIGIN)),
+        before=Aliases(**named["before"]),
+        after=Aliases(**named["after"]),
     )
 
 
-def _aliases(held: Mapping[str, Any], when: str, default: Aliases) -> Aliases:
-    text = held.get("aliases")
-    return Aliases(**json.loads(text)[when]) if text else default
-
-
-def _comparison(held: Mapping[str, Any]) -> Comparison:
-    sides, snapshots = held.get("sides", ""), json.loads(held.get("snapshots") or "{}")
+def _comparison(row: Mapping[Any, Any]) -> Comparison:
     return Comparison(
-        country=held.get("country", ""),
-        candidate=held.get("candidate_version", ""),
-        kind=held.get("candidate_kind", ""),
-        champion=held.get("champion_version", ""),
-        decision=_decision(held),
-        gates=gates_from_json(held.get("gates") or "[]"),
-        config_hash=held.get("config_hash", ""),
-        features=held.get("features_hash", ""),
-        validated=snapshots.get("validated", ""),
-        evidence=held.get("evidence", ""),
-        settings=held.get("settings", ""),
-        sides=sides_from_json(sides) if sides else None,
+        country=row["country"],
+        candidate=row["candidate_version"],
+        kind=row["candidate_kind"],
+        champion=row["champion_version"],
+        decision=_decision(row),
+        gates=gates_from_json(row["gates"]),
+        config_hash=row["config_hash"],
+        features=row["features_hash"],
+        validated=json.loads(row["snapshots"])["validated"],
+        evidence=row["evidence"],
+        settings=row["settings"],
+        sides=sides_from_json(row["sides"]) if row["sides"] else None,
     )
 
 
-def _decision(held: Mapping[str, Any]) -> Decision:
-    numbers = {name: float(held.get(name, _NAN)) for name in ("candidate_value", "champion_value")}
+def _decision(row: Mapping[Any, Any]) -> Decision:
     return Decision(
-        verdict=held.get("verdict", "not_judged"),
-        reason=held.get("reason", ""),
-        rows=int(held.get("rows", 0)),
-        **numbers,
-        gain=float(held.get("gain", _NAN)),
-        lower=float(held.get("gain_lower", _NAN)),
-        upper=float(held.get("gain_upper", _NAN)),
-        level=float(held.get("level", _NAN)),
-        draws=int(held.get("draws", 0)),
-        block_days=int(held.get("block_days", 0)),
+        verdict=row["verdict"],
+        reason=row["reason"],
+        rows=int(row["rows"]),
+        candidate_value=float(row["candidate_value"]),
+        champion_value=float(row["champion_value"]),
+        gain=float(row["gain"]),
+        lower=float(row["gain_lower"]),
+        upper=float(row["gain_upper"]),
+        level=float(row["level"]),
+        draws=int(row["draws"]),
+        block_days=int(row["block_days"]),
     )
 
 
@@ -392,10 +381,6 @@ def _number(value: float) -> float | None:
 
 def _float(value: float | None) -> float:
     return _NAN if value is None else value
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
 def _iso(time: pd.Timestamp | None) -> str | None:

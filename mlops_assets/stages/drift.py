@@ -166,10 +166,9 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
         country = context.partition_key
         lineage = of_drift(product, country, store, registry)
         made = store.current(path(product, "drift"), country)
-        before = state_of_snapshot(made) if made is not None else None
-        if made is not None and before is not None and lineage.already_made(made):
+        if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "drift", metadata=as_before(context, key))
-            yield _check(key, before)
+            yield _check(key, state_of_snapshot(made))
             return
         looked, missing = _look(product, [country], store, registry)
         if missing:
@@ -181,11 +180,9 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
     return [drift]
 
 
-def state_of_snapshot(snapshot: Snapshot) -> DriftState | None:
-    """What was seen when a snapshot of `drift` was made; None: not recorded."""
-    held = snapshot.metadata.get(DRIFT)
-    if held is None:
-        return None
+def state_of_snapshot(snapshot: Snapshot) -> DriftState:
+    """What was seen when a snapshot of `drift` was made."""
+    held = snapshot.metadata[DRIFT]
     times = {name: pd.Timestamp(held[name]) if held[name] else None for name in _TIMES}
     return DriftState(**{**held, **times})
 
@@ -263,7 +260,7 @@ def _country(
     if version is not None:
         try:
             reference = stored_reference(version, registry)
-            problem = f"version {version.version} was trained before references were kept"
+            problem = f"version {version.version} was registered without a reference"
         except RegistryError as error:  # one country's damaged file must not stop the others
             problem = str(error)
     return _Country(
@@ -325,7 +322,7 @@ def _looked(of: _Country, windows: Sequence[Window], columns: Sequence[str]) -> 
 
 def _same_champion(of: _Country) -> bool:
     assert of.made is not None
-    return of.made.metadata.get(INPUTS, {}).get("champion") == of.lineage.inputs["champion"]
+    return of.made.metadata[INPUTS]["champion"] == of.lineage.inputs["champion"]
 
 
 def _frame(found: _Looked) -> pd.DataFrame:

@@ -169,7 +169,7 @@ def ingest(
             country,
             inventory,
             country_of,
-            deliveries_of(store, held.get(country)),
+            deliveries_of(held.get(country)),
             full=product.spec.source.delivery == "full",
         )
         for country in countries
@@ -248,7 +248,7 @@ def _copy_as_of(
     moment: dt.datetime,
     run_id: str,
 ) -> Delivery:
-    every = deliveries_of(origin, raw)
+    every = deliveries_of(raw)
     first = dt.datetime.fromisoformat(min(each.at for each in every))
     whole = origin.read_table(raw.asset, country, version=raw.version)
     table = rows_as_of(whole, moment, first)
@@ -264,19 +264,16 @@ def published_names(spec: ProductSpec) -> dict[str, str]:
     return {**{country: country for country in spec.countries}, **spec.aliases}
 
 
-def deliveries_of(store: SnapshotStore, raw: Snapshot | None) -> tuple[Delivered, ...]:
+def deliveries_of(raw: Snapshot | None) -> tuple[Delivered, ...]:
     """Every file version a country took, oldest first."""
     if raw is None:
         return ()
-    if DELIVERIES in raw.metadata:
-        return tuple(Delivered(**each) for each in raw.metadata[DELIVERIES])
-    return _told_by_rows(store, raw)
+    return tuple(Delivered(**each) for each in raw.metadata[DELIVERIES])
 
 
 def live_rows(raw: pd.DataFrame) -> pd.DataFrame:
     """Rows that stand, with their place among the deliveries in the column `_delivered`."""
-    if REPLACED in raw:
-        raw = raw[raw[REPLACED].isna()].drop(columns=REPLACED)
+    raw = raw[raw[REPLACED].isna()].drop(columns=REPLACED)
     order = (
         raw[[INGESTED, "_source_file"]].drop_duplicates().sort_values([INGESTED, "_source_file"])
     )
@@ -307,22 +304,6 @@ def _pull(product: Product, landing: str) -> str:
     except SourceError as error:
         return str(error)
     return ""
-
-
-def _told_by_rows(store: SnapshotStore, raw: Snapshot) -> tuple[Delivered, ...]:
-    """Deliveries of rows that were taken before they were recorded."""
-    columns = ["_source_file", "_source_hash", "_ingested_at"]
-    rows = store.read(raw.asset, raw.partition, columns=columns)
-    groups = rows.groupby(["_source_file", "_source_hash"], sort=False)["_ingested_at"]
-    counted = groups.agg(["min", "size"]).reset_index()
-    # Every version of a file still stands, and so all of them do for the newest.
-    stand = counted.groupby("_source_file")["size"].cumsum()
-    return tuple(
-        Delivered(str(name), str(digest), int(standing), int(size), 0, at.isoformat())
-        for (name, digest, at, size), standing in zip(
-            counted.itertuples(index=False), stand, strict=True
-        )
-    )
 
 
 def _due(
@@ -449,7 +430,7 @@ def _take(
     full = product.spec.source.delivery == "full"
     whole, taken = _merged(before, rows, due, now, full=full)
     _require_balance(country, whole, taken[-1:] if full else taken, full=full)
-    every = [asdict(each) for each in (*deliveries_of(store, held), *taken)]
+    every = [asdict(each) for each in (*deliveries_of(held), *taken)]
     written = store.write(asset, country, whole, run_id=run_id, metadata={DELIVERIES: every})
     return Delivery(written.snapshot, taken, written.changed)
 
@@ -505,8 +486,7 @@ def _of(rows: pa.Table | None, versions: Sequence[_Version], held: pa.Table | No
         hashes = pa.array(_to_read(versions), pa.string())
         return rows.filter(pc.field("_source_hash").isin(hashes))
     assert held is not None
-    later = [name for name in (INGESTED, REPLACED) if name in held.column_names]
-    return held.slice(0, 0).drop_columns(later)
+    return held.slice(0, 0).drop_columns([INGESTED, REPLACED])
 
 
 def _require_all_rows(country: str, due: Sequence[_Version], rows: pa.Table | None) -> None:

@@ -44,7 +44,7 @@ def stored_errors(version: ModelVersion, registry: Registry) -> pd.DataFrame:
     """The errors that a version was registered with.
 
     Raises:
-        RegistryError: they are lost, or it was registered before they were kept.
+        RegistryError: they are lost.
     """
     text = registry.artifact(version, _FILE)
     errors = pd.read_csv(io.StringIO(text), parse_dates=["event_time", "label_time"])
@@ -65,7 +65,7 @@ def intervals_of(
     were known at the training, and of the served model afterwards.
 
     Args:
-        version: as registered; one from before its errors were kept has ends of fixed distance.
+        version: as registered.
         rows: of a features frame, since the start of the holdout.
         predicted: by the version or its judged twin, shape (rows,).
         spec: the product as it is for the country.
@@ -74,9 +74,6 @@ def intervals_of(
     Raises:
         RegistryError: the errors are lost.
     """
-    if spec.task == "regression" and SCALE_TAG not in version.tags:
-        low, high = (float(version.tags.get(f"interval_{end}", "nan")) for end in ("low", "high"))
-        return Intervals(predicted + low, predicted + high)
     none = pd.DataFrame(columns=list(HISTORY_COLUMNS))
     errors = stored_errors(version, registry) if spec.task == "regression" else none
-    return intervals_around(errors, rows, predicted, version.tags.get(SCALE_TAG) or None, spec)
+    return intervals_around(errors, rows, predicted, version.tags[SCALE_TAG] or None, spec)

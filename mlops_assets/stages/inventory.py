@@ -102,9 +102,9 @@ def unknown_files(product: Product, store: SnapshotStore, landing: str) -> list[
 
 def _known_stamps(held: Snapshot, column: str) -> set[str]:
     """Stamps of files that were looked at by their column of now; by another one none were."""
-    if held.metadata.get(_COLUMN, column) != column:
+    if held.metadata[_COLUMN] != column:
         return set()
-    return {*held.metadata.get(_STAMPS, {}), *held.metadata.get(_PROBLEMS, {})}
+    return {*held.metadata[_STAMPS], *held.metadata[_PROBLEMS]}
 
 
 def _quiet_seconds(product: Product) -> float:
@@ -177,8 +177,8 @@ def _recall(product: Product, store: SnapshotStore) -> _Memory:
         str(digest): dict(zip(group["country"], group["rows"].astype(int), strict=True))
         for digest, group in frame.groupby("content_hash", sort=False)
     }
-    stamps = {s: d for s, d in held.metadata.get(_STAMPS, {}).items() if d in rows}
-    return _Memory(stamps, held.metadata.get(_PROBLEMS, {}), rows)
+    stamps = {s: d for s, d in held.metadata[_STAMPS].items() if d in rows}
+    return _Memory(stamps, held.metadata[_PROBLEMS], rows)
 
 
 def _remember(

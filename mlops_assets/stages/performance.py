@@ -7,7 +7,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.metrics import UNKNOWN, Estimate, in_words
+from mlops_assets.ml.metrics import Estimate, in_words
 from mlops_assets.ml.performance import (
     Promise,
     Realised,
@@ -84,10 +84,9 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
         served = who_serves(product, country, store, registry)
         lineage = of_performance(product, country, store, registry)
         made = store.current(path(product, "performance"), country)
-        before = realised_of(made) if made is not None else None
-        if made is not None and before is not None and lineage.already_made(made):
+        if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "performance", metadata=as_before(context, key))
-            yield _check(key, before)
+            yield _check(key, realised_of(made))
             return
         spec = product.resolved(country)
         source, newest = (
@@ -106,11 +105,9 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
     return [performance]
 
 
-def realised_of(snapshot: Snapshot) -> Realised | None:
-    """What the champion was worth when a snapshot of `performance` was made; None: not recorded."""
-    held = snapshot.metadata.get(REALISED)
-    if held is None:
-        return None
+def realised_of(snapshot: Snapshot) -> Realised:
+    """What the champion was worth when a snapshot of `performance` was made."""
+    held = snapshot.metadata[REALISED]
     read: dict[str, Any] = {
         **held,
         **{name: _estimate(held[name]) for name in _ESTIMATES},
@@ -122,8 +119,7 @@ def realised_of(snapshot: Snapshot) -> Realised | None:
 
 def on_previous_of(snapshot: Snapshot) -> Estimate:
     """Gain of the champion on the model before it, as recorded with a snapshot of `performance`."""
-    held = snapshot.metadata.get(ON_PREVIOUS)
-    return UNKNOWN if held is None else _estimate(held)
+    return _estimate(snapshot.metadata[ON_PREVIOUS])
 
 
 def _columns(product: Product) -> dg.TableSchema:
@@ -168,8 +164,7 @@ def _new(store: SnapshotStore, newest: Snapshot, made: Snapshot | None) -> pd.Da
 
 def _unrecorded(store: SnapshotStore, newest: Snapshot, made: Snapshot | None) -> list[Snapshot]:
     """The newest predictions, and those before that no run of this step has seen."""
-    last = made.metadata.get(RECORDED) if made is not None else None
-    if last is None or last in (newest.version, newest.previous):
+    if made is None or (last := made.metadata[RECORDED]) in (newest.version, newest.previous):
         return [newest]
     every = store.versions(newest.asset, newest.partition)
     return [each for each in reversed(every) if last < each.version <= newest.version]

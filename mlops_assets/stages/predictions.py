@@ -129,9 +129,9 @@ def _predict(
 ) -> tuple[pd.DataFrame, str]:
     """The predictions, and why the previous model gives none."""
     rows = _unseen(spec, features, served)
-    known = _known(served, features, rows)
+    known = _known(served, rows)
     values, around = _values(spec, features, rows, known, served, registry)
-    before = _of_previous(spec, features, rows, known, served, registry)
+    before = _of_previous(spec, rows, known, served, registry)
     frame = pd.DataFrame(
         {
             "entity": rows["entity"],
@@ -165,11 +165,11 @@ def _unseen(spec: ProductSpec, features: pd.DataFrame, served: Served) -> pd.Dat
     return features[features["event_time"] == features["event_time"].max()]
 
 
-def _known(served: Served, features: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+def _known(served: Served, rows: pd.DataFrame) -> np.ndarray:
     """Whether the truth of a row was known when the model was trained, shape (rows,)."""
     if served.version is None:
         return rows["label"].notna().to_numpy()
-    return known_to(served.version, features, rows)
+    return known_to(served.version, rows)
 
 
 def _values(
@@ -211,7 +211,6 @@ def _of_champion(
 
 def _of_previous(
     spec: ProductSpec,
-    features: pd.DataFrame,
     rows: pd.DataFrame,
     known: np.ndarray,
     served: Served,
@@ -222,7 +221,7 @@ def _of_previous(
     One that cannot predict is no reason to be without predictions.
     """
     values, version = np.full(len(rows), np.nan), served.previous
-    new = ~known if version is None else ~known & ~known_to(version, features, rows)
+    new = ~known if version is None else ~known & ~known_to(version, rows)
     if version is None or not new.any():
         return _Predicted(values)
     try:

@@ -52,7 +52,7 @@ def reference_files(
 
 
 def stored_reference(version: ModelVersion, registry: Registry) -> Reference | None:
-    """The reference a version was registered with; None for one from before there were any.
+    """The reference a version was registered with; None for one that learned no row.
 
     Raises:
         RegistryError: it is lost or damaged.

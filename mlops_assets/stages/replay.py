@@ -79,9 +79,6 @@ def replay(
     about = entry.comparison
     if not about.candidate or about.candidate == about.champion:
         return Replay(entry, "there was nothing to compare, so that nothing is computed", ())
-    if not about.evidence or about.sides is None:
-        text = "it was recorded before evidence was kept, or without any"
-        return Replay(entry, "nothing to make it again from", (text,))
     return _again(product, store, entry)
 
 

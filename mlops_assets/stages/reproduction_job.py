@@ -14,7 +14,6 @@ from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.stages.base import Storage
 from mlops_assets.stages.pages import table
 from mlops_assets.stages.reproduction import reproduce
-from mlops_assets.stages.training_record import has_record
 from mlops_assets.storage import SnapshotStore
 
 _WEEKLY = "0 5 * * 0"
@@ -104,20 +103,10 @@ def reproduction_schedule(product: Product) -> dg.ScheduleDefinition:
 def _drawn(product: Product, config: SampleConfig, registry: Registry, run_id: str) -> _Drawn:
     if config.countries:
         return _Drawn(config.countries, f"asked for: {', '.join(config.countries)}")
-    champions = {
-        country: version
-        for country, version in registry.champions(product.name).items()
-        if country in product.spec.countries
-    }
-    able = sorted(country for country, version in champions.items() if has_record(version))
+    able = sorted(set(registry.champions(product.name)) & set(product.spec.countries))
     seed = run_id if config.seed is None else config.seed
     countries = random.Random(seed).sample(able, min(config.sample, len(able)))
-    before = len(champions) - len(able)
-    return _Drawn(
-        sorted(countries),
-        f"{len(countries)} of {len(able)} champions drawn"
-        + (f"; {before} more were trained before records were kept" if before else ""),
-    )
+    return _Drawn(sorted(countries), f"{len(countries)} of {len(able)} champions drawn")
 
 
 def _lines(

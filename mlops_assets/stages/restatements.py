@@ -23,8 +23,7 @@ def same_rules(made: Snapshot | None, lineage: Lineage) -> bool:
     """Whether a snapshot was made by the contract and config of now."""
     if made is None:
         return False
-    recorded = (made.metadata.get(CODE, lineage.code), made.metadata.get(CONFIG, lineage.config))
-    return recorded == (lineage.code, lineage.config)
+    return (made.metadata[CODE], made.metadata[CONFIG]) == (lineage.code, lineage.config)
 
 
 def compare_with_stored(

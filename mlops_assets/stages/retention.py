@@ -22,7 +22,7 @@ from mlops_assets.registry.trained import TrainedVersion, trained_versions
 from mlops_assets.settings import without_password
 from mlops_assets.stages.base import path
 from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.training_record import LINEAGE_FILE, has_record
+from mlops_assets.stages.training_record import LINEAGE_FILE
 from mlops_assets.storage import Snapshot, SnapshotStore, StoredVersion, VersionGoneError
 from mlops_assets.storage.records import moment_in_utc
 
@@ -339,28 +339,20 @@ def _claims(product: Product, store: SnapshotStore, registry: Registry) -> _Clai
 
 
 def _named_by(decision: Mapping[Any, Any]) -> list[str]:
-    """Content hashes that a decision names: its features, and the evidence it is replayed from.
-
-    Rows from before evidence was kept have none.
-    """
-    named = (decision.get(column) for column in ("features_hash", "evidence"))
-    return [name for name in named if isinstance(name, str) and name]
+    """Content hashes that a decision names: its features, and the evidence it is replayed from."""
+    return [name for name in (decision["features_hash"], decision["evidence"]) if name]
 
 
 def _evidence_of_candidates(product: Product, store: SnapshotStore) -> Iterator[tuple[str, str]]:
     """Country and content hash of evidence about a candidate that may not be decided on yet."""
     for country, row in store.read_all(path(product, "model")).items():
-        name = row["evidence"].iloc[0] if "evidence" in row else ""
-        if isinstance(name, str) and name:
-            yield country, name
+        yield country, row["evidence"].iloc[0]
 
 
 def _made_from(trained: TrainedVersion, registry: Registry) -> set[str]:
     """Content hashes and versions that a model names; none when a part of that is lost."""
     tags = {**trained.version.tags, **(trained.run_tags or {})}
     named = {value for tag, value in tags.items() if tag.startswith(_SNAPSHOT_TAG) and value}
-    if not has_record(trained.version):
-        return named
     try:
         lineage = json.loads(registry.artifact(trained.version, LINEAGE_FILE))
     except (RegistryError, ValueError):  # kept for want of knowing better

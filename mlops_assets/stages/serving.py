@@ -11,10 +11,9 @@ import pandas as pd
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.evaluation import Footprint, Report
-from mlops_assets.ml.metrics import UNKNOWN, Estimate
+from mlops_assets.ml.metrics import Estimate
 from mlops_assets.ml.models import FittedModel, Param, predict
 from mlops_assets.ml.selection import PooledModel, pooled_names, region_of
-from mlops_assets.ml.split import newest_label
 from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
@@ -100,7 +99,7 @@ def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Regis
         final=served if twin is version else fitted(name, twin, spec, registry),
         served=served,
         report=report_from_json(version.tags["report"]),
-        region=version.tags.get("region", ""),
+        region=version.tags["region"],
         known_until=time_of(version, KNOWN_UNTIL),
     )
 
@@ -108,7 +107,7 @@ def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Regis
 def judged_twin(version: ModelVersion) -> ModelVersion:
     """The files of a version that were judged on its holdout, which they have not seen.
 
-    The version itself where what was judged serves: without `split.refit`, or from before that.
+    The version itself where what was judged serves: without `split.refit`.
     """
     if JUDGED_URI not in version.tags:
         return version
@@ -159,21 +158,9 @@ def time_of(version: ModelVersion, tag: str) -> pd.Timestamp | None:
     return pd.Timestamp(version.tags[tag]) if tag in version.tags else None
 
 
-def known_until(version: ModelVersion, features: pd.DataFrame) -> pd.Timestamp | None:
-    """Label time of the newest label known when a version was trained; None if there was none.
-
-    A version from before that was recorded knew the labels of the holdout it was judged on.
-    """
-    recorded = time_of(version, KNOWN_UNTIL)
-    if recorded is not None or "report" not in version.tags:
-        return recorded
-    last = report_from_json(version.tags["report"]).last
-    return None if last is None else newest_label(features[features["event_time"] <= last])
-
-
-def known_to(version: ModelVersion, features: pd.DataFrame, rows: pd.DataFrame) -> np.ndarray:
+def known_to(version: ModelVersion, rows: pd.DataFrame) -> np.ndarray:
     """Whether the truth of a row may have been known when a version was trained, shape (rows,)."""
-    until = known_until(version, features)
+    until = time_of(version, KNOWN_UNTIL)
     if until is None:
         return np.zeros(len(rows), dtype=bool)
     return (rows["label_time"] <= until).to_numpy()
@@ -187,7 +174,7 @@ def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Regist
         estimator=loaded.estimator,
         features=loaded.features,
         task=spec.task,
-        rows=int(tags.get("train_rows", 0)),
+        rows=int(tags["train_rows"]),
         params=params_of(version),
         until=time_of(version, "until"),
     )
@@ -206,7 +193,7 @@ def model_tags(model: FittedModel, candidate: str, region: str = "") -> dict[str
 
 
 def params_of(version: ModelVersion) -> dict[str, Param]:
-    """The parameters a registered model was made with; empty for one from before they were kept.
+    """The parameters a registered model was made with; empty where the tag that says them is lost.
 
     Raises:
         RegistryError: the tag is not what was written.
@@ -273,13 +260,10 @@ def report_to_json(report: Report) -> str:
 
 
 def report_from_json(text: str) -> Report:
-    """The report `report_to_json` wrote, its tables empty.
-
-    One written before there were intervals has none: they are unknown, the rest is as it was.
-    """
+    """The report `report_to_json` wrote, its tables empty."""
     held = json.loads(text)
-    told: dict[str, Any] = {name: _estimate(held.get(name)) for name in _ESTIMATES}
-    footprint = held.get("footprint")
+    told: dict[str, Any] = {name: _estimate(held[name]) for name in _ESTIMATES}
+    footprint = held["footprint"]
     return Report(
         rows=held["rows"],
         first=_time(held["first"]),
@@ -291,10 +275,10 @@ def report_from_json(text: str) -> Report:
         best_baseline=held["best_baseline"],
         by_month=pd.DataFrame(),
         reliability=None,
-        estimates={name: _estimate(each) for name, each in held.get("estimates", {}).items()},
-        calibration_error=_float(held.get("calibration_error")),
+        estimates={name: _estimate(each) for name, each in held["estimates"].items()},
+        calibration_error=_float(held["calibration_error"]),
         footprint=None if footprint is None else Footprint(**footprint),
-        interval_problem=held.get("interval_problem", ""),
+        interval_problem=held["interval_problem"],
         **told,
     )
 
@@ -320,8 +304,8 @@ def _ends(estimate: Estimate) -> list[float | None]:
     return [_number(each) for each in (estimate.value, estimate.lower, estimate.upper)]
 
 
-def _estimate(ends: list[float | None] | None) -> Estimate:
-    return UNKNOWN if ends is None else Estimate(*(_float(each) for each in ends))
+def _estimate(ends: list[float | None]) -> Estimate:
+    return Estimate(*(_float(each) for each in ends))
 
 
 def _number(value: float) -> float | None:

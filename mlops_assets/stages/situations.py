@@ -328,7 +328,7 @@ def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
     """Whether it was looked at with the reference of this champion."""
     if drift is None:
         return False
-    return (drift.metadata.get(INPUTS) or {}).get("champion", champion) == champion
+    return drift.metadata[INPUTS]["champion"] == champion
 
 
 def _unserved(

@@ -54,7 +54,7 @@ class FeaturesInput:
     rows: int
     validated: str
     code: str
-    shared: str = ""
+    shared: str
 
 
 @dataclass(frozen=True)
@@ -184,38 +184,24 @@ def chosen_candidate(spec: ProductSpec, version: ModelVersion) -> CandidateSpec:
 
 
 def _input(snapshot: Snapshot) -> FeaturesInput:
-    made_from = snapshot.metadata.get(INPUTS) or {}
+    made_from = snapshot.metadata[INPUTS]
     return FeaturesInput(
         version=snapshot.version,
         content_hash=snapshot.content_hash,
         rows=snapshot.rows,
-        validated=str(made_from.get("validated", "")),
-        code=str(snapshot.metadata.get(CODE, "")),
+        validated=str(made_from["validated"]),
+        code=str(snapshot.metadata[CODE]),
         shared=str(made_from.get(SHARED, "")),
     )
-
-
-def has_record(version: ModelVersion) -> bool:
-    """Whether the training of a version left a record."""
-    return RECORD_TAG in version.tags
 
 
 def recorded(version: ModelVersion, registry: Registry) -> TrainingRecord:
     """What a registered version was made from and with.
 
     Raises:
-        RegistryError: it was registered before records were kept, or its record is lost, was
-            changed, or is of a config that the spec of today does not know any more.
+        RegistryError: its record is lost, was changed, or is of a config that the spec of today
+            does not know any more.
     """
-    if not has_record(version):
-        raise RegistryError(
-            f"{version.name} version {version.version} was registered before trainings left a "
-            "record of their snapshots, config and libraries.",
-            stored="Nothing was written; the model stays in use.",
-            way_out="Versions trained from now on have one: the country is trained again as soon "
-            "as it has new rows or its config changes.",
-            culprits={"model": version.name, "version": version.version},
-        )
     config = _read(version, registry, CONFIG_FILE)
     lineage = _read(version, registry, LINEAGE_FILE)
     if _hash(config) != version.tags.get("config_hash"):

@@ -256,14 +256,6 @@ def test_a_withdrawn_label_is_open_again_and_a_row_that_is_gone_keeps_its_label(
     assert table["first_label"].tolist() == [1.0, 2.0]
 
 
-def test_predictions_from_before_it_was_recorded_how_they_were_made_are_ahead_or_late() -> None:
-    old = predictions([1.0, 2.0]).drop(columns=["made", "previous_version", "previous_prediction"])
-    table = record_predictions(no_performance(), old, features([5.0, NAN]), product())
-    assert table["made"].tolist() == ["late", "ahead"]
-    assert table["previous_version"].tolist() == ["", ""]
-    assert table["previous_prediction"].isna().all()
-
-
 def test_nothing_predicted_is_an_empty_table_of_the_same_types() -> None:
     table = recorded([], [])
     pd.testing.assert_frame_equal(table, no_performance())

@@ -21,7 +21,13 @@ from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.promotion import Office, execute, plan_promotion
 from mlops_assets.stages.replay import replay
 from mlops_assets.stages.reproduction import reproduce
-from mlops_assets.stages.serving import judged_twin, known_to, load_pooled, pooled_versions
+from mlops_assets.stages.serving import (
+    KNOWN_UNTIL,
+    judged_twin,
+    known_to,
+    load_pooled,
+    pooled_versions,
+)
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,
@@ -305,21 +311,14 @@ def test_a_country_served_by_its_baseline_has_hindcasts_and_forecasts(
     assert (predictions["previous_version"] == "").all()
 
 
-def test_a_version_from_before_knew_the_labels_of_the_holdout_it_was_judged_on() -> None:
+def test_a_version_knew_the_labels_up_to_the_newest_at_its_training() -> None:
     event = pd.date_range("2024-01-01", periods=6)
-    features = pd.DataFrame({"event_time": event, "label_time": event + DAY, "label": 1.0})
-    old = ModelVersion("a.B", "1", "there", "run", "local", {"report": _report("2024-01-03")})
-    assert known_to(old, features, features).tolist() == [True] * 3 + [False] * 3
-    assert judged_twin(old) is old
-    unknown = ModelVersion("a.B", "1", "there", "run", "local", {})
-    assert not known_to(unknown, features, features).any()
-
-
-def _report(last: str) -> str:
-    import json
-
-    empty = {"rows": 1, "first": last, "last": last, "metric": "mae", "value": 1.0}
-    return json.dumps({**empty, "metrics": {}, "baselines": {}, "best_baseline": ""})
+    rows = pd.DataFrame({"event_time": event, "label_time": event + DAY, "label": 1.0})
+    known = ModelVersion("a.B", "1", "there", "run", "local", {KNOWN_UNTIL: "2024-01-04"})
+    assert known_to(known, rows).tolist() == [True] * 3 + [False] * 3
+    assert judged_twin(known) is known
+    of_no_label = ModelVersion("a.B", "1", "there", "run", "local", {})
+    assert not known_to(of_no_label, rows).any()
 
 
 def test_a_damaged_judged_twin_is_noticed_without_loading_it(

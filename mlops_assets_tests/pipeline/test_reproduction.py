@@ -28,7 +28,7 @@ from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.reproduction import reproduce
 from mlops_assets.stages.reproduction_record import Reproduction, as_dict, describe
-from mlops_assets.stages.training_record import RECORD_TAG, recorded
+from mlops_assets.stages.training_record import recorded
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,
@@ -414,14 +414,6 @@ def test_a_lost_or_changed_record_is_named(
     assert champion(champions).run_id in str(refused.value)
 
 
-def test_a_version_from_before_records_were_kept_says_so(champions: Platform) -> None:
-    version = champion(champions)
-    client = MlflowClient(champions.registry.tracking_uri)
-    client.delete_model_version_tag(version.name, version.version, RECORD_TAG)
-    with pytest.raises(RegistryError, match="before trainings left a record"):
-        again(champions)
-
-
 def test_damaged_model_files_are_named(champions: Platform) -> None:
     for file in (champions.home / "mlflow" / "artifacts").rglob("model.skops"):
         file.write_bytes(b"")
@@ -534,15 +526,6 @@ def test_the_job_fails_with_the_reason_and_judges_the_other_countries(champions:
         COUNTRY: "differs",
         OVERRIDDEN: "identical",
     }
-
-
-def test_the_job_leaves_out_champions_without_a_record_and_says_so(champions: Platform) -> None:
-    version = champion(champions)
-    client = MlflowClient(champions.registry.tracking_uri)
-    client.delete_model_version_tag(version.name, version.version, RECORD_TAG)
-    result = sampled(champions)
-    assert result.success, failures(result)
-    assert set(shown(result)) == {OTHER, OVERRIDDEN}
 
 
 def test_the_job_runs_with_the_config_the_launchpad_starts_with(platform: Platform) -> None:

@@ -508,7 +508,7 @@ def _require_balance(taken: Ingestion, store: SnapshotStore, standing: Standing)
         live = live_rows(raw)
         assert len(live) == expected.get(country, 0)
         assert delivery.read_rows >= delivery.new_rows >= 0
-        assert len(raw) == sum(d.appended for d in deliveries_of(store, delivery.snapshot))
+        assert len(raw) == sum(d.appended for d in deliveries_of(delivery.snapshot))
 
 
 def _rows_of(file: Path) -> dict[str, int]:

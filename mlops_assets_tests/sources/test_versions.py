@@ -300,14 +300,3 @@ def test_two_files_that_changed_places_are_told_apart_and_what_was_replaced_keep
     moved = move_rows(held, {"a.csv": "b.csv", "b.csv": "a.csv"})
     assert moved["_source_file"].to_pylist() == ["b.csv", "a.csv", "a.csv"]
     assert moved.drop_columns("_source_file").equals(held.drop_columns("_source_file"))
-
-
-def test_rows_from_before_replaced_rows_were_kept_are_all_taken_for_standing() -> None:
-    held = append_rows(None, version(1, 2).table("a.csv"), START).drop_columns(REPLACED)
-    assert rows_as_of(held, START, START).equals(held)
-    assert len(rows_as_of(append_rows(held, version(3).table("b.csv"), START + MINUTE), START,
-                          START)) == 2  # fmt: skip
-    assert move_rows(held, {"a.csv": "b.csv"})["_source_file"].to_pylist() == ["b.csv"] * 2
-    found = merge_version(held, version(2, 3).table("a.csv"), "a.csv", START + MINUTE)
-    assert (found.appended, found.replaced, found.kept) == (1, 1, 1)
-    assert found.table[REPLACED].to_pylist() == [START + MINUTE, None, None]

@@ -22,7 +22,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import LoggedModel, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.lineage import INPUTS
-from mlops_assets.stages.training_record import LINEAGE_FILE, RECORD_TAG
+from mlops_assets.stages.training_record import LINEAGE_FILE
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets_tests.test_spec import attributes
 
@@ -110,11 +110,11 @@ class History:
         features = self.current("features", country)
         if features is None:
             return
-        lineage: dict[str, Any] = {}
+        record: dict[str, Any] = {"hash": features.content}
         if recorded:
-            validated = sorted(features.last_inputs)
-            lineage = {"features": {country: {"hash": features.content, "validated": validated}}}
+            record["validated"] = sorted(features.last_inputs)
             self.named |= features.last_inputs
+        lineage = {"features": {country: record}}
         self.register(country, {"snapshot.features": features.content}, lineage)
         self.named.add(features.content)
         self.write("model", country, len(self.files))
@@ -136,14 +136,13 @@ class History:
         client.set_terminated(run_id)
         if lineage:
             client.log_text(run_id, json.dumps(lineage), LINEAGE_FILE)
-        self.register_from(country, run_id, lineage)
+        self.register_from(country, run_id)
         return run_id
 
-    def register_from(self, country: str, run_id: str, lineage: dict[str, Any]) -> None:
+    def register_from(self, country: str, run_id: str) -> None:
         """A version of a run."""
         stored = LoggedModel(uri=f"runs:/{run_id}/model", digest="0")
-        about = {RECORD_TAG: "1"} if lineage else {}
-        self.registry.register(self.name, country, stored, run_id=run_id, kind="local", tags=about)
+        self.registry.register(self.name, country, stored, run_id=run_id, kind="local", tags={})
 
     def decide(self, country: str, chance: int) -> None:
         """Record a decision about features of any age."""
@@ -152,6 +151,7 @@ class History:
             content = held[chance % len(held)].content
             number = f"decision {len(self.named)}"
             row = {"decision_id": number, "candidate_version": "", "features_hash": content}
+            row["evidence"] = ""
             self.store.append((self.name, "decisions"), country, pd.DataFrame([row]))
             self.named.add(content)
 
@@ -204,4 +204,5 @@ class History:
 
 
 def _rows(asset: str, country: str | None, content: int) -> pa.Table:
-    return pa.table({"what": [f"{asset} of {country}: {content}"], "version": ["1"]})
+    columns = {"what": f"{asset} of {country}: {content}", "version": "1", "evidence": "0" * 32}
+    return pa.table({name: [text] for name, text in columns.items()})

@@ -113,7 +113,7 @@ def propose(
     error: float = 0.5,
     champion_error: float = 1.0,
     gates: Sequence[GateResult] | None = None,
-    old_row: bool = False,
+    lost: bool = False,
 ) -> str:
     """A new candidate with its `model` row and evidence, as the step `model` leaves them.
 
@@ -123,7 +123,7 @@ def propose(
         error: its error as a share of that of version 1, row by row.
         champion_error: the same of the champion it was compared with.
         gates: their outcomes; None: all passed.
-        old_row: a row from before evidence was kept.
+        lost: the evidence that the row names is gone.
 
     Returns:
         Its registered version.
@@ -134,9 +134,9 @@ def propose(
     row = platform.frame("model", country)
     row["version"] = version.version
     row["gates"] = gates_to_json(gates or passed())
-    row["evidence"] = "" if old_row else written.snapshot.content_hash
-    row["champion_version"] = "" if old_row else champion
-    row["sides"] = "" if old_row else sides_to_json(Sides(version.version, champion))
+    row["evidence"] = "0" * 32 if lost else written.snapshot.content_hash
+    row["champion_version"] = champion
+    row["sides"] = sides_to_json(Sides(version.version, champion))
     write_model(platform, country, row)
     return version.version
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mlops_assets.stages.comparing import EVIDENCE
-from mlops_assets.stages.decisions import barred, entries, gates_from_json
+from mlops_assets.stages.decisions import gates_from_json
 from mlops_assets.stages.replay import replay
 from mlops_assets.stages.retention import execute, plan
 from mlops_assets_tests.platform import Platform, checks, rebuilt
@@ -136,8 +136,10 @@ def test_evidence_about_another_champion_is_made_again_for_the_one_in_use(
     assert replay(trained.product, trained.store, decision["decision_id"]).same
 
 
-def test_a_model_row_without_evidence_is_compared_on_evidence_made_now(trained: Platform) -> None:
-    propose(trained, COUNTRY, old_row=True)
+def test_a_candidate_whose_evidence_is_lost_is_compared_on_evidence_made_now(
+    trained: Platform,
+) -> None:
+    propose(trained, COUNTRY, lost=True)
     decide(trained, COUNTRY)
     row = newest(trained)
     assert row["verdict"] == "kept"  # its files are those of version 1: no gain at all
@@ -149,7 +151,7 @@ def test_a_model_row_without_evidence_is_compared_on_evidence_made_now(trained: 
 def test_a_champion_whose_files_are_lost_serves_nobody_so_that_the_gates_alone_decide(
     trained: Platform,
 ) -> None:
-    version = propose(trained, COUNTRY, old_row=True)
+    version = propose(trained, COUNTRY, lost=True)
     first = trained.registry.version(f"{PRODUCT}.{COUNTRY}", "1")
     trained.registry.tag(first, {"mlops_assets.sha256": "0" * 64})
     decide(trained, COUNTRY)
@@ -175,24 +177,6 @@ def test_a_decision_says_what_started_its_run(
     propose(trained, COUNTRY, error=1.0)
     assert trained.run(COUNTRY, job="train", assets=["champion"], tags=tags).success
     assert newest(trained)["trigger"] == trigger
-
-
-def test_rows_from_before_the_columns_were_there_still_read(trained: Platform) -> None:
-    kept = ["decision_id", "decided_at", "product", "country", "verdict", "reason"]
-    kept += ["candidate_version", "candidate_kind", "champion_version", "rows", "gain", "gates"]
-    old = trained.decisions(COUNTRY)[kept].assign(decision_id="old-one")
-    old["gates"] = '[{"name": "above_floor", "passed": null, "value": null, "limit": 1.0, '
-    old["gates"] += '"description": "not judged"}]'
-    trained.store.append((PRODUCT, "decisions"), COUNTRY, old)
-    read = entries(trained.product, trained.store, COUNTRY)[-1]
-    assert (read.decision_id, read.verdict, read.after.champion) == ("old-one", "promoted", "1")
-    assert read.comparison.gates[0].numbers == {}
-    assert barred([read]) == {}
-    assert not replay(trained.product, trained.store, "old-one").same
-    propose(trained, COUNTRY, error=0.5)
-    decide(trained, COUNTRY)
-    assert newest(trained)["verdict"] == "promoted"
-    assert trained.status()[COUNTRY].champion_version == "2"
 
 
 APPROVAL = ("  # Everything random starts here.", "  decision: {approval: true}\n\n  # Everything")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -122,21 +121,6 @@ def test_a_report_reads_back_from_json_but_for_its_tables(
     np.testing.assert_equal(again.calibration_error, report.calibration_error)
     assert again.slices.empty
     assert report_to_json(again) == text
-
-
-def test_a_report_written_before_there_were_intervals_still_reads() -> None:
-    held = json.loads(report_to_json(cards.regression().report))
-    old = {
-        name: held[name]
-        for name in (
-            "rows", "first", "last", "metric", "value", "metrics", "baselines", "best_baseline",
-        )
-    }  # fmt: skip
-    again = report_from_json(json.dumps(old))
-    assert again.value == held["value"]
-    assert not again.gain.told
-    assert again.estimates == {}
-    assert again.footprint is None
 
 
 def test_infinite_numbers_are_unknown_in_json() -> None:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -23,9 +23,7 @@ from hypothesis import strategies as st
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.product import Product
-from mlops_assets.sources.union import INGESTED, REPLACED
 from mlops_assets.stages.ingestion import (
-    DELIVERIES,
     Delivered,
     Ingestion,
     deliveries_of,
@@ -223,7 +221,7 @@ def _require_sum(folder: Folder, country: str) -> None:
     """All rows of a country are the rows it took, and what is replaced is told."""
     raw = folder.store.current(RAW, country)
     if raw is not None:
-        every = deliveries_of(folder.store, raw)
+        every = deliveries_of(raw)
         assert raw.rows == sum(each.appended for each in every)
         stands = sum(folder.standing(country).values())
         assert raw.rows - stands == sum(each.replaced for each in every)
@@ -391,78 +389,3 @@ def test_one_country_whose_rows_are_not_those_that_were_counted_is_refused_alone
     assert "a.csv has 2, 1 were read" in taken.refused["DEU"]
     assert folder.store.current(RAW, "DEU") is None
     assert folder.standing("FRA") == expected({"both"}, "FRA")
-
-
-Earlier = Callable[[Mapping[str, str]], None]
-
-
-@pytest.fixture
-def earlier(folder: Folder) -> Earlier:
-    """Writes `raw` as releases before deliveries were recorded did: versions appended whole."""
-
-    def write(contents: Mapping[str, str]) -> None:
-        folder.lay(contents)
-        folder.take()
-        for country in COUNTRIES:
-            held = folder.store.current(RAW, country)
-            if held is None:
-                continue
-            rows = folder.store.read_table(RAW, country).drop_columns([REPLACED])
-            files = {each.content_hash: each.name for each in deliveries_of(folder.store, held)}
-            folder.store.write(RAW, country, rows, metadata={"mlops_assets/files": files})
-
-    return write
-
-
-def test_raw_of_an_earlier_release_is_known_and_goes_on(folder: Folder, earlier: Earlier) -> None:
-    earlier({"a.csv": "early", "b.csv": "both"})
-    held = folder.store.current(RAW, "DEU")
-    assert held is not None
-    assert DELIVERIES not in held.metadata
-    told = deliveries_of(folder.store, held)
-    assert [(each.name, each.rows, each.appended) for each in told] == [
-        ("a.csv", 3, 3), ("b.csv", 2, 2),
-    ]  # fmt: skip
-    assert not folder.take().deliveries["DEU"].taken
-    assert folder.store.current(RAW, "DEU") == held, "nothing is new, so nothing is written"
-    folder.put(a="restated")
-    delivery = folder.take().deliveries["DEU"]
-    assert (delivery.new_rows, delivery.replaced_rows) == (1, 1)
-    assert folder.standing() == expected({"restated", "both"}, "DEU")
-    assert len(deliveries_of(folder.store, delivery.snapshot)) == 3
-
-
-def test_versions_that_an_earlier_release_left_standing_together_are_put_right(
-    folder: Folder, earlier: Earlier
-) -> None:
-    """It appended a changed file whole, and let both versions stand."""
-    earlier({"a.csv": "early"})
-    old = folder.store.read_table(RAW, "DEU")
-    folder.put(a="restated")
-    first = folder.taken[0].deliveries["DEU"]
-    later = Folder(folder.product, folder.home / "later")
-    later.home.mkdir()
-    later.put(a="restated")
-    new = later.take().deliveries["DEU"]
-    rows = later.store.read_table(RAW, "DEU").drop_columns([REPLACED])
-    folder.store.write(RAW, "DEU", pa.concat_tables([old, rows]), metadata={})
-    held = folder.store.current(RAW, "DEU")
-    told = deliveries_of(folder.store, held)
-    assert [each.content_hash for each in told] == [
-        first.taken[0].content_hash, new.taken[0].content_hash,
-    ]  # fmt: skip
-    assert sum(folder.standing().values()) == 6
-    delivery = folder.take().deliveries["DEU"]
-    assert folder.standing() == expected({"restated"}, "DEU")
-    assert (delivery.new_rows, delivery.replaced_rows) == (0, 3)
-    assert not folder.take().deliveries["DEU"].taken
-
-
-def test_deliveries_of_rows_with_their_times_are_told_in_the_order_they_came(
-    folder: Folder, earlier: Earlier
-) -> None:
-    earlier({"b.csv": "early"})
-    rows = folder.store.read_table(RAW, "DEU")
-    (told,) = deliveries_of(folder.store, folder.store.current(RAW, "DEU"))
-    assert isinstance(told, Delivered)
-    assert pd.Timestamp(told.at) == rows[INGESTED][0].as_py()

@@ -23,14 +23,6 @@ def version(tags: dict[str, str]) -> ModelVersion:
     return ModelVersion("power_price.DEU", "1", "nowhere", "no-run", "local", tags)
 
 
-def test_a_version_from_before_errors_were_kept_has_ends_of_fixed_distance(tmp_path: Path) -> None:
-    old = version({"interval_low": "-3.0", "interval_high": "4.0"})
-    registry = Registry(f"sqlite:///{tmp_path}/none.db", str(tmp_path))
-    ends = intervals_of(old, rows(), PREDICTED, spec_of("power_price"), registry)
-    np.testing.assert_array_equal(ends.low, [7.0, 17.0])
-    np.testing.assert_array_equal(ends.high, [14.0, 24.0])
-
-
 def test_probabilities_have_no_intervals(tmp_path: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path}/none.db", str(tmp_path))
     ends = intervals_of(

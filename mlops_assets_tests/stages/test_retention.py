@@ -200,7 +200,7 @@ def test_a_model_whose_run_is_gone_keeps_everything_of_its_country(history: Hist
     for country in COUNTRIES:
         one_chain(history, 1, country)
         one_chain(history, 2, country)
-    history.register_from("DEU", "0" * 32, {})
+    history.register_from("DEU", "0" * 32)
     made = late(history)
     assert {each.snapshot.partition for each in made.removable} == {"Côte d'Ivoire"}
     told = f"{history.name}.DEU version 1 does not say any more what it was made from"
@@ -222,7 +222,7 @@ def test_a_model_whose_record_is_lost_keeps_everything_of_its_country(history: H
 def test_a_run_deleted_in_mlflow_still_says_what_its_model_needs(history: History) -> None:
     one_chain(history, 1)
     content = history.files[-2].content
-    run = history.register("DEU", {"snapshot.features": content}, {})
+    run = history.register("DEU", {"snapshot.features": content}, {"features": content})
     one_chain(history, 2)
     MlflowClient(history.registry.tracking_uri).delete_run(run)
     assert reasons(late(history))[1] == f"{history.name}.DEU version 1 was made from it"
@@ -231,7 +231,7 @@ def test_a_run_deleted_in_mlflow_still_says_what_its_model_needs(history: Histor
 def test_a_run_of_another_experiment_says_what_its_model_needs(history: History) -> None:
     one_chain(history, 1)
     content = history.files[-2].content
-    history.register("DEU", {"snapshot.features": content}, {})
+    history.register("DEU", {"snapshot.features": content}, {"features": content})
     client = MlflowClient(history.registry.tracking_uri)
     experiment = client.get_experiment_by_name(history.name)
     assert experiment is not None
@@ -299,7 +299,8 @@ def test_what_a_model_came_to_need_after_the_plan_is_spared(history: History) ->
         one_chain(history, content)
     made = late(history)
     features = next(each for each in history.files if each.place[0] == "features")
-    history.register("DEU", {"snapshot.features": features.content}, {})
+    made_from = {"snapshot.features": features.content}
+    history.register("DEU", made_from, made_from)
     done = execute(made, history.product, history.store, history.registry)
     assert {each.snapshot.asset[1] for each in done.spared} == {"raw", "validated", "features"}
     assert {each.snapshot.asset[1] for each in done.removed} == {"quarantine", "predictions"}
@@ -362,12 +363,12 @@ def test_the_empty_registry_of_another_place_is_not_believed(
     one_chain(history, 1)
     one_chain(history, 2)
     assert len(plan(history.product, history.store, other, now=late(history).now).removable) == 5
-    row = {"decision_id": "1", "candidate_version": "1", "features_hash": "0" * 32}
+    row = {"decision_id": "1", "candidate_version": "1", "features_hash": "0" * 32, "evidence": ""}
     history.store.append((history.name, "decisions"), "DEU", pd.DataFrame([row]))
     with pytest.raises(RegistryError, match=r"has no model of .* another registry"):
         plan(history.product, history.store, other, now=late(history).now)
     trained = History(history.registry)
-    frame = pd.DataFrame({"version": ["1"]})
+    frame = pd.DataFrame({"version": ["1"], "evidence": ["0" * 32]})
     trained.store.write((trained.name, "model"), "DEU", frame)
     with pytest.raises(RegistryError, match="another registry"):
         plan(trained.product, trained.store, other, now=datetime.now(UTC))

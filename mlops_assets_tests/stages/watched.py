@@ -53,7 +53,8 @@ def watch(
     made = platform.frame("performance", country).assign(lower=float(look))
     platform.store.write((PRODUCT, "performance"), country, made, metadata=performance)
     rows = pd.DataFrame({"look": [look]})
-    state = {"mlops_assets/drift": _plain(drift)}
+    champion = {"champion": in_use(platform, country)}
+    state = {"mlops_assets/drift": _plain(drift), "mlops_assets/inputs": champion}
     platform.store.write((PRODUCT, "drift"), country, rows, metadata=state)
 
 

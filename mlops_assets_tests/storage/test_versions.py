@@ -467,7 +467,7 @@ def test_the_last_metadata_counts_also_where_a_killed_writer_saw_an_earlier_one(
     assert store.versions(ASSET, "DEU") == [third, last]
 
 
-def test_a_store_from_before_removals_were_logged_still_answers(store: SnapshotStore) -> None:
+def test_a_store_that_lost_version_files_without_a_log_still_answers(store: SnapshotStore) -> None:
     versions = written(store, 5)
     for version in versions[1:3]:
         os.unlink(version.uri)
