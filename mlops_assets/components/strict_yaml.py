@@ -16,10 +16,13 @@ import yaml
 Loc = tuple[str | int, ...]
 """Keys and list positions that lead to a value."""
 
-_PLAIN_NUMBERS = {
-    "int": re.compile(r"[-+]?(0|[1-9]\d{0,17})"),
-    "float": re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]\d+)?"),
+_PLAIN = {
+    "null": (re.compile(".*"), lambda _: None),
+    "bool": (re.compile("true|false", re.IGNORECASE), lambda text: text.lower() == "true"),
+    "int": (re.compile(r"[-+]?(0|[1-9]\d{0,17})"), int),
+    "float": (re.compile(r"[-+]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][-+]\d+)?"), float),
 }
+"""By kind: how it has to be written, and its value; every other kind is text."""
 _LOOKS_NUMERIC = re.compile(r"[-+]?(0o[0-7]+|\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?")
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,11 +44,6 @@ _MEANT = {
     "str": "a number with a point and a signed exponent, such as 0.001 or 1.0e-3",
 }
 """By the kind of a surprise: how to write what was perhaps meant."""
-_READ = {"null": lambda _: None, "bool": lambda text: text.lower() == "true"} | {
-    "int": int,
-    "float": float,
-}
-"""By kind: the value of a plain scalar; every other kind is text."""
 
 
 @dataclass(frozen=True)
@@ -229,15 +227,18 @@ def _scalar(node: yaml.ScalarNode, loc: Loc, document: Document) -> Any:
 def _plain(node: yaml.ScalarNode) -> tuple[Any, str | None]:
     """Value of a scalar and, if it may surprise, what YAML 1.1 reads it as; quoted ones do not."""
     text, kind = node.value, _kind(node)
-    if kind == "bool" and text.lower() not in ("true", "false"):
-        return text, str(yaml.SafeLoader.bool_values[text.lower()]).lower()
-    if kind in _PLAIN_NUMBERS and not _PLAIN_NUMBERS[kind].fullmatch(text):
+    if kind in _PLAIN:
+        form, value = _PLAIN[kind]
+        if form.fullmatch(text):
+            return value(text), None
+        if kind == "bool":
+            return text, str(yaml.SafeLoader.bool_values[text.lower()]).lower()
         return text, "a number in another notation"
     if kind in ("merge", "value"):
         return text, "a sign of YAML itself"
     if kind == "str" and node.style is None and _LOOKS_NUMERIC.fullmatch(text):
         return text, "text by some programs and a number by others"
-    return _READ.get(kind, str)(text), None
+    return text, None
 
 
 def _kind(node: yaml.ScalarNode) -> str:

@@ -158,7 +158,7 @@ def _rebuilt(original: _Original, store: SnapshotStore, registry: Registry) -> _
 def _rebuilt_of_many(original: _Original, store: SnapshotStore, registry: Registry) -> _Rebuilt:
     """The pooled model that the country took, of all countries or of those of its region."""
     product, tags = original.product, original.version.tags
-    region = tags.get("region", "")
+    region = tags["region"]
     name = registered_name(product.name, pooled_key(pooled_name(tags["candidate"], region)))
     version = registry.version(name, tags["pooled_version"])
     record = recorded(version, registry)

@@ -546,7 +546,9 @@ def pooled(watched: Platform) -> Platform:
     made = platform.run(None, job="pooled")
     assert made.success, failures(made)
     features = platform.frame("features", OTHER)
-    platform.store.write((PRODUCT, "features"), OTHER, features.iloc[:-1])
+    held = platform.store.current((PRODUCT, "features"), OTHER)
+    assert held is not None
+    platform.store.write((PRODUCT, "features"), OTHER, features.iloc[:-1], metadata=held.metadata)
     return platform
 
 

@@ -225,7 +225,7 @@ def test_a_model_whose_record_is_lost_keeps_everything_of_its_country(history: H
 def test_a_run_deleted_in_mlflow_still_says_what_its_model_needs(history: History) -> None:
     one_chain(history, 1)
     content = history.files[-2].content
-    run = history.register("DEU", {"snapshot.features": content}, {})
+    run = history.register("DEU", {"snapshot.features": content}, {"features": content})
     one_chain(history, 2)
     MlflowClient(history.registry.tracking_uri).delete_run(run)
     assert reasons(late(history))[1] == f"{history.name}.DEU version 1 was made from it"
@@ -234,7 +234,7 @@ def test_a_run_deleted_in_mlflow_still_says_what_its_model_needs(history: Histor
 def test_a_run_of_another_experiment_says_what_its_model_needs(history: History) -> None:
     one_chain(history, 1)
     content = history.files[-2].content
-    history.register("DEU", {"snapshot.features": content}, {})
+    history.register("DEU", {"snapshot.features": content}, {"features": content})
     client = MlflowClient(history.registry.tracking_uri)
     experiment = client.get_experiment_by_name(history.name)
     assert experiment is not None
@@ -301,7 +301,8 @@ def test_what_a_model_came_to_need_after_the_plan_is_spared(history: History) ->
         one_chain(history, content)
     made = late(history)
     features = next(each for each in history.files if each.place[0] == "features")
-    history.register("DEU", {"snapshot.features": features.content}, {})
+    made_from = {"snapshot.features": features.content}
+    history.register("DEU", made_from, made_from)
     done = execute(made, ProductContext(history.product, history.store, history.registry))
     assert {each.snapshot.asset[1] for each in done.spared} == {"raw", "validated", "features"}
     assert {each.snapshot.asset[1] for each in done.removed} == {"quarantine", "predictions"}
