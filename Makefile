@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	command -v $$p >/dev/null 2>&1 && { echo $$p; break; }; done)
 BIN := .venv/bin
+NEWEST := .venv-newest/bin
 DATA ?=
 # Of the product that `test-cluster` backfills.
 COUNTRIES ?= 31
@@ -17,7 +18,11 @@ export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo ui test test-cluster nightly check gates bench lock clean
+# Of `newest`: what stands or falls with private parts of other packages, asked before all else.
+COMPAT := $(addprefix mlops_assets_tests/,runtime/test_dagster_compat.py \
+	runtime/workers/test_celery_compat.py registry/test_mlflow_compat.py)
+
+.PHONY: setup demo ui test test-cluster nightly newest check gates bench lock clean
 
 setup: .venv/.installed
 
@@ -50,6 +55,23 @@ test-cluster: setup  ## Faults on a cluster of two worker hosts, one after anoth
 nightly: test-cluster  ## What takes too long for every change
 	MLOPS_ASSETS_TEST_EFFORT=whole $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not cluster"
 
+newest: export PATH := $(CURDIR)/$(NEWEST):$(PATH)
+newest:  ## The newest releases that pyproject.toml allows: which differ from the lock, and what fails
+	$(PYTHON) -m venv --clear .venv-newest
+	@# A pip that knows groups; the one that comes with Python 3.11 does not.
+	$(NEWEST)/python -m pip install --quiet --upgrade pip
+	$(NEWEST)/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
+		--group dev --editable '.[lightgbm,s3,postgres,redis,kubernetes]'
+	$(NEWEST)/python -m compileall -q -j 0 -x '$(SELDOM)' .venv-newest/lib >/dev/null || true
+	@# Whatever fails, the rest is tried as well.
+	@failed=; \
+	$(NEWEST)/python -m mlops_assets_tests.newest; \
+	$(NEWEST)/python -m pytest $(COMPAT) || failed="$$failed private parts;"; \
+	$(NEWEST)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
+		-m "not cluster and not nightly" || failed="$$failed the suite;"; \
+	$(NEWEST)/python -m mlops_assets_tests.newest; \
+	echo "failed:$${failed:- nothing}"; test -z "$$failed"
+
 check: setup  ## Lint, types, import contracts, definitions
 	@$(MAKE) --no-print-directory --jobs 2 types rest-of-check
 
@@ -81,4 +103,4 @@ lock: setup  ## Write requirements.lock again from pyproject.toml
 		--output-file requirements.lock
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-newest

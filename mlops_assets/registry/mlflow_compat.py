@@ -1,27 +1,52 @@
-"""The MLflow client of registered models.
+"""All that is used of MLflow's private parts; nothing else names them.
 
-Imports MLflow: for functions to import when they need it.
+A release of MLflow may change any of it. Each use has a test in
+`mlops_assets_tests/registry/test_mlflow_compat.py`, so that an upgrade that breaks one says so
+before anything runs. Importing this is free: MLflow is imported by the functions that need it.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as TrackingStore
-from mlflow.tracking import MlflowClient
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+STORES = (
+    "mlflow.store.model_registry.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_store",
+)
+"""Modules whose `SqlAlchemyStore` keeps an engine for each database, in `_engine_map`."""
 
 
-class RegistryClient(MlflowClient):
-    """One that takes every name for a model's.
+def registry_client(uri: str) -> MlflowClient:
+    """A client of the models and runs of a database or tracking server.
 
-    MLflow keeps prompts among the registered models. Its client asks before each change of a
-    version or alias whether the name is a prompt's, with all of the model's versions: more than the
-    change costs. Nothing here makes prompts.
+    It takes every name for a model's. MLflow keeps prompts among the registered models. Its client
+    asks before each change of a version or alias whether the name is a prompt's, with all of the
+    model's versions: more than the change costs. Nothing here makes prompts.
+
+    Relies on the client asking that of `_raise_if_prompt`.
     """
+    return client_class()(tracking_uri=uri, registry_uri=uri)
 
-    def _raise_if_prompt(self, name: str) -> None:
-        """Not asked; who changes what is not there is still told so."""
+
+@cache
+def client_class() -> type[MlflowClient]:
+    """The class of that client."""
+    from mlflow.tracking import MlflowClient
+
+    class RegistryClient(MlflowClient):
+        """One that takes every name for a model's."""
+
+        def _raise_if_prompt(self, name: str) -> None:
+            """Not asked; who changes what is not there is still told so."""
+
+    return RegistryClient
 
 
 def close_idle() -> None:
@@ -29,10 +54,29 @@ def close_idle() -> None:
 
     Before a fork, which would use them together with this process, and on SQLite would take the
     locks of this process for its own.
+
+    Relies on each store keeping its engines in `_engine_map`.
     """
-    for store in (RegistryStore, TrackingStore):
-        for engine in list(store._engine_map.values()):
+    for name in STORES:
+        store: Any = getattr(sys.modules.get(name), "SqlAlchemyStore", None)
+        for engine in list(store._engine_map.values()) if store else ():
             engine.dispose()
 
 
 os.register_at_fork(before=close_idle)
+
+
+def become(command: Sequence[str], extra_env: Mapping[str, str], **_: Any) -> NoReturn:
+    """This process is a command from here on."""
+    os.execvpe(command[0], list(command), {**os.environ, **extra_env})
+
+
+def serve_as_one_process(options: Sequence[str]) -> None:
+    """`mlflow server` with these options, in place of this process and not beside it.
+
+    Relies on its starting the server with `_exec_cmd`, a name in `mlflow.server`.
+    """
+    from mlflow import cli, server
+
+    setattr(server, "_exec_cmd", become)  # noqa: B010  (it is not exported)
+    cli.cli(["server", *options])

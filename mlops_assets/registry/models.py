@@ -427,9 +427,9 @@ class Registry:
             raise _unusable(version, f"its files cannot be read ({error})") from error
 
     def _client(self) -> MlflowClient:
-        from mlops_assets.registry.mlflow_compat import RegistryClient
+        from mlops_assets.registry.mlflow_compat import registry_client
 
-        return RegistryClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
+        return registry_client(self.tracking_uri)
 
     def _probe(self) -> None:
         try:

@@ -38,12 +38,12 @@ def trained_versions(registry: Registry, product: str) -> list[TrainedVersion]:
     Raises:
         RegistryError: the registry does not answer, or its database is not there.
     """
-    from mlops_assets.registry.mlflow_compat import RegistryClient
+    from mlops_assets.registry.mlflow_compat import registry_client
 
     uri = registry.tracking_uri
     try:
         _require_database(uri)
-        return _found(RegistryClient(tracking_uri=uri, registry_uri=uri), product)
+        return _found(registry_client(uri), product)
     except Exception as error:
         raise RegistryError(
             without_password(f"The model registry {uri} does not answer: {error}."),

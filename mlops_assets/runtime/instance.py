@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from mlops_assets.runtime.dagster_compat import LOCAL_FILES, NO_COMPUTE_LOGS
 from mlops_assets.runtime.dagster_storage.create_schema import create_tables
 from mlops_assets.runtime.workers.broker import launcher_config
 from mlops_assets.runtime.workers.sizes import SIZE_TAG
@@ -72,15 +73,8 @@ def _settings(settings: Settings, runs: int) -> dict[str, Any]:
         "storage": _storage(settings),
         # Capturing stdout costs a run several processes a step; what a step logs through Dagster
         # is in the run's event log all the same.
-        "compute_logs": {
-            "module": "dagster._core.storage.noop_compute_log_manager",
-            "class": "NoOpComputeLogManager",
-        },
-        "local_artifact_storage": {
-            "module": "dagster._core.storage.root",
-            "class": "LocalArtifactStorage",
-            "config": {"base_dir": str(home)},
-        },
+        "compute_logs": {**NO_COMPUTE_LOGS},
+        "local_artifact_storage": {**LOCAL_FILES, "config": {"base_dir": str(home)}},
         "run_coordinator": {
             "module": "mlops_assets.runtime.workers.coordinator",
             "class": "SizedRunCoordinator",

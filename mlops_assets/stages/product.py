@@ -4,11 +4,10 @@ import warnings
 from collections.abc import Sequence
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.product import Product
 from mlops_assets.stages.alerting.sensor import alerts_sensor
-from mlops_assets.stages.common.base import asset_key
+from mlops_assets.stages.common.base import AssetJob, asset_key
 from mlops_assets.stages.common.lineage import SHARED
 from mlops_assets.stages.common.runs import POOLED
 from mlops_assets.stages.datasets.assets import build_datasets
@@ -99,7 +98,7 @@ def build_product(product: Product) -> dg.Definitions:
     )
 
 
-def _job(product: Product, name: str, assets: tuple[str, ...]) -> UnresolvedAssetJobDefinition:
+def _job(product: Product, name: str, assets: tuple[str, ...]) -> AssetJob:
     return dg.define_asset_job(
         f"{product.name}_{name}",
         selection=dg.AssetSelection.assets(*(asset_key(product, asset) for asset in assets)),
@@ -108,9 +107,7 @@ def _job(product: Product, name: str, assets: tuple[str, ...]) -> UnresolvedAsse
     )
 
 
-def _whole_job(
-    product: Product, name: str, asset: str, description: str
-) -> UnresolvedAssetJobDefinition:
+def _whole_job(product: Product, name: str, asset: str, description: str) -> AssetJob:
     """A job of an asset that is one thing of all countries."""
     return dg.define_asset_job(
         f"{product.name}_{name}",

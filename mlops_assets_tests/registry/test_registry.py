@@ -282,11 +282,3 @@ def test_what_a_forked_process_writes_outlives_its_parents_connections(registry:
     forked.join(60)
     names = {each.name for each in registry._client().search_experiments()}
     assert "made by a fork" in names
-
-
-def test_the_question_that_the_client_leaves_out_is_still_one_that_mlflow_asks() -> None:
-    from mlflow.tracking import MlflowClient
-
-    from mlops_assets.registry.mlflow_compat import RegistryClient
-
-    assert set(vars(RegistryClient)) & set(vars(MlflowClient)) >= {"_raise_if_prompt"}

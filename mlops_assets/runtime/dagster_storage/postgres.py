@@ -22,9 +22,9 @@ from sqlalchemy.pool import NullPool
 from mlops_assets.runtime.dagster_storage.sqlite import KnownTables, kept_engine
 
 if TYPE_CHECKING:
-    from dagster._core.storage.config import PostgresStorageConfig
-    from dagster._serdes import ConfigurableClassData
     from sqlalchemy.engine import Engine
+
+    from mlops_assets.runtime.dagster_compat import ConfigurableClassData, PostgresStorageConfig
 
 _KEPT = 2
 """Idle connections of a process; one that executes runs seldom uses two at once."""

@@ -15,21 +15,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
-from dagster._core.storage.event_log.polling_event_watcher import SqlPollingEventWatcher
-from dagster._core.storage.runs import SqliteRunStorage
-from dagster._core.storage.schedules import SqliteScheduleStorage
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from filelock import FileLock
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import QueuePool
 
+from mlops_assets.runtime.dagster_compat import (
+    ConsolidatedSqliteEventLogStorage,
+    DagsterSqliteStorage,
+    SqliteRunStorage,
+    SqliteScheduleStorage,
+    SqlPollingEventWatcher,
+)
+
 if TYPE_CHECKING:
-    from dagster._config import UserConfigSchema
-    from dagster._core.event_api import EventHandlerFn
-    from dagster._core.events.log import EventLogEntry
-    from dagster._serdes import ConfigurableClassData
     from sqlalchemy.engine import Connection, Engine
+
+    from mlops_assets.runtime.dagster_compat import (
+        ConfigurableClassData,
+        EventHandlerFn,
+        EventLogEntry,
+        UserConfigSchema,
+    )
 
 _PATIENCE_SECONDS = 60
 """How long a writer waits for another process; SQLite takes one at a time."""

@@ -7,10 +7,7 @@ have not started it leaves alone for as long as any queue might take; ours knows
 
 from __future__ import annotations
 
-from dagster._daemon import controller
-from dagster._daemon.cli import main
-from dagster._daemon.monitoring import run_monitoring
-
+from mlops_assets.runtime.dagster_compat import serve_daemon, tune_daemon
 from mlops_assets.runtime.workers.launcher import monitor_starting_run
 
 _BACKFILL_SECONDS = 3
@@ -19,7 +16,5 @@ _WORKSPACE_SECONDS = 3600
 that was restarted is noticed at once without that."""
 
 if __name__ == "__main__":
-    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = _BACKFILL_SECONDS
-    controller.RELOAD_WORKSPACE_INTERVAL = _WORKSPACE_SECONDS
-    run_monitoring.monitor_starting_run = monitor_starting_run
-    main()
+    tune_daemon(_BACKFILL_SECONDS, _WORKSPACE_SECONDS, monitor_starting_run)
+    serve_daemon()

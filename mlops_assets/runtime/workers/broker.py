@@ -6,7 +6,6 @@ task.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.runtime.workers import folder_queue
@@ -15,7 +14,6 @@ from mlops_assets.spec import SIZES
 
 if TYPE_CHECKING:
     from celery import Celery
-    from redis import Redis
 
 DEFAULT_QUEUE = SIZES[0]
 """Of runs without a size."""
@@ -63,13 +61,6 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         },
         "result_expires": _KEPT_SECONDS,
     }
-
-
-def waiting_tasks(client: Redis) -> set[str]:
-    """Ids of the tasks that no worker has taken yet."""
-    queues = (key for size in SIZES for key in client.scan_iter(f"{size}*", _type="list"))
-    messages = [each for key in queues for each in client.lrange(key, 0, -1)]
-    return {str(json.loads(each)["headers"]["id"]) for each in messages}
 
 
 def with_queues(app: Celery) -> Celery:

@@ -9,17 +9,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
-
+from mlops_assets.runtime.dagster_compat import QueuedRunCoordinator
+from mlops_assets.runtime.workers.celery_compat import QUEUE_TAG
 from mlops_assets.runtime.workers.kubernetes import run_config_tags
 from mlops_assets.runtime.workers.sizes import SIZE_TAG, Sizes
 from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster._core.run_coordinator.base import SubmitRunContext
 
-_QUEUE_TAG = "dagster-celery/queue"
 _PRIORITY_TAG = "dagster/priority"
 _ON_KUBERNETES = "K8sRunLauncher"
 
@@ -35,7 +33,7 @@ class SizedRunCoordinator(QueuedRunCoordinator):
     def _sizes(self) -> Sizes:
         return Sizes(self._instance, load_settings().defs)
 
-    def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
+    def submit_run(self, context: dg.SubmitRunContext) -> dg.DagsterRun:
         """Tag a run with its size, then queue it. Tags that are there already stay."""
         run = context.dagster_run
         if tags := {k: v for k, v in self._tags(run).items() if k not in run.tags}:
@@ -47,7 +45,7 @@ class SizedRunCoordinator(QueuedRunCoordinator):
         on_kubernetes = type(self._instance.run_launcher).__name__ == _ON_KUBERNETES
         return {
             SIZE_TAG: found.size,
-            _QUEUE_TAG: found.size,
+            QUEUE_TAG: found.size,
             _PRIORITY_TAG: str(found.seconds),
             **(run_config_tags(found.given) if on_kubernetes else {}),
         }

@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import json
 import logging
-import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 from kombu.exceptions import ChannelError
-from kombu.transport import TRANSPORT_ALIASES, filesystem
-from kombu.utils.json import dumps
 
 from mlops_assets.atomic import settle, temporary
+from mlops_assets.runtime.workers import celery_compat
 
 NAME = "mlops-assets-folder"
 _log = logging.getLogger(__name__)
 
 
-class Channel(filesystem.Channel):
+class Channel(celery_compat.Channel):
     """Writes beside a file's name and renames."""
 
     def _put(self, queue: str, payload: Any, **_: Any) -> None:
         folder = Path(self.data_folder_out)
-        # As kombu names it: readers take the oldest first, and those of their queue.
-        name = f"{round(time.monotonic() * 1000)}_{uuid.uuid4()}.{queue}.msg"
+        name = celery_compat.task_file_name(queue)
         try:
             with temporary(str(folder)) as part:
-                Path(part).write_text(dumps(payload), encoding="utf-8")
+                Path(part).write_text(celery_compat.dumps(payload), encoding="utf-8")
                 settle(part, str(folder / name))
         except OSError as error:
             raise ChannelError(f"Task {name} cannot be added to {folder}: {error}") from error
@@ -45,10 +41,10 @@ class Channel(filesystem.Channel):
                 _log.warning("A damaged task of the queue %s was dropped: %s", queue, error)
 
 
-class Transport(filesystem.Transport):
+class Transport(celery_compat.Transport):
     """kombu's with that channel."""
 
     Channel = Channel
 
 
-TRANSPORT_ALIASES[NAME] = f"{__name__}:Transport"
+celery_compat.add_transport(NAME, f"{__name__}:Transport")

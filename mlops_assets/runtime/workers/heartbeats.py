@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from celery.backends.base import KeyValueStoreBackend
+    from mlops_assets.runtime.workers.celery_compat import Store
 
 WORKER_TAG = "mlops_assets/worker"
 """Of a run: the worker it was given to."""
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 _PREFIX = "mlops_assets-worker-"
 
 
-def beat(backend: KeyValueStoreBackend, worker: str) -> None:
+def beat(backend: Store, worker: str) -> None:
     """Say once that a worker lives; with each beat another value, whatever the clocks say."""
     backend.set(_key(worker), repr(time.time()))
 
 
-def keep_beating(backend: KeyValueStoreBackend, worker: str) -> None:
+def keep_beating(backend: Store, worker: str) -> None:
     """Beat for as long as this process lives, in a thread of its own."""
 
     def run() -> None:
@@ -51,7 +51,7 @@ class Watch:
     Clocks of hosts differ, so what counts is when the value was seen to change here.
     """
 
-    backend: KeyValueStoreBackend
+    backend: Store
     _heard: dict[str, tuple[bytes | None, float]] = field(default_factory=dict)
 
     def is_silent(self, worker: str) -> bool:

@@ -9,24 +9,27 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-from dagster._daemon.monitoring import run_monitoring
-from dagster_celery.launcher import CeleryRunLauncher
-from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
-
-from mlops_assets.runtime.workers.broker import waiting_tasks, with_queues
+from mlops_assets.runtime.dagster_compat import CheckRunHealthResult, WorkerStatus
+from mlops_assets.runtime.dagster_compat import monitor_starting_run as dagsters_monitor
+from mlops_assets.runtime.workers.broker import with_queues
+from mlops_assets.runtime.workers.celery_compat import (
+    TASK_TAG,
+    CeleryRunLauncher,
+    store_of,
+    waiting_tasks,
+)
 from mlops_assets.runtime.workers.heartbeats import WORKER_TAG, Watch
 from mlops_assets.runtime.workers.lost_runs import LOST
+from mlops_assets.spec import SIZES
 
 if TYPE_CHECKING:
     import dagster as dg
-    from dagster._core.launcher import LaunchRunContext
-    from dagster._core.storage.dagster_run import RunRecord
+
+    from mlops_assets.runtime.dagster_compat import LaunchRunContext
 
 _NOBODYS_SECONDS = 20.0
 """After which a run that neither waits nor has begun is lost: it is taken and begun in one go."""
 _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
-_dagsters_monitor = run_monitoring.monitor_starting_run
 
 
 class WarmRunLauncher(CeleryRunLauncher):
@@ -45,20 +48,19 @@ class WarmRunLauncher(CeleryRunLauncher):
 
     @cached_property
     def _watch(self) -> Watch:
-        backend: Any = self.celery.backend
-        return Watch(backend)
+        return Watch(store_of(self.celery))
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Hand a run over. One that is tried again has its parent's tags, and no worker yet."""
         run = context.dagster_run
-        of_parent = {WORKER_TAG, DAGSTER_CELERY_TASK_ID_TAG} & run.tags.keys()
+        of_parent = {WORKER_TAG, TASK_TAG} & run.tags.keys()
         if of_parent:
             self._instance.add_run_tags(run.run_id, dict.fromkeys(of_parent, ""))
         super().launch_run(context)
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether somebody works on a started run; asked by Dagster's run monitoring."""
-        if not run.tags.get(DAGSTER_CELERY_TASK_ID_TAG):  # of another launcher, before this one
+        if not run.tags.get(TASK_TAG):  # of another launcher, before this one
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         lost = self._task_state(run) in _ENDED or self._is_silent(run)
         if not lost or self._has_moved_on(run):
@@ -80,13 +82,12 @@ class WarmRunLauncher(CeleryRunLauncher):
         """Neither waiting in Redis nor begun; of files, what a worker has taken cannot be told."""
         if not str(self.broker).startswith("redis") or run.tags.get(WORKER_TAG):
             return False
-        backend: Any = self.celery.backend
         begun = self._task_state(run) != "PENDING"
-        task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
-        return not begun and task not in waiting_tasks(backend.client)
+        task = run.tags.get(TASK_TAG)
+        return not begun and task not in waiting_tasks(self.celery, SIZES)
 
     def _task_state(self, run: dg.DagsterRun) -> str:
-        task = run.tags.get(DAGSTER_CELERY_TASK_ID_TAG)
+        task = run.tags.get(TASK_TAG)
         return self.celery.AsyncResult(task).state if task else "PENDING"
 
     def _has_moved_on(self, run: dg.DagsterRun) -> bool:
@@ -116,7 +117,7 @@ def end_tracking(run_id: str) -> None:
 
 
 def monitor_starting_run(
-    instance: dg.DagsterInstance, run_record: RunRecord, logger: logging.Logger
+    instance: dg.DagsterInstance, run_record: dg.RunRecord, logger: logging.Logger
 ) -> None:
     """Dagster's look at a run that has not started, which knows of nothing but patience."""
     run, launcher = run_record.dagster_run, instance.run_launcher
@@ -124,4 +125,4 @@ def monitor_starting_run(
         end_tracking(run.run_id)
         instance.report_run_failed(run, LOST)
     else:
-        _dagsters_monitor(instance, run_record, logger)
+        dagsters_monitor(instance, run_record, logger)

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops_assets.runtime.workers.celery_compat import TASK_FILES, TASK_TAG, state_in
+
 if TYPE_CHECKING:
     import dagster as dg
 
-TASK_TAG = "dagster-celery/task_id"
-_TASK_FILE = "celery-task-meta-"
 _OPEN = ("STARTED", "FAILURE", "REVOKED")
 """States of a task whose run may not have ended."""
 LOST = (
@@ -43,7 +43,7 @@ def end_lost_runs(home: Path, results: Path) -> int:
     Raises:
         subprocess.CalledProcessError: the history or MLflow cannot be written.
     """
-    if not any(_state(file) in _OPEN for file in results.glob(f"{_TASK_FILE}*")):
+    if not any(_state(file) in _OPEN for file in results.glob(f"{TASK_FILES}*")):
         return 0
     command = [
         sys.executable,
@@ -74,7 +74,7 @@ def mark_lost_runs(home: Path, results: Path) -> list[str]:
             run
             for run in instance.get_runs(dg.RunsFilter(statuses=list(_unfinished())))
             # A task without a state waits in the queue; the next worker takes it.
-            if TASK_TAG in run.tags and _state(results / f"{_TASK_FILE}{run.tags[TASK_TAG]}")
+            if TASK_TAG in run.tags and _state(results / f"{TASK_FILES}{run.tags[TASK_TAG]}")
         ]
         for run in lost:
             _end(instance, run)
@@ -102,7 +102,7 @@ def _unfinished() -> tuple[dg.DagsterRunStatus, ...]:
 def _state(file: Path) -> str:
     """Of a task; "" for one that was not begun."""
     try:
-        return str(json.loads(file.read_text())["status"])
+        return state_in(file)
     except FileNotFoundError:
         return ""
     except json.JSONDecodeError:  # its worker was killed while it wrote

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.code_pointer import CodePointer, ModuleCodePointer
-from dagster._core.definitions.reconstruct import ReconstructableJob, ReconstructableRepository
-from dagster._grpc.impl import core_execute_run
 
+from mlops_assets.runtime.dagster_compat import (
+    ModuleCodePointer,
+    ReconstructableJob,
+    ReconstructableRepository,
+    core_execute_run,
+)
 from mlops_assets.runtime.workers.sizes import MEMORY_TAG
 from mlops_assets.settings import ONE_THREAD, Settings, load_settings
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.repository_definition import RepositoryDefinition
-    from dagster._core.events import DagsterEvent
+    from mlops_assets.runtime.dagster_compat import CodePointer
 
 
 class _HeldRepository(ReconstructableRepository):
@@ -34,7 +36,7 @@ class _HeldRepository(ReconstructableRepository):
     its own.
     """
 
-    def get_definition(self) -> RepositoryDefinition:
+    def get_definition(self) -> dg.RepositoryDefinition:
         return repository()
 
 
@@ -43,7 +45,7 @@ def definitions() -> dg.Definitions:
     return _definitions(load_settings())
 
 
-def repository() -> RepositoryDefinition:
+def repository() -> dg.RepositoryDefinition:
     """The same as Dagster's runs take it."""
     return _repository(load_settings())
 
@@ -62,7 +64,7 @@ def _definitions(settings: Settings) -> dg.Definitions:
 
 
 @cache
-def _repository(settings: Settings) -> RepositoryDefinition:
+def _repository(settings: Settings) -> dg.RepositoryDefinition:
     return _definitions(settings).get_repository_def()
 
 
@@ -99,7 +101,7 @@ def create(
     )
 
 
-def execute(run: dg.DagsterRun) -> Iterator[DagsterEvent]:
+def execute(run: dg.DagsterRun) -> Iterator[dg.DagsterEvent]:
     """Execute a run that was created, here and now; its events as they come.
 
     Everything that goes wrong in it is an event and its status; nothing is raised but an interrupt.
@@ -116,7 +118,7 @@ def execute(run: dg.DagsterRun) -> Iterator[DagsterEvent]:
 class _Held:
     """A code location as part of a key: it is itself and no other."""
 
-    repository: RepositoryDefinition
+    repository: dg.RepositoryDefinition
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Held) and other.repository is self.repository
@@ -131,7 +133,7 @@ def _part_of(held: _Held, job: str, assets: frozenset[dg.AssetKey]) -> dg.JobDef
     return held.repository.get_maybe_subset_job_def(job, asset_selection=assets)
 
 
-def _pointer(held: RepositoryDefinition) -> CodePointer:
+def _pointer(held: dg.RepositoryDefinition) -> CodePointer:
     """What Dagster keeps definitions by in a process: another code location has another one."""
     return ModuleCodePointer("mlops_assets.definitions", f"held_{id(held)}", None)
 

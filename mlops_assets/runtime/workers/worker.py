@@ -9,19 +9,15 @@ from __future__ import annotations
 import atexit
 import gc
 import socket
+import time
 import uuid
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 from celery.signals import worker_ready
-from dagster._core.events import EngineEventData
-from dagster._grpc.types import ExecuteRunArgs
-from dagster._serdes import unpack_value
-from dagster_celery.config import TASK_EXECUTE_JOB_NAME
-from dagster_celery.make_app import make_app
-from kombu.utils.functional import retry_over_time
 
 from mlops_assets.registry.isolated import process as fresh_processes
+from mlops_assets.runtime.dagster_compat import EngineEventData, run_id_of
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.runtime.workers.broker import (
     DEFAULT_QUEUE,
@@ -30,13 +26,19 @@ from mlops_assets.runtime.workers.broker import (
     results_url,
     with_queues,
 )
+from mlops_assets.runtime.workers.celery_compat import (
+    TASK_EXECUTE_JOB_NAME,
+    TASK_TAG,
+    make_app,
+    store_of,
+)
 from mlops_assets.runtime.workers.heartbeats import WORKER_TAG, keep_beating
-from mlops_assets.runtime.workers.lost_runs import TASK_TAG, end_tracking_of
+from mlops_assets.runtime.workers.lost_runs import end_tracking_of
 from mlops_assets.settings import load_settings
 
 WORKER = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
 """This main process and those it forks; after a restart it is another one."""
-_PATIENCE_TRIES = 30
+_PATIENCE_TRIES, _PATIENCE_SECONDS = 30, 2.0
 _settings = load_settings()
 
 app = with_queues(
@@ -59,14 +61,13 @@ atexit.register(gc.unfreeze)
 
 @worker_ready.connect
 def _ready(**_: Any) -> None:
-    backend: Any = app.backend
-    keep_beating(backend, WORKER)
+    keep_beating(store_of(app), WORKER)
 
 
 @app.task(bind=True, name=TASK_EXECUTE_JOB_NAME, track_started=True)
 def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
     """Execute a run that the launcher handed over; whether it succeeded."""
-    run_id = cast("ExecuteRunArgs", unpack_value(execute_job_args_packed)).run_id
+    run_id = run_id_of(execute_job_args_packed)
     instance = warm.instance()
     run = instance.get_run_by_id(run_id)
     if run is None:  # removed since it was asked for
@@ -87,6 +88,11 @@ def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
 
 def _end_tracking(run_id: str) -> None:
     """End the MLflow run that a failed run could not: its database was away, and may still be."""
-    retry_over_time(
-        end_tracking_of, Exception, args=([run_id],), max_retries=_PATIENCE_TRIES, interval_max=2
-    )
+    for left in reversed(range(_PATIENCE_TRIES + 1)):
+        try:
+            end_tracking_of([run_id])
+            return
+        except Exception:
+            if not left:
+                raise
+            time.sleep(_PATIENCE_SECONDS)

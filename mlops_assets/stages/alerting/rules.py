@@ -4,10 +4,10 @@ import datetime as dt
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
-from dagster._core.event_api import PartitionKeyFilter
 
 from mlops_assets.alerts import Alert, Kind
 from mlops_assets.ml.retraining.plan import Action, Incident, Plan
@@ -23,6 +23,17 @@ _AS_ONE = 3
 """So many of a kind at once are told one by one; more of them together."""
 _HISTORY = 50
 _LONGEST_ERROR = 500  # characters
+
+
+@dataclass(frozen=True)
+class OfPartition:
+    """What Dagster's history of a check is narrowed by; its own class for it is not exported.
+
+    Attributes:
+        key: of the partition.
+    """
+
+    key: str
 
 
 @dataclass(frozen=True)
@@ -363,10 +374,11 @@ def _failing_since(
     instance: dg.DagsterInstance, found: dg.AssetCheckEvaluation, country: str, run_id: str
 ) -> str:
     """The run in which the check failed first since it passed last, up to a run."""
-    history = instance.event_log_storage.get_asset_check_execution_history(
+    storage: Any = instance.event_log_storage
+    history = storage.get_asset_check_execution_history(
         dg.AssetCheckKey(found.asset_key, found.check_name),
         limit=_HISTORY,
-        partition_filter=PartitionKeyFilter(key=country) if country else None,
+        partition_filter=OfPartition(country) if country else None,
     )
     first, reached = run_id, False
     for each in history:

@@ -3,7 +3,7 @@
 import datetime as dt
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
@@ -16,6 +16,8 @@ from mlops_assets.storage import SnapshotStore
 if TYPE_CHECKING:
     import pandas as pd
 
+AssetJob: TypeAlias = Any
+"""What `dg.define_asset_job` makes; Dagster exports no name for its type."""
 ONE_COUNTRY_A_RUN = None
 """Backfill policy: Dagster's own, which is a run a partition.
 

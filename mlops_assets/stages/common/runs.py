@@ -34,6 +34,8 @@ PERSON = SENSOR
 ROLLBACK = "rollback"
 POOLED = "pooled"
 """Job of the pooled models, and the cause of the runs of it that the sensor asks for."""
+DATA_VERSION = "dagster/data_version"
+"""Tag of a materialization: the version of what was made."""
 RUN_KEY = "dagster/run_key"
 PARTITION = "dagster/partition"
 RANGE_START = "dagster/asset_partition_range_start"

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.product import Product
 from mlops_assets.spec import duration
-from mlops_assets.stages.common.base import Storage, asset_key
+from mlops_assets.stages.common.base import AssetJob, Storage, asset_key
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import SHARED, made_from
 from mlops_assets.stages.common.runs import PARTITION, RANGE_END, RANGE_START, RUN_KEY, TRIGGER
@@ -81,7 +80,7 @@ class _Asked:
         return said
 
 
-def ingest_job(product: Product) -> UnresolvedAssetJobDefinition:
+def ingest_job(product: Product) -> AssetJob:
     """Takes new files for every country that has rows in them, in one scan and one run."""
     return dg.define_asset_job(
         f"{product.name}_ingest",
@@ -91,9 +90,7 @@ def ingest_job(product: Product) -> UnresolvedAssetJobDefinition:
     )
 
 
-def landing_sensor(
-    product: Product, jobs: Sequence[UnresolvedAssetJobDefinition]
-) -> dg.SensorDefinition:
+def landing_sensor(product: Product, jobs: Sequence[AssetJob]) -> dg.SensorDefinition:
     """Asks for an ingestion when files are new, then for each country that got rows.
 
     Args:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import dagster as dg
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
 from pydantic import Field
 
 from mlops_assets.errors import ConfigurationError, MlopsAssetsError
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage, asset_key
-from mlops_assets.stages.common.runs import leave_to_the_older, trigger_of
+from mlops_assets.stages.common.runs import DATA_VERSION, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table
 from mlops_assets.stages.promotion.assets import CHECK, alias_check
 from mlops_assets.stages.promotion.champion_metadata import shown
@@ -188,7 +187,7 @@ def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
             key,
             partition=ctx.country,
             metadata=told,
-            tags={DATA_VERSION_TAG: snapshot.content_hash},
+            tags={DATA_VERSION: snapshot.content_hash},
         )
     )
     result = alias_check(ctx, key, moved.entry.after.champion)

@@ -9,12 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from mlops_assets.ml.retraining.plan import KINDS, Action, Plan
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
-from mlops_assets.stages.common.base import Storage, asset_key
+from mlops_assets.stages.common.base import AssetJob, Storage, asset_key
 from mlops_assets.stages.common.runs import (
     PERSON,
     POOLED,
@@ -60,7 +59,7 @@ _SCHEDULE = (
 
 def retraining_sensor(
     product: Product,
-    jobs: Sequence[UnresolvedAssetJobDefinition | dg.JobDefinition],
+    jobs: Sequence[AssetJob | dg.JobDefinition],
 ) -> dg.SensorDefinition:
     """Asks for trainings and rollbacks of just the countries that need one.
 

@@ -11,8 +11,6 @@ from typing import TypeGuard
 
 import dagster as dg
 import pandas as pd
-from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
-from dagster._utils.schedules import get_latest_completed_cron_tick
 
 from mlops_assets.ml.retraining.plan import (
     ATTEMPTS,
@@ -48,6 +46,10 @@ from mlops_assets.stages.staleness import Staleness
 from mlops_assets.storage import Snapshot
 
 _DAY = dt.timedelta(days=1)
+_LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
+"""Any cron was due since."""
+_ON = ("SCHEDULE", "RUNNING")
+"""Kind and status of a schedule that a person has switched on."""
 _TRAINING_JOBS = ("train", "all")
 _GOING_ON = tuple(
     status
@@ -192,10 +194,12 @@ def due_by_schedule(
     cron = product.spec.retrain_cron
     if cron is None:
         return None
-    states = instance.all_instigator_state(
-        instigator_type=InstigatorType.SCHEDULE, instigator_statuses={InstigatorStatus.RUNNING}
-    )
-    mine = [state for state in states if state.name == f"{product.name}_periodic"]
+    mine = [
+        state
+        for state in instance.all_instigator_state()
+        if state.name == f"{product.name}_periodic"
+        and (state.instigator_type.value, state.status.value) == _ON
+    ]
     if not mine:
         return None
     started = getattr(mine[0].instigator_data, "start_timestamp", None) or 0.0
@@ -204,8 +208,15 @@ def due_by_schedule(
 
 
 def last_due(cron: str, now: dt.datetime) -> dt.datetime:
-    """The newest time of a cron (UTC) that is not after `now`."""
-    return get_latest_completed_cron_tick(cron, now, "UTC").astimezone(dt.UTC)
+    """The newest time of a cron (UTC) that is not after `now`, as Dagster's schedules have it."""
+    # A partition by that cron is complete when the schedule is due.
+    partitions = dg.TimeWindowPartitionsDefinition(
+        start=_LONG_AGO, fmt="%Y-%m-%dT%H:%M", cron_schedule=cron, timezone="UTC"
+    )
+    with dg.partition_loading_context(effective_dt=now):
+        complete = partitions.get_last_partition_window()
+    assert complete is not None, f"{cron} was never due since {_LONG_AGO:%Y}"
+    return complete.end.astimezone(dt.UTC)
 
 
 # Decisions
