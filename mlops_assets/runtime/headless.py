@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_assets.registry import Registry, fresh_processes
+from mlops_assets.registry import Registry
 from mlops_assets.runtime import warm
 from mlops_assets.runtime.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
@@ -111,7 +111,6 @@ class WarmWorkers:
         method = "fork" if sys.platform == "linux" else "spawn"
         if method == "fork":
             _load(str(self._home))
-            fresh_processes.share()
         for _ in range(self._count):
             self._workers.append(_Worker.begin(self._home, method, self._workers))
         return self

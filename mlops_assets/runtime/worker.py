@@ -21,7 +21,6 @@ from dagster_celery.config import TASK_EXECUTE_JOB_NAME
 from dagster_celery.make_app import make_app
 from kombu.utils.functional import retry_over_time
 
-from mlops_assets.registry import fresh_processes
 from mlops_assets.runtime import warm
 from mlops_assets.runtime.broker import (
     DEFAULT_QUEUE,
@@ -50,7 +49,6 @@ app = with_queues(
     )
 )
 warm.one_thread()
-fresh_processes.share()
 warm.repository()
 gc.collect()
 gc.freeze()  # forks share what is here as long as nobody looks through it for garbage
