@@ -9,7 +9,6 @@ import gc
 import importlib
 import os
 import signal
-import socket
 import statistics
 import time
 from collections.abc import Callable
@@ -42,46 +41,9 @@ class _ParentGone(Exception):
 def main() -> None:
     """Answer requests until the parent closes the pipe."""
     requests, replies = _own_pipes()
-    _import_basics()
-    _serve(requests, replies)
-
-
-def main_of_many() -> None:
-    """Fork a server for each socket that comes over the one at standard input, until that closes.
-
-    It imports when the first one comes: who never checks a model does not pay for it.
-    """
-    asked = socket.socket(fileno=os.dup(0))
-    os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    signal.signal(signal.SIGCHLD, _reap)
-    while pipes := socket.recv_fds(asked, 1, 1)[1]:
-        _import_basics()
-        if not os.fork():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            asked.close()
-            try:
-                _serve(pipes[0], pipes[0])
-            finally:
-                os._exit(0)
-        os.close(pipes[0])
-
-
-def _reap(*_: object) -> None:
-    """Wait for servers that have ended, so that what they used is counted as this process's."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:  # none is left
-        return
-
-
-def _import_basics() -> None:
     for name in _BASICS:
         importlib.import_module(name)
     gc.freeze()  # what is there now is never collected: forks share its memory
-
-
-def _serve(requests: int, replies: int) -> None:
     while True:
         try:
             head, rows = receive(requests, 2)
@@ -110,7 +72,7 @@ def _checked(request: Request, rows: bytes, requests: int, replies: int) -> byte
     answers, answer = os.pipe()
     child = os.fork()
     if not child:
-        for pipe in {requests, replies, answers}:
+        for pipe in (requests, replies, answers):
             os.close(pipe)
         _answer(request, rows, answer)
     os.close(answer)

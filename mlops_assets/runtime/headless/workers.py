@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.registry import Registry
-from mlops_assets.registry.isolated import process as fresh_processes
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.runtime.workers.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
@@ -112,7 +111,6 @@ class WarmWorkers:
         method = "fork" if sys.platform == "linux" else "spawn"
         if method == "fork":
             _load(str(self._home))
-            fresh_processes.share()
         for _ in range(self._count):
             self._workers.append(_Worker.begin(self._home, method, self._workers))
         return self

@@ -16,7 +16,6 @@ from typing import Any
 import dagster as dg
 from celery.signals import worker_ready
 
-from mlops_assets.registry.isolated import process as fresh_processes
 from mlops_assets.runtime.dagster_compat import EngineEventData, run_id_of
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.runtime.workers.broker import (
@@ -52,7 +51,6 @@ app = with_queues(
     )
 )
 warm.one_thread()
-fresh_processes.share()
 warm.repository()
 gc.collect()
 gc.freeze()  # forks share what is here as long as nobody looks through it for garbage

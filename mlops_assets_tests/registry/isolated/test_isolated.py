@@ -51,7 +51,6 @@ FEATURES = ["price", "temperature", "kind", "holiday"]
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_server_left() -> Iterator[None]:
-    fresh_processes.close()  # of a test before: of another kind, if that shared one
     yield
     fresh_processes.close()
 
@@ -71,7 +70,7 @@ def registered_as_it_is(version: ModelVersion, logged: LoggedModel) -> ModelVers
 
 def server_id() -> int:
     server = fresh_processes._state.server
-    assert isinstance(server, fresh_processes._OwnServer)
+    assert server is not None
     return server.process.pid
 
 
@@ -311,92 +310,6 @@ def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
     assert gone(answers[0][1])
     assert is_alive(own)
     assert check_fresh(version, ROWS, "regression", registry).problem == ""
-
-
-def a_forked_check(tracking_uri: str, artifact_root: str, version: ModelVersion) -> tuple[str, str]:
-    """In a worker: the problem, and the kind of server it had."""
-    check = check_fresh(version, ROWS, "regression", Registry(tracking_uri, artifact_root))
-    return check.problem, type(fresh_processes._state.server).__name__
-
-
-def common_id() -> int:
-    common = fresh_processes._state.common
-    assert common is not None
-    return common.process.pid
-
-
-def children_of(process: int) -> list[int]:
-    listed = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return [int(each) for each in listed.split()]
-
-
-def seconds_of_ended_children(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-
-
-@pytest.fixture
-def shared() -> Iterator[None]:
-    fresh_processes.close()
-    fresh_processes.share()
-    yield
-    fresh_processes.close()
-
-
-def test_forked_workers_have_servers_that_are_forked_from_one_and_end_with_them(
-    registry: Registry, ridge: LoggedModel, shared: None
-) -> None:
-    asked = (registry.tracking_uri, registry.artifact_root, version_of(registry, ridge))
-    pools = [ProcessPoolExecutor(1, mp_context=get_context("fork")) for _ in range(2)]
-    for _ in range(2):
-        for pool in pools:
-            assert pool.submit(a_forked_check, *asked).result() == ("", "_ForkedServer")
-    servers = children_of(common_id())
-    assert len(servers) == 2
-    for pool in pools:
-        pool.shutdown()
-    assert all(gone(server) for server in servers)
-    assert is_alive(common_id())
-    deadline = time.monotonic() + 20
-    while children_of(common_id()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert children_of(common_id()) == []
-    assert seconds_of_ended_children(common_id()) > 0, "what they used is counted"
-
-
-def test_a_forked_server_that_was_killed_is_replaced(
-    registry: Registry, ridge: LoggedModel, shared: None
-) -> None:
-    version = version_of(registry, ridge)
-    assert check_fresh(version, ROWS, "regression", registry).problem == ""
-    (killed,) = children_of(common_id())
-    os.kill(killed, signal.SIGKILL)
-    assert gone(killed)
-    assert check_fresh(version, ROWS, "regression", registry).problem == ""
-    assert children_of(common_id()) not in ([], [killed])
-
-
-def test_without_the_common_server_a_worker_has_one_of_its_own(
-    registry: Registry, ridge: LoggedModel, shared: None
-) -> None:
-    asked = (registry.tracking_uri, registry.artifact_root, version_of(registry, ridge))
-    os.kill(common_id(), signal.SIGKILL)
-    assert gone(common_id())
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
-        assert pool.submit(a_forked_check, *asked).result() == ("", "_OwnServer")
-
-
-def test_a_common_server_that_cannot_import_leaves_a_worker_one_of_its_own(
-    registry: Registry, ridge: LoggedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fresh_processes.close()
-    lazy = "import socket; socket.recv_fds(socket.socket(fileno=0), 1, 1); raise ImportError"
-    monkeypatch.setattr(fresh_processes, "_PROGRAM_OF_MANY", lazy)
-    fresh_processes.share()
-    check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
-    assert check.problem == ""
-    assert server_id()
-    fresh_processes.close()
 
 
 @pytest.mark.parametrize(
