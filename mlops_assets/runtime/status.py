@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.stages.common.context import CountryContext, ProductContext
-from mlops_assets.stages.common.lineage import BASELINE
+from mlops_assets.stages.common.lineage import BASELINE, made_from
 from mlops_assets.stages.monitoring.drift import state_of_snapshot
 from mlops_assets.stages.monitoring.performance import realised_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
@@ -132,7 +132,7 @@ def _state(
         return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
     missing = {each.asset for each in stale if each.is_missing}
     if behind := [each for each in stale if _is_behind(each, missing)]:
-        return "behind", behind[0].describe()
+        return "behind", _why_behind(ctx, behind[0])
     if "predictions" in missing:
         return "no_prediction", "nothing was predicted yet"
     if "model" in missing:
@@ -150,6 +150,18 @@ def _is_behind(stale: Stale, missing: set[str]) -> bool:
     if stale.is_settled:
         return False
     return not stale.is_missing or _FOLLOWS[stale.asset] not in missing
+
+
+def _why_behind(ctx: CountryContext, stale: Stale) -> str:
+    if stale.asset == "predictions" and "champion" in stale.causes:
+        predictor = made_from(ctx.current("predictions")).get("champion", "")
+        in_use = ctx.aliases().champion or BASELINE
+        return f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
+    return stale.describe()
+
+
+def _called(version: str) -> str:
+    return f"version {version}" if version.isdigit() else f"the {version}"
 
 
 def _good_data(ctx: CountryContext) -> str:
