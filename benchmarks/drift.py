@@ -46,8 +46,8 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.ml.monitoring.drift import (
     Reference,
     Window,
-    compare,
     compare_all,
+    compare_window,
     make_reference,
     profile,
     state_of,
@@ -57,7 +57,7 @@ from mlops_assets.ml.monitoring.drift import (
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.spec import MonitoringSpec, ProductSpec
 from mlops_assets.storage import SnapshotStore
-from mlops_assets.storage.profiles import Asked, window_profiles
+from mlops_assets.storage.profiles import ProfileRequest, window_profiles
 
 RESULTS = Path(__file__).parent / "results" / "drift.json"
 EVIDENTLY = "evidently==0.7.23"
@@ -171,7 +171,9 @@ def states_of(
         if end <= reference.last:
             continue
         own = window_rows(spec, reference, new, end)
-        windows.append(compare(spec, reference, profile(reference, own, values[own.index], end)))
+        windows.append(
+            compare_window(spec, reference, profile(reference, own, values[own.index], end))
+        )
         if windows[-1].judged:
             states.append((end, state_of(spec, windows).state))
     return states
@@ -206,7 +208,7 @@ class Countries:
 
     spec: ProductSpec
     store: SnapshotStore
-    asked: Mapping[str, Asked]
+    asked: Mapping[str, ProfileRequest]
     learned: Mapping[str, pd.DataFrame]
 
 
@@ -226,7 +228,7 @@ def make_countries(folder: Path) -> Countries:
         frames[name] = learned
         reference = make_reference(spec, learned, predicted(learned, rng), ALIKE)
         own = new[["entity", "event_time"]].assign(prediction=predicted(new, rng))
-        asked[name] = Asked(
+        asked[name] = ProfileRequest(
             reference,
             store.write(("bench", "features"), name, new).snapshot,
             store.write(("bench", "predictions"), name, own).snapshot,

@@ -38,7 +38,7 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import judge
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.promotion.decision import decide
@@ -49,7 +49,12 @@ from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import path
 from mlops_assets.stages.training.intervals import intervals_of
-from mlops_assets.stages.training.serving import fitted, judged_split, judged_twin, params_of
+from mlops_assets.stages.training.serving import (
+    evaluation_model,
+    evaluation_split,
+    fitted,
+    params_of,
+)
 from mlops_assets.storage import SnapshotStore
 
 RESULTS = Path(__file__).parent / "results" / "gates.json"
@@ -106,7 +111,7 @@ def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, seed:
             champion=ground.predicted if with_champion else None,
             usable=USABLE,
         )
-        sides = Sides(candidate="2", champion="1" if with_champion else "")
+        sides = ModelPair(candidate="2", champion="1" if with_champion else "")
         made = decide(ground.spec, judged.evidence, judged.gates, sides)
         verdicts[with_champion] = made.verdict, judged.gates
     verdict, gates = verdicts[True]
@@ -193,8 +198,8 @@ def _ground(
     registry: Registry,
 ) -> Ground:
     spec, name = product.resolved(country), version.tags["candidate"]
-    parts = split(frames[country], judged_split(version, spec))
-    model = fitted(name, judged_twin(version), spec, registry)
+    parts = split(frames[country], evaluation_split(version, spec))
+    model = fitted(name, evaluation_model(version), spec, registry)
     predicted = predict(model, parts.holdout, spec.task)
     recipe = next(each for each in spec.candidates if each.name == name)
     return Ground(
@@ -216,7 +221,7 @@ def _learned_from(
     """What the champion had learned when it was judged: the rows of its country, region or all."""
     spec = product.resolved(country)
     if version.kind == "local":
-        return split(frames[country], judged_split(version, spec)).final
+        return split(frames[country], evaluation_split(version, spec)).final
     region = spec.regions.get(region_of(spec, country), [])
     shared = region if version.kind == "region" else list(frames)
     return pooled_rows(product.spec, {name: frames[name] for name in shared}).final

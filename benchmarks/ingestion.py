@@ -2,7 +2,7 @@
 
 from mlops_assets.stages.common.context import ProductContext
 10 million generated rows over 40 countries, 12 columns, as CSV and as Parquet. In turn, each in a
-fresh process:
+isolated process:
 
 - *floor*: one DuckDB `COPY` from the file to a folder of Parquet files by country, with DuckDB's
   defaults, CSV as text, nothing hashed and nothing flushed to disk;

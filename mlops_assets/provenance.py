@@ -63,7 +63,7 @@ def provenance_now(product_code: str) -> Provenance:
     )
 
 
-def prepare() -> None:
+def warm_up() -> None:
     """Find out what is the same for every product, so that forks of this process have it."""
     for find in (platform_code, _libraries, _machine):
         find()

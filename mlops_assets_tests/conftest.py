@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
-from mlops_assets.runtime.dagster_storage.sqlite import HistoryStorage
+from mlops_assets.runtime.dagster_storage.sqlite import SqliteHistory
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.platform import (
     Platform,
@@ -49,7 +49,7 @@ def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def history_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty history of Dagster: its migrations take a second, a copy takes none."""
     folder = tmp_path_factory.mktemp("history")
-    HistoryStorage(str(folder)).dispose()
+    SqliteHistory(str(folder)).dispose()
     return folder
 
 

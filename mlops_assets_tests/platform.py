@@ -17,7 +17,7 @@ import yaml
 from mlops_assets.components.loading import load_product
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
-from mlops_assets.runtime.dagster_storage.sqlite import HistoryStorage
+from mlops_assets.runtime.dagster_storage.sqlite import SqliteHistory
 from mlops_assets.runtime.status import CountryStatus, product_status
 from mlops_assets.stages import build_product
 from mlops_assets.stages.common.base import Storage
@@ -177,8 +177,8 @@ def dagster_home(home: Path, history_template: Path) -> Path:
     """A new folder of a Dagster instance, with an empty history as runs have it."""
     shutil.copytree(history_template, home / "history")
     storage = {
-        "module": HistoryStorage.__module__,
-        "class": HistoryStorage.__name__,
+        "module": SqliteHistory.__module__,
+        "class": SqliteHistory.__name__,
         "config": {"base_dir": str(home / "history")},
     }
     settings = {"telemetry": {"enabled": False}, "storage": {"custom": storage}}

@@ -11,7 +11,8 @@ What it does not do, and the platform does:
   and restatements; the inventory and ledger of delivered files; one file per country is replaced;
 - fingerprints of code, config and inputs, by which nothing is made twice, and the records by which
   a model can be made again (`lineage.json`, tags of libraries and code);
-- loading the registered model in a fresh process, row by row and as a whole: the model in memory is
+- loading the registered model in an isolated process, row by row and as a whole: the model in
+memory is
   timed once, and the gate is taken as passed;
 - a look for a champion that is there already, and checking that the registry names the new one;
 - reading back: models from the registry with their digests and types checked, snapshots of the

@@ -13,7 +13,7 @@ from mlops_assets.ml.evaluation.intervals import Intervals, intervals_around, re
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import newest_label
-from mlops_assets.ml.monitoring.drift import compare_all, not_judged, state_of, window_ends
+from mlops_assets.ml.monitoring.drift import compare_all, drift_not_judged, state_of, window_ends
 from mlops_assets.ml.monitoring.performance import (
     against_previous,
     no_performance,
@@ -85,7 +85,7 @@ def _known(rows: pd.DataFrame, trained: Trained) -> np.ndarray:
 
 
 def _of_model(rows: pd.DataFrame, known: np.ndarray, trained: Trained) -> _Values:
-    """By the judged twin what was known at the training, by what serves everything since."""
+    """By the evaluation model what was known at the training, by what serves everything since."""
     judged, served, spec = trained.selection.model, trained.selection.served, trained.spec
     assert judged is not None
     assert served is not None
@@ -126,7 +126,7 @@ def _drift(features: pd.DataFrame, predictions: pd.DataFrame, trained: Trained) 
     """One row per judged window and feature; one row with the reason where nothing is judged."""
     spec, reference = trained.spec, trained.reference
     if reference is None or not trained.serves:
-        return pd.DataFrame([{"reason": not_judged("the baseline serves").reason}])
+        return pd.DataFrame([{"reason": drift_not_judged("the baseline serves").reason}])
     newest = features["event_time"].max()
     count = max(_LOOKED_AT, spec.monitoring.of_windows)
     ends = [end for end in window_ends(spec, newest, count) if end > reference.last]

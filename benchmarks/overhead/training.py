@@ -24,7 +24,7 @@ from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import Judgement, judge
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
 from mlops_assets.ml.models.split import Split, newest_label
 from mlops_assets.ml.promotion.card_decision import with_decision
@@ -265,13 +265,13 @@ def _tried(
     predict(selection.served, rows, spec.task)
     seconds = time.perf_counter() - began
     footprint = Footprint(0, 0.0, 0.0, len(rows), 1000 * seconds)
-    loads = gates.loads_and_predicts(same_in_fresh_process=True, batch_equals_rows=True)
+    loads = gates.loads_and_predicts(same_in_isolated_process=True, batch_equals_rows=True)
     return (loads, gates.latency_and_size(footprint, spec)), footprint
 
 
-def _sides(version: ModelVersion | None, selection: Selection) -> Sides:
+def _sides(version: ModelVersion | None, selection: Selection) -> ModelPair:
     until = selection.served.until if selection.served else None
-    return Sides(candidate=version.version if version else "", candidate_until=until)
+    return ModelPair(candidate=version.version if version else "", candidate_until=until)
 
 
 def _facts(

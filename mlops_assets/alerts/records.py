@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Kind = Literal["incident", "alarm", "gate", "give_up", "failed_run", "rollback"]
+AlertKind = Literal["incident", "alarm", "gate", "give_up", "failed_run", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Alert:
     id: str
     product: str
     country: str
-    kind: Kind
+    kind: AlertKind
     title: str
     text: str
     owners: tuple[str, ...]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mlops_assets.product import Product
     from mlops_assets.stages.common.context import ProductContext
-    from mlops_assets.stages.promotion.plan import Plan
+    from mlops_assets.stages.promotion.plan import ChangePlan
 
 ProductName = Annotated[str, typer.Argument(help="Name of the product.")]
 OneCountry = Annotated[str | None, typer.Argument(help="One of its countries.")]
@@ -199,7 +199,7 @@ def undo(
 
 
 def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bool) -> None:
-    from mlops_assets.stages.promotion.decision_replay import replay as again
+    from mlops_assets.stages.promotion.decision_replay import replay_decision as again
 
     result = again(context_of(product), wanted, countries[0] if countries else None)
     if as_json:
@@ -270,10 +270,10 @@ def _word(by: str, reason: str) -> dict[str, str]:
 
 
 def _carry_out(
-    plan: Plan, config: dict[str, Any], word: dict[str, str], yes: bool, as_json: bool
+    plan: ChangePlan, config: dict[str, Any], word: dict[str, str], yes: bool, as_json: bool
 ) -> None:
     """List, ask, then run the job that does it."""
-    from mlops_assets.runtime.headless.jobs import execute_job
+    from mlops_assets.runtime.headless.jobs import run_job
     from mlops_assets.stages.common.runs import TRIGGER
     from mlops_assets.stages.promotion.plan import refusal
 
@@ -287,13 +287,13 @@ def _carry_out(
         raise typer.Exit(1)
     asked = {**config, **word, **_where(plan)}
     trigger = {TRIGGER: f"mlops-assets {kind}"}
-    outcome = execute_job(load_settings(), plan.product, kind, asked, trigger)
+    outcome = run_job(load_settings(), plan.product, kind, asked, trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")
     _tell(plan, outcome.shown["unit"], outcome.run_id, as_json)
 
 
-def _where(plan: Plan) -> dict[str, Any]:
+def _where(plan: ChangePlan) -> dict[str, Any]:
     """The countries as listed, and the versions in use that the list was made from."""
     if plan.request.kind == "undo":
         return {}
@@ -301,7 +301,7 @@ def _where(plan: Plan) -> dict[str, Any]:
     return {"countries": list(plan.request.countries), "expected": expected}
 
 
-def _tell(plan: Plan, unit: str, run_id: str, as_json: bool) -> None:
+def _tell(plan: ChangePlan, unit: str, run_id: str, as_json: bool) -> None:
     moves = [
         {
             "country": move.country,

@@ -16,8 +16,8 @@ from mlops_assets.errors import ConfigurationError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from mlops_assets.ml.backtest.backtest import Walked
-    from mlops_assets.ml.backtest.data import Past
+    from mlops_assets.ml.backtest.backtest import BacktestResult
+    from mlops_assets.ml.backtest.data import BacktestData
     from mlops_assets.ml.backtest.policies import Policy
     from mlops_assets.product import Product
     from mlops_assets.spec import ProductSpec
@@ -165,12 +165,12 @@ def _past(
     spec: ProductSpec,
     times: tuple[pd.Timestamp, pd.Timestamp],
     countries: Sequence[str],
-) -> tuple[Past, str]:
-    from mlops_assets.ml.backtest.data import past_of
-    from mlops_assets.stages.backtest.data import history, walked_countries
+) -> tuple[BacktestData, str]:
+    from mlops_assets.ml.backtest.data import backtest_data
+    from mlops_assets.stages.backtest.data import backtest_countries, stored_features
 
-    frames = history(context_of(product))
-    chosen = walked_countries(product, frames, countries)
+    frames = stored_features(context_of(product))
+    chosen = backtest_countries(product, frames, countries)
     first = min(frames[each]["event_time"].min() for each in chosen)
     last = max(frames[each]["event_time"].max() for each in chosen)
     start, end = times
@@ -182,27 +182,27 @@ def _past(
             way_out="Choose --from and --to in between, with enough history to train on before.",
             culprits={"from": str(start), "to": str(end)},
         )
-    return past_of(spec, frames, end, chosen)
+    return backtest_data(spec, frames, end, chosen)
 
 
 def _walked(
-    past: Past,
+    past: BacktestData,
     policies: Sequence[Policy],
     times: tuple[pd.Timestamp, pd.Timestamp],
     step: pd.Timedelta,
     processes: int,
     quiet: bool,
-) -> tuple[Walked, ...]:
-    from mlops_assets.ml.backtest.backtest import walk
-    from mlops_assets.ml.backtest.data import moments_of
-    from mlops_assets.runtime.headless.parallel_trainer import Forked
+) -> tuple[BacktestResult, ...]:
+    from mlops_assets.ml.backtest.backtest import run_backtest
+    from mlops_assets.ml.backtest.data import backtest_moments
+    from mlops_assets.runtime.headless.parallel_trainer import ParallelTrainer
 
-    moments = moments_of(times[0], times[1], step)
+    moments = backtest_moments(times[0], times[1], step)
     with (
-        Forked(past, processes) as trainer,
+        ParallelTrainer(past, processes) as trainer,
         typer.progressbar(length=len(moments), label="replay", file=_stderr(quiet)) as bar,
     ):
-        walks = walk(past, policies, moments, trainer, lambda moment: bar.update(1))
+        walks = run_backtest(past, policies, moments, trainer, lambda moment: bar.update(1))
     if not any(len(each.trainings) for each in walks):
         raise ConfigurationError(
             f"No country had enough rows to be trained up to {moments[-1]:%Y-%m-%d}.",
@@ -216,7 +216,9 @@ def _stderr(quiet: bool) -> Any:
     return open(os.devnull, "w") if quiet else typer.get_text_stream("stderr")
 
 
-def _draw(target: Path, product: Product, past: Past, walks: Sequence[Walked]) -> None:
+def _draw(
+    target: Path, product: Product, past: BacktestData, walks: Sequence[BacktestResult]
+) -> None:
     from mlops_assets.ml.backtest.report import chart
 
     title = f"{product.name}: {past.spec.metric} of {len(past.countries)} countries by month"
@@ -226,8 +228,8 @@ def _draw(target: Path, product: Product, past: Past, walks: Sequence[Walked]) -
 
 def _print(
     product: Product,
-    past: Past,
-    walks: Sequence[Walked],
+    past: BacktestData,
+    walks: Sequence[BacktestResult],
     step: pd.Timedelta,
     target: Path,
     note: str,
@@ -251,7 +253,7 @@ def _shown(value: Any) -> Any:
 
 
 def _as_dict(
-    past: Past, walks: Sequence[Walked], step: pd.Timedelta, target: Path, note: str
+    past: BacktestData, walks: Sequence[BacktestResult], step: pd.Timedelta, target: Path, note: str
 ) -> dict[str, Any]:
     from mlops_assets.ml.backtest import report as report
 

@@ -172,11 +172,11 @@ def demo(
     ] = None,
 ) -> None:
     """All products, all countries, raw to predictions."""
-    from mlops_assets.runtime.headless.demo import deliver
+    from mlops_assets.runtime.headless.demo import deliver_demo_data
 
     started = time.monotonic()
     settings, products = load_settings(), all_products()
-    delivered = deliver(products, settings, data)
+    delivered = deliver_demo_data(products, settings, data)
     for name, what in delivered.items():
         say(f"{name}: delivered {what}")
     chosen = [product for product in products if product.name in delivered]

@@ -165,14 +165,14 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """List, and on purpose remove, what nothing needs."""
-    from mlops_assets.stages.upkeep.retention import execute, plan
+    from mlops_assets.stages.upkeep.retention import apply_retention, plan_retention
 
     now, told = dt.datetime.now(dt.UTC), []
     for each in [product_named(product)] if product else all_products():
-        planned = plan(context_of(each), now=now, keep_days=keep_days)
+        planned = plan_retention(context_of(each), now=now, keep_days=keep_days)
         frame = planned.frame()
         shown = frame if everything else frame[frame["verdict"] == "removable"]
-        removed = execute(planned, context_of(each)) if remove else None
+        removed = apply_retention(planned, context_of(each)) if remove else None
         summary = removed.summary() if removed else planned.summary()
         if as_json:
             rows = json.loads(shown.to_json(orient="records", date_format="iso"))
@@ -201,14 +201,14 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Say identical, or how far off and why."""
-    from mlops_assets.ml.promotion.reproduction_record import as_dict, describe
-    from mlops_assets.stages.upkeep.reproduction import reproduce as again
+    from mlops_assets.ml.promotion.reproduction_record import as_dict, describe_reproduction
+    from mlops_assets.stages.upkeep.reproduction import reproduce_model as again
 
     ctx = context_of(product_named(product), initialise=True)
     result = again(ctx.country(country), version)
     if as_json:
         say(json.dumps(as_dict(result), indent=1, default=str))
     else:
-        for line in describe(result):
+        for line in describe_reproduction(result):
             say(line)
     raise typer.Exit(0 if result.verdict == "identical" else 1)

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mlops_assets.components import schema
-from mlops_assets.components.strict_yaml import Document, Loc, Problem, read
+from mlops_assets.components.strict_yaml import Document, Loc, YamlProblem, read
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.product import Product, module_file
 from mlops_assets.spec import NAME, REFERENCE, ProductSpec
@@ -74,7 +74,7 @@ def _require_name(name: str, folder: Path) -> None:
     )
 
 
-def _checked(document: Document, folder: Path) -> tuple[ProductSpec | None, list[Problem]]:
+def _checked(document: Document, folder: Path) -> tuple[ProductSpec | None, list[YamlProblem]]:
     """The spec, if `attributes` has one, and all problems of the file."""
     problems = [_with_example(problem) for problem in document.problems]
     if document.value is None:
@@ -92,33 +92,33 @@ def _checked(document: Document, folder: Path) -> tuple[ProductSpec | None, list
     return spec, problems + list(_reference_problems(attributes, folder))
 
 
-def _with_example(problem: Problem) -> Problem:
+def _with_example(problem: YamlProblem) -> YamlProblem:
     inside = problem.loc[1:] if problem.loc[:1] == ("attributes",) else ()
-    return replace(problem, example=problem.example or schema.example(inside))
+    return replace(problem, example=problem.example or schema.example_value(inside))
 
 
-def _file_problems(document: Document) -> Iterator[Problem]:
+def _file_problems(document: Document) -> Iterator[YamlProblem]:
     """What is wrong around `attributes`."""
     for key in document.value:
         if key == "template_vars_module":
             expected = "no templates, so no variables for them"
-            yield Problem((key,), f"the key `{key}`", expected, f"type: {COMPONENT}")
+            yield YamlProblem((key,), f"the key `{key}`", expected, f"type: {COMPONENT}")
         elif key not in FILE_KEYS:
             yield _unknown((key,), list(FILE_KEYS), f"type: {COMPONENT}")
     kind = document.value.get("type")
     if not isinstance(kind, str) or not REFERENCE.fullmatch(kind):
         found = "nothing" if kind is None else _found(kind, ("type",), document)
-        yield Problem(("type",), found, "the component's import path", f"type: {COMPONENT}")
+        yield YamlProblem(("type",), found, "the component's import path", f"type: {COMPONENT}")
     if not isinstance(document.value.get("attributes"), dict):
         found = _found(document.value.get("attributes"), ("attributes",), document)
         required = ", ".join(schema.attributes_schema()["required"])
         expected = f"a table with the keys {required}"
-        yield Problem(("attributes",), found, expected, schema.example(("description",)))
+        yield YamlProblem(("attributes",), found, expected, schema.example_value(("description",)))
 
 
-def _translated(error: ValidationError, document: Document) -> list[Problem]:
+def _translated(error: ValidationError, document: Document) -> list[YamlProblem]:
     """One problem a key, in our words; pydantic has one a member of a union."""
-    problems: dict[tuple[Loc, str], Problem] = {}
+    problems: dict[tuple[Loc, str], YamlProblem] = {}
     for details in error.errors():
         problem = _problem(details, document)
         kind = problem.found if problem.is_rule else ""
@@ -126,7 +126,7 @@ def _translated(error: ValidationError, document: Document) -> list[Problem]:
     return list(problems.values())
 
 
-def _problem(details: Mapping[str, Any], document: Document) -> Problem:
+def _problem(details: Mapping[str, Any], document: Document) -> YamlProblem:
     loc: Loc = details["loc"]
     if details["type"] == "extra_forbidden":
         return _below_attributes(_unknown(loc, schema.keys_at(loc[:-1])))
@@ -137,12 +137,12 @@ def _problem(details: Mapping[str, Any], document: Document) -> Problem:
     else:
         loc = schema.known_part(loc)
         found = _found(details["input"], ("attributes", *loc), document) + _meant(details, loc)
-    expected, example = schema.expectation(loc), schema.example(loc)
+    expected, example = schema.expectation(loc), schema.example_value(loc)
     is_rule = details["type"] in _RULE
-    return _below_attributes(Problem(loc, found, expected, example, is_rule=is_rule))
+    return _below_attributes(YamlProblem(loc, found, expected, example, is_rule=is_rule))
 
 
-def _below_attributes(problem: Problem) -> Problem:
+def _below_attributes(problem: YamlProblem) -> YamlProblem:
     return replace(problem, loc=("attributes", *problem.loc))
 
 
@@ -167,7 +167,7 @@ def _meant(details: Mapping[str, Any], loc: Loc) -> str:
     return f", did you mean {close}?" if close else ""
 
 
-def _unknown(loc: Loc, keys: list[str], example: str = "") -> Problem:
+def _unknown(loc: Loc, keys: list[str], example: str = "") -> YamlProblem:
     key = str(loc[-1])
     close = schema.closest(key, keys)
     homes = [] if close else list(schema.homes_of(key))
@@ -175,14 +175,16 @@ def _unknown(loc: Loc, keys: list[str], example: str = "") -> Problem:
     hint = f", which belongs under `{homes[0]}`" if homes else hint
     expected = "one of the keys " + ", ".join(keys)
     meant: Loc = (*loc[:-1], close) if close else (homes[0], key) if homes else ()
-    return Problem(loc, f"the unknown key `{key}`{hint}", expected, example or _example_of(meant))
+    return YamlProblem(
+        loc, f"the unknown key `{key}`{hint}", expected, example or _example_of(meant)
+    )
 
 
 def _example_of(loc: Loc) -> str:
-    return schema.example(loc) or schema.example(("description",))
+    return schema.example_value(loc) or schema.example_value(("description",))
 
 
-def _reference_problems(attributes: Mapping[str, Any], folder: Path) -> Iterator[Problem]:
+def _reference_problems(attributes: Mapping[str, Any], folder: Path) -> Iterator[YamlProblem]:
     """Contract and functions that are not where `attributes` says."""
     for loc, kinds, word in _REFERENCES:
         value: Any = attributes
@@ -192,7 +194,7 @@ def _reference_problems(attributes: Mapping[str, Any], folder: Path) -> Iterator
             found = _missing_reference(folder, value, kinds, word)
             if found:
                 expected = schema.expectation(loc)
-                yield Problem(("attributes", *loc), found, expected, schema.example(loc))
+                yield YamlProblem(("attributes", *loc), found, expected, schema.example_value(loc))
 
 
 def _missing_reference(
@@ -243,7 +245,7 @@ def _names(tree: ast.Module) -> dict[str, ast.AST]:
     return names
 
 
-def _as_error(file: Path, document: Document, problems: list[Problem]) -> ConfigurationError:
+def _as_error(file: Path, document: Document, problems: list[YamlProblem]) -> ConfigurationError:
     placed = [replace(p, line=p.line or document.line(p.loc)) for p in problems]
     placed.sort(key=lambda problem: problem.line or 0)
     number = "1 problem" if len(placed) == 1 else f"{len(placed)} problems"
@@ -259,7 +261,7 @@ def _as_error(file: Path, document: Document, problems: list[Problem]) -> Config
     )
 
 
-def _told(file: Path, problem: Problem) -> str:
+def _told(file: Path, problem: YamlProblem) -> str:
     key = f" {_dotted(problem.loc)}:" if problem.loc else ""
     example = f" Example: {problem.example}" if problem.example else ""
     found = problem.found if problem.is_rule else f"found {problem.found}"

@@ -120,7 +120,7 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, bool | int | float | str)
 
 
-def example(loc: Loc) -> str:
+def example_value(loc: Loc) -> str:
     """A right line for `loc`, or for the nearest key around it that has an example."""
     found = _nearest(loc, "examples")
     if not found:

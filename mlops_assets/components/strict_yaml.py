@@ -47,7 +47,7 @@ _MEANT = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class YamlProblem:
     """One thing to correct.
 
     Attributes:
@@ -81,7 +81,7 @@ class Document:
     value: Any = None
     lines: dict[Loc, int] = field(default_factory=dict)
     written: dict[Loc, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[YamlProblem] = field(default_factory=list)
 
     def line(self, loc: Loc) -> int:
         """Line of `loc` or of the nearest key around it."""
@@ -91,7 +91,7 @@ class Document:
 
     def refuse(self, loc: Loc, found: str, expected: str, line: int | None = None) -> None:
         """Note a problem at `loc`, or at a line of its own."""
-        self.problems.append(Problem(loc, found, expected, line=line))
+        self.problems.append(YamlProblem(loc, found, expected, line=line))
 
 
 def read(content: bytes) -> Document:

@@ -53,7 +53,7 @@ def preload() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """What needs Dagster, imported when first asked for: a fresh process needs the models alone."""
+    """What needs Dagster, imported when first asked for: an isolated process needs models alone."""
     if name in {"MlflowRegistry", "TrackedRun"}:
         from mlops_assets.registry import tracking
 

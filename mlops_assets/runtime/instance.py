@@ -104,7 +104,7 @@ def _storage(settings: Settings) -> dict[str, Any]:
     return {
         "custom": {
             "module": "mlops_assets.runtime.dagster_storage.sqlite",
-            "class": "HistoryStorage",
+            "class": "SqliteHistory",
             "config": {"base_dir": str(settings.dagster_home / "history")},
         }
     }

@@ -139,7 +139,7 @@ def duration(text: str) -> dt.timedelta:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, *text_like(NAME, "a lower-case name such as gbm")]
-Reference = Annotated[
+ImportPath = Annotated[
     str, *text_like(REFERENCE, "an import path of at least two parts such as features.build")
 ]
 Duration = Annotated[str, *text_like(DURATION, "a number and h, d or w, such as 12h, 1d or 2w")]

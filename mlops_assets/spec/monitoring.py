@@ -137,7 +137,7 @@ class RetrainingSpec(Strict):
 
     on_error: bool = Field(
         default=True,
-        description="when the realised error is surely worse than promised",
+        description="when the realised error is significantly worse than promised",
         examples=[True],
     )
     on_drift: bool = Field(
@@ -184,8 +184,8 @@ class RetrainingSpec(Strict):
     )
     rollback: bool = Field(
         default=True,
-        description="whether a champion that is surely worse than the one before it, on the same "
-        "rows, is rolled back without asking",
+        description="whether a champion that is significantly worse than the one before it, on the "
+        "same rows, is rolled back without asking",
         examples=[True],
     )
 

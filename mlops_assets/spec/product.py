@@ -25,10 +25,10 @@ from mlops_assets.spec.evidence import (
 from mlops_assets.spec.fields import (
     Country,
     Cron,
+    ImportPath,
     Metric,
     Name,
     Owner,
-    Reference,
     Strict,
     Task,
     Text,
@@ -85,11 +85,11 @@ class ProductSpec(Strict):
         description="the table's contract and how much may break it",
         examples=[{"schema_class": "contract.PowerPrice", "max_rejected_share": 0.05}],
     )
-    features: Reference = Field(
+    features: ImportPath = Field(
         description="pure feature function in the product's folder, as module.function",
         examples=["features.build"],
     )
-    shared_features: Reference | None = Field(
+    shared_features: ImportPath | None = Field(
         default=None,
         description="pure function of the validated records of all countries, as module.function; "
         "what it gives by event time is the second argument of the feature function in every "
@@ -187,7 +187,7 @@ class ProductSpec(Strict):
         "they go only when a person runs the command",
         examples=[{"as_of_days": 90}],
     )
-    sample: Reference | None = Field(
+    sample: ImportPath | None = Field(
         default=None,
         description="seeded generator of demonstration data, as module.function; default: none",
         examples=["sample.generate"],

@@ -15,7 +15,7 @@ from mlops_assets.spec.fields import (
     DATABASES,
     Duration,
     Header,
-    Reference,
+    ImportPath,
     Share,
     Strict,
     Text,
@@ -30,7 +30,7 @@ from mlops_assets.spec.fields import (
 class ContractSpec(Strict):
     """Where the table's contract is and how much may break it."""
 
-    schema_class: Reference = Field(
+    schema_class: ImportPath = Field(
         description="pandera DataFrameModel of the `validated` table, as module.Class in the "
         "product's folder",
         examples=["contract.PowerPrice"],

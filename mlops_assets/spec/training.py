@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 from mlops_assets.spec.fields import (
     Day,
     Duration,
+    ImportPath,
     Name,
-    Reference,
     Scope,
     Strict,
     Text,
@@ -276,7 +276,7 @@ class CandidateSpec(Strict):
     """One estimator that may become a country's model."""
 
     name: Name = Field(description="short name, unique in the product", examples=["gbm"])
-    estimator: Reference = Field(
+    estimator: ImportPath = Field(
         description="import path of an estimator class: scikit-learn, or LightGBM (its extra)",
         examples=["sklearn.ensemble.HistGradientBoostingRegressor"],
     )

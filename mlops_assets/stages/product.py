@@ -9,7 +9,7 @@ from mlops_assets.product import Product
 from mlops_assets.stages.alerting.sensor import alerts_sensor
 from mlops_assets.stages.common.base import AssetJob, asset_key
 from mlops_assets.stages.common.lineage import SHARED
-from mlops_assets.stages.common.runs import POOLED
+from mlops_assets.stages.common.runs import POOLED_JOB
 from mlops_assets.stages.datasets.assets import build_datasets
 from mlops_assets.stages.features.assets import build_features_stage
 from mlops_assets.stages.features.shared_asset import build_shared_stage
@@ -45,7 +45,7 @@ _SHARED_JOB = "Makes the shared features of the validated rows every country has
 _POOLED_JOB = "Trains the pooled model on the features every country has now."
 _PERIODIC = {
     "shared": "Makes the shared features again; countries use them from their next features on.",
-    POOLED: "Trains the pooled model again; countries use it from their next training on.",
+    POOLED_JOB: "Trains the pooled model again; countries use it from their next training on.",
 }
 """Job of one thing of all countries: what its schedule is for."""
 
@@ -58,7 +58,7 @@ def build_product(product: Product) -> dg.Definitions:
     if shared:
         by_name["shared"] = _whole_job(product, "shared", SHARED, _SHARED_JOB)
     if len(models) > 1:
-        by_name[POOLED] = _whole_job(product, POOLED, "pooled_model", _POOLED_JOB)
+        by_name[POOLED_JOB] = _whole_job(product, POOLED_JOB, "pooled_model", _POOLED_JOB)
     promotions = build_promotion_jobs(product)
     rollback = [job for job in promotions if job.name == f"{product.name}_rollback"]
     return dg.Definitions(
@@ -89,7 +89,11 @@ def build_product(product: Product) -> dg.Definitions:
             retraining_sensor(
                 product,
                 [
-                    *(by_name[name] for name in ("train", "predict", POOLED) if name in by_name),
+                    *(
+                        by_name[name]
+                        for name in ("train", "predict", POOLED_JOB)
+                        if name in by_name
+                    ),
                     *rollback,
                 ],
             ),

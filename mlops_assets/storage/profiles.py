@@ -26,9 +26,9 @@ from mlops_assets.ml.stats.distances import (
     PLACES,
     STEPS,
     STEPS_OF_PLACE,
+    bins_of,
     numbers_of,
     quartiles_of,
-    steps_of,
 )
 from mlops_assets.ml.training.references import PREDICTION, REST, FeatureReference, Reference
 from mlops_assets.quoting import identifier, literal
@@ -58,7 +58,7 @@ _databases: dict[tuple[int, Any, bool], duckdb.DuckDBPyConnection] = {}
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProfileRequest:
     """Windows that are wanted of a country.
 
     Attributes:
@@ -89,7 +89,7 @@ class _Part:
     """
 
     country: str
-    asked: Asked
+    asked: ProfileRequest
     snapshot: Snapshot
     counted: Mapping[str, FeatureReference]
     base: int = 0
@@ -157,7 +157,9 @@ def columns_of(store: SnapshotStore, features: Mapping[str, Snapshot]) -> dict[s
     return {files[file]: names for file, names in found}
 
 
-def window_profiles(store: SnapshotStore, asked: Mapping[str, Asked]) -> dict[str, list[Profile]]:
+def window_profiles(
+    store: SnapshotStore, asked: Mapping[str, ProfileRequest]
+) -> dict[str, list[Profile]]:
     """Profiles of the windows of each country, the oldest first; equal to `ml.profiles.profile`.
 
     Args:
@@ -179,19 +181,19 @@ def window_profiles(store: SnapshotStore, asked: Mapping[str, Asked]) -> dict[st
     return found
 
 
-def _of_features(country: str, asked: Asked) -> _Part:
+def _of_features(country: str, asked: ProfileRequest) -> _Part:
     known = asked.reference.features.items()
     return _Part(country, asked, asked.features, {n: each for n, each in known if n != PREDICTION})
 
 
-def _of_predictions(country: str, asked: Asked) -> _Part:
+def _of_predictions(country: str, asked: ProfileRequest) -> _Part:
     assert asked.predictions is not None
     known = asked.reference.features.get(PREDICTION)
     return _Part(country, asked, asked.predictions, {PREDICTION: known} if known else {})
 
 
 def _merged(
-    asked: Asked, rows: Sequence[Profile], predicted: Sequence[Profile]
+    asked: ProfileRequest, rows: Sequence[Profile], predicted: Sequence[Profile]
 ) -> Iterator[Profile]:
     """Profiles of features with those of predictions; every feature of the reference is there."""
     kinds = {name: each.kind for name, each in asked.reference.features.items()}
@@ -413,9 +415,9 @@ class _Windows:
                 own = values[first:last]
                 there = ~np.isnan(own)
                 if there.all():
-                    steps[first:last] = steps_of(own, each.center, each.scale)
+                    steps[first:last] = bins_of(own, each.center, each.scale)
                 else:
-                    steps[first:last][there] = steps_of(own[there], each.center, each.scale)
+                    steps[first:last][there] = bins_of(own[there], each.center, each.scale)
         width = PLACES + 1
         keys = _PLACE_OF_STEPS[steps.view("uint16")]
         keys += self.keys
@@ -490,7 +492,7 @@ def _named(counts: Mapping[str, int], reference: FeatureReference) -> dict[str, 
 
 
 def _with_quartiles(
-    store: SnapshotStore, asked: Asked, profiles: Iterable[Profile]
+    store: SnapshotStore, asked: ProfileRequest, profiles: Iterable[Profile]
 ) -> Iterator[Profile]:
     """With the quartiles of numbers that are far out: few, so that these are read again."""
     held: dict[str, pd.DataFrame] = {}
@@ -502,7 +504,7 @@ def _with_quartiles(
 
 def _values(
     store: SnapshotStore,
-    asked: Asked,
+    asked: ProfileRequest,
     name: str,
     end: pd.Timestamp,
     held: dict[str, pd.DataFrame],

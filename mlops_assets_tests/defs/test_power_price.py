@@ -260,7 +260,7 @@ class TestRealPrices:
             label, served, today = (rows[name].to_numpy() for name in ("label", "served", "price"))
             gain = gain_estimate("mae", label, served, today, draws, 0.025)
             sure += [country] * (gain.lower > 0)
-        print(f"power_price: surely better than today in {len(sure)}")
+        print(f"power_price: significantly better than today in {len(sure)}")
         assert len(sure) >= 22
 
     def test_intervals_cover_what_they_promise_in_every_country_with_200_rows(

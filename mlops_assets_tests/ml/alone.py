@@ -8,15 +8,21 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from mlops_assets.ml.backtest.data import Past
-from mlops_assets.ml.backtest.training import Pooled, Trained, Wanted, candidate_at, pooled_at
+from mlops_assets.ml.backtest.data import BacktestData
+from mlops_assets.ml.backtest.training import (
+    BacktestCandidate,
+    Pooled,
+    TrainingRequest,
+    candidate_at,
+    pooled_at,
+)
 
 
 @dataclass
 class Alone:
     """A `Trainer` that calls what those of several processes call."""
 
-    past: Past
+    past: BacktestData
     _pooled: dict[pd.Timestamp, tuple[Pooled, float]] = field(default_factory=dict)
 
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
@@ -24,7 +30,9 @@ class Alone:
             self._pooled[moment] = pooled_at(self.past, moment, time.process_time)
         return self._pooled[moment]
 
-    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+    def candidates(
+        self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]
+    ) -> list[list[BacktestCandidate]]:
         return [
             [candidate_at(self.past, moment, pooled, each, time.process_time) for each in orders]
             for pooled, orders in wanted

@@ -60,7 +60,7 @@ def _facts(spec: ProductSpec, rows: pd.DataFrame) -> CardFacts:
     predicted = predict(model, parts.holdout, spec.task)
     ends = (None, None) if spec.task == "classification" else (predicted - 0.3, predicted + 0.3)
     usable = [
-        GateResult("loads_and_predicts", True, 0.1, 1.0, "the same in a fresh process"),
+        GateResult("loads_and_predicts", True, 0.1, 1.0, "the same in an isolated process"),
         GateResult("latency_and_size", False, 300.0, 200.0, "300 ms a row, 200 ms are allowed"),
     ]
     judged = judge(

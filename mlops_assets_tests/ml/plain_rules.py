@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.datasets.coercion import TRUTH, Kind
+from mlops_assets.ml.datasets.coercion import TRUTH, ColumnKind
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class PlainColumn:
     wrong: np.ndarray
 
 
-def plainly_coerced(values: pd.Series, kind: Kind) -> PlainColumn:
+def plainly_coerced(values: pd.Series, kind: ColumnKind) -> PlainColumn:
     """Values of the kind, missing where there are none; and where something else stood."""
     if kind == "text":
         return PlainColumn(plain_text(values), np.zeros(len(values), bool))
@@ -36,7 +36,7 @@ def plainly_coerced(values: pd.Series, kind: Kind) -> PlainColumn:
     return PlainColumn(result, (result.isna() & ~values.isna()).to_numpy(bool))
 
 
-def plainly_filled(values: pd.Series, kind: Kind, *, nullable: bool) -> PlainColumn:
+def plainly_filled(values: pd.Series, kind: ColumnKind, *, nullable: bool) -> PlainColumn:
     """What numpy integers and booleans cannot hold filled; and where that broke the contract."""
     empty = values.isna().to_numpy(bool)
     nowhere = np.zeros(len(values), bool)

@@ -12,7 +12,7 @@ from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
     Window,
-    compare,
+    compare_window,
     make_reference,
     profile,
     state_of,
@@ -109,6 +109,8 @@ def watch(
     windows: list[Window] = []
     for end in ends:
         rows = window_rows(spec, reference, new, end)
-        windows.append(compare(spec, reference, profile(reference, rows, now[rows.index], end)))
+        windows.append(
+            compare_window(spec, reference, profile(reference, rows, now[rows.index], end))
+        )
     states = [state_of(spec, windows[: place + 1]) for place in range(len(windows))]
     return Watched(reference, tuple(windows), tuple(states))

@@ -18,16 +18,16 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import RegistryError
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion.decision_replay import replay
-from mlops_assets.stages.promotion.plan import ProductContext, execute, plan_promotion
+from mlops_assets.stages.promotion.decision_replay import replay_decision
+from mlops_assets.stages.promotion.plan import ProductContext, apply_plan, plan_promotion
 from mlops_assets.stages.training.serving import (
     KNOWN_UNTIL,
-    judged_twin,
+    evaluation_model,
     known_to,
     load_pooled,
     pooled_versions,
 )
-from mlops_assets.stages.upkeep.reproduction import reproduce
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,
@@ -84,7 +84,7 @@ def twice(once: Platform, newer: pd.DataFrame) -> Platform:
     ran(once)
     if number(once) == "1":
         put = ProductContext(once.product, once.store, once.registry)
-        execute(put, plan_promotion(put, [COUNTRY], "2"), ASKED, lambda moved: None)
+        apply_plan(put, plan_promotion(put, [COUNTRY], "2"), ASKED, lambda moved: None)
     ran(once, assets=["predictions"])
     return once
 
@@ -141,7 +141,7 @@ def test_what_serves_has_learned_the_holdout_and_its_twin_has_not(once: Platform
     features = once.frame("features", COUNTRY)
     features = features[features["event_time"] <= "2024-12-31"]
     expected = both_by_hand(features, "2024-12-31", "2024-10-01")
-    for files, name in ((version(once), "served"), (judged_twin(version(once)), "judged")):
+    for files, name in ((version(once), "served"), (evaluation_model(version(once)), "judged")):
         loaded = once.registry.load(files)
         predicted = loaded.estimator.predict(features[list(loaded.features)])
         np.testing.assert_array_equal(predicted, expected[name].to_numpy())
@@ -215,10 +215,10 @@ def test_decisions_replay_and_both_versions_are_made_again(twice: Platform) -> N
     computed = log[log["verdict"].isin(["promoted", "kept", "not_judged"])]
     assert len(computed) == 2
     for decision_id in log["decision_id"]:
-        found = replay(ProductContext(twice.product, twice.store), decision_id)
+        found = replay_decision(ProductContext(twice.product, twice.store), decision_id)
         assert found.same, found.differences
     for each in ("1", "2"):
-        again = reproduce(
+        again = reproduce_model(
             ProductContext(twice.product, twice.store, twice.registry).country(COUNTRY), each
         )
         assert (again.verdict, again.reason) == ("identical", ""), again
@@ -284,7 +284,7 @@ def test_a_pooled_model_is_judged_and_served_likewise_and_made_again(make_platfo
         pooled.served.estimator.predict(inputs),
     )
     np.testing.assert_array_equal(platform.frame("predictions", COUNTRY)["prediction"], expected)
-    again = reproduce(platform.context.country(COUNTRY))
+    again = reproduce_model(platform.context.country(COUNTRY))
     assert (again.verdict, again.kind, again.reason) == ("identical", "pooled", "")
 
 
@@ -294,7 +294,7 @@ def test_without_refit_the_judged_model_serves_and_nothing_is_stored_beside_it(
     platform.deliver(sample)
     ran(platform)
     champion = version(platform)
-    assert judged_twin(champion) is champion
+    assert evaluation_model(champion) is champion
     assert champion.tags["until"] == "2024-09-30T00:00:00"
     assert champion.tags["known_until"] == "2024-12-31T00:00:00"
     predictions = platform.frame("predictions", COUNTRY)
@@ -318,7 +318,7 @@ def test_a_version_knew_the_labels_up_to_the_newest_at_its_training() -> None:
     rows = pd.DataFrame({"event_time": event, "label_time": event + DAY, "label": 1.0})
     known = ModelVersion("a.B", "1", "there", "run", "local", {KNOWN_UNTIL: "2024-01-04"})
     assert known_to(known, rows).tolist() == [True] * 3 + [False] * 3
-    assert judged_twin(known) is known
+    assert evaluation_model(known) is known
     of_no_label = ModelVersion("a.B", "1", "there", "run", "local", {})
     assert not known_to(of_no_label, rows).any()
 
@@ -326,7 +326,7 @@ def test_a_version_knew_the_labels_up_to_the_newest_at_its_training() -> None:
 def test_a_damaged_judged_twin_is_noticed_without_loading_it(
     once: Platform, tmp_path: Path
 ) -> None:
-    served, twin = version(once), judged_twin(version(once))
+    served, twin = version(once), evaluation_model(version(once))
     for each in (served, twin):
         once.registry.require_intact(each)
     files = once.registry.fetch(twin) / "model.skops"

@@ -22,14 +22,18 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import ConfigurationError, RegistryError, StorageError
-from mlops_assets.ml.promotion.reproduction_record import Reproduction, as_dict, describe
+from mlops_assets.ml.promotion.reproduction_record import (
+    Reproduction,
+    as_dict,
+    describe_reproduction,
+)
 from mlops_assets.product import Product
 from mlops_assets.provenance import LIBRARIES, OPTIONAL_LIBRARIES, platform_code
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.training.training_record import recorded
-from mlops_assets.stages.upkeep.reproduction import reproduce
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets_tests.pipeline.test_outcomes import later
 from mlops_assets_tests.platform import (
     Platform,
@@ -95,7 +99,7 @@ def again(
     platform: Platform, country: str = COUNTRY, product: Product | None = None, **how: Any
 ) -> Reproduction:
     made_by = product or platform.product
-    return reproduce(
+    return reproduce_model(
         ProductContext(made_by, platform.store, platform.registry).country(country), **how
     )
 
@@ -281,7 +285,9 @@ def test_the_recorded_config_is_used_whatever_the_yaml_says_today(
     found = again(champions, product=changed)
     assert found.verdict == "identical"
     assert found.config_changed == ("split", "candidates", "seed")
-    assert any("changed since in split, candidates, seed" in line for line in describe(found))
+    assert any(
+        "changed since in split, candidates, seed" in line for line in describe_reproduction(found)
+    )
 
 
 def test_a_candidate_that_the_yaml_no_longer_has_is_made_again(
@@ -301,7 +307,7 @@ def test_another_library_version_is_named(champions: Platform) -> None:
     assert found.verdict == "identical"
     (change,) = found.changes
     assert change.text.startswith("scikit-learn changed from 1.0.2 to ")
-    assert any(change.text in line for line in describe(found))
+    assert any(change.text in line for line in describe_reproduction(found))
 
 
 def test_another_metric_under_other_platform_code_names_that_as_the_reason(
@@ -330,7 +336,7 @@ def test_every_reproduction_is_logged_and_can_be_read_by_programs(champions: Pla
     assert log["rows"].tolist() == [found.predictions.rows] * 2
     held = json.loads(json.dumps(as_dict(found), allow_nan=False))
     assert (held["verdict"], held["predictions"]["rows"]) == ("identical", found.predictions.rows)
-    assert describe(found)[0].endswith(": identical")
+    assert describe_reproduction(found)[0].endswith(": identical")
 
 
 def test_a_model_without_holdout_rows_cannot_be_judged(make_platform: Make) -> None:

@@ -17,7 +17,7 @@ from mlops_assets.runtime.headless.workers import workers as headless
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.staleness import Staleness
-from mlops_assets.stages.upkeep.reproduction import reproduce
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets_tests.pipeline.test_landing import asked, launch, reason
 from mlops_assets_tests.pipeline.test_outcomes import VALUE, later, only
 from mlops_assets_tests.platform import (
@@ -261,7 +261,7 @@ def test_a_model_is_made_again_with_the_shared_features_of_then(
     sharing.deliver(only(later(sample), "DEU"), "second.parquet")
     for asset in ("raw", "validated", "shared"):
         ran(sharing, asset)
-    found = reproduce(sharing.context.country("FRA"), "1")
+    found = reproduce_model(sharing.context.country("FRA"), "1")
     assert (found.verdict, found.reason) == ("identical", "")
     assert found.features.gap is not None
     assert not found.features.differ

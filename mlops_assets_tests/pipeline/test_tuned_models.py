@@ -15,7 +15,7 @@ from mlops_assets.ml.promotion.reproduction_record import Reproduction
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.training.serving import fitted, load_pooled, pooled_versions
-from mlops_assets.stages.upkeep.reproduction import reproduce
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets_tests.platform import Platform, failures, generated
 
 COUNTRY, OTHER = "FRA", "NOR"
@@ -64,7 +64,7 @@ def newest(platform: Platform, country: str = COUNTRY) -> ModelVersion:
 
 
 def again(platform: Platform, version: ModelVersion) -> Reproduction:
-    return reproduce(platform.context.country(COUNTRY), version=version.version)
+    return reproduce_model(platform.context.country(COUNTRY), version=version.version)
 
 
 def trials(platform: Platform, version: ModelVersion) -> pd.DataFrame:

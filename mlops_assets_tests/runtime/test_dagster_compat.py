@@ -253,7 +253,7 @@ def test_a_run_is_executed_with_definitions_that_this_process_holds(
         monkeypatch.setattr(run_executor, "repository", lambda: repository)
         monkeypatch.setattr(run_executor, "instance", lambda: instance)
         run = instance.create_run_for_job(_job)
-        events = list(run_executor.execute(run))
+        events = list(run_executor.execute_run(run))
         assert events[-1].event_type == dg.DagsterEventType.RUN_SUCCESS
         (record,) = _history(instance, "FRA")
         assert record.evaluation.passed
@@ -316,15 +316,15 @@ def test_tables_and_columns_are_looked_for_where_they_are_remembered(storage: ty
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[sqlite.HistoryStorage]:
-    made = sqlite.HistoryStorage(str(tmp_path))
+def history(tmp_path: Path) -> Iterator[sqlite.SqliteHistory]:
+    made = sqlite.SqliteHistory(str(tmp_path))
     yield made
     made.event_log_storage.dispose()
     made.run_storage.dispose()
 
 
 def test_queries_on_sqlite_are_made_on_the_connections_that_are_kept(
-    history: sqlite.HistoryStorage,
+    history: sqlite.SqliteHistory,
 ) -> None:
     kept = (history._run_storage, history._event_log_storage, history._schedule_storage)
     served = (history.run_storage, history.event_log_storage, history.schedule_storage)

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import log_model
-from mlops_assets.stages.training.evaluation_metadata import artifacts, metrics
+from mlops_assets.stages.training.evaluation_metadata import artifacts, flat_metrics
 from mlops_assets_tests.ml import cards
 
 
@@ -33,5 +33,5 @@ def registered_with_card(
         mlflow.end_run()
     tracked = TrackedRun(run_id, "", "", registry.tracking_uri)
     tracked.log_texts(artifacts(cards.regression()))
-    tracked.log(params or {}, {**metrics(cards.regression().report), **(numbers or {})})
+    tracked.log(params or {}, {**flat_metrics(cards.regression().report), **(numbers or {})})
     return registry.register("parcels", "FRA", logged, run_id=run_id, kind="local", tags={})

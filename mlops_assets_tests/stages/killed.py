@@ -6,7 +6,7 @@ import os
 import signal
 
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.upkeep.retention import RetentionPlan, execute
+from mlops_assets.stages.upkeep.retention import RetentionPlan, apply_retention
 from mlops_assets_tests.stages.history import History
 
 
@@ -23,4 +23,4 @@ def remove_some_and_die(history: History, planned: RetentionPlan, survivors: int
         really(path)
 
     os.unlink = deadly
-    execute(planned, ProductContext(history.product, history.store, history.registry))
+    apply_retention(planned, ProductContext(history.product, history.store, history.registry))

@@ -11,7 +11,7 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.registry import Registry
 from mlops_assets.stages.promotion.assets import decide_on
 from mlops_assets.stages.promotion.decision_log import Origin
-from mlops_assets.stages.promotion.plan import Asked, ProductContext, execute, plan_rollback
+from mlops_assets.stages.promotion.plan import ProductContext, Requester, apply_plan, plan_rollback
 from mlops_assets.storage import SnapshotStore
 
 Moment = Literal["recorded", "previous moved", "champion moved"]
@@ -59,9 +59,9 @@ def roll_back_and_die(
     """A rollback of many countries, killed at a moment of the country after so many."""
     whole = _office(home, defs)
     _die_at(moment, survived)
-    execute(
+    apply_plan(
         whole,
         plan_rollback(whole, countries),
-        Asked("ana", "prices went wrong"),
+        Requester("ana", "prices went wrong"),
         lambda moved: None,
     )

@@ -20,12 +20,12 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.gates.gates import GateResult, gates_to_json
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import split
 from mlops_assets.registry import Aliases, ModelVersion
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion.plan import Asked
+from mlops_assets.stages.promotion.plan import Requester
 from mlops_assets.stages.training.serving import fitted, logged
 from mlops_assets_tests.platform import (
     Platform,
@@ -37,7 +37,7 @@ from mlops_assets_tests.platform import (
 
 PRODUCT = "parcels"
 COUNTRIES = ("DEU", "FRA", "NOR")
-ASKED = Asked("ana", "prices went wrong")
+ASKED = Requester("ana", "prices went wrong")
 ONE_CANDIDATE = """  candidates:
     - name: gbm
       estimator: sklearn.ensemble.HistGradientBoostingRegressor
@@ -131,7 +131,7 @@ def propose(
     row["gates"] = gates_to_json(gates or passed())
     row["evidence"] = "0" * 32 if lost else written.snapshot.content_hash
     row["champion_version"] = champion
-    row["sides"] = Sides(version.version, champion).to_json()
+    row["sides"] = ModelPair(version.version, champion).to_json()
     write_model(platform, country, row)
     return version.version
 

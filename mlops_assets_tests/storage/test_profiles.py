@@ -21,7 +21,7 @@ from mlops_assets.ml.monitoring.drift import (
 )
 from mlops_assets.spec import ProductSpec
 from mlops_assets.storage import SnapshotStore, profiles
-from mlops_assets.storage.profiles import Asked, columns_of, newest_times, window_profiles
+from mlops_assets.storage.profiles import ProfileRequest, columns_of, newest_times, window_profiles
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import product
 
@@ -88,10 +88,10 @@ def stored(
     references: Mapping[str, Reference],
     ends: Mapping[str, Sequence[pd.Timestamp]],
     spec: ProductSpec = SPEC,
-) -> dict[str, Asked]:
+) -> dict[str, ProfileRequest]:
     length = pd.Timedelta(days=spec.monitoring.window_days)
     return {
-        country: Asked(
+        country: ProfileRequest(
             references[country],
             store.write(FEATURES, country, rows).snapshot,
             store.write(PREDICTIONS, country, predicted(rows)).snapshot,
@@ -102,7 +102,9 @@ def stored(
     }
 
 
-def by_pandas(store: SnapshotStore, asked: Asked, spec: ProductSpec = SPEC) -> list[Profile]:
+def by_pandas(
+    store: SnapshotStore, asked: ProfileRequest, spec: ProductSpec = SPEC
+) -> list[Profile]:
     """The same by the pure function, on the rows as the store gives them back."""
     rows = store.read(asked.features.asset, asked.features.partition)
     values = store.read(PREDICTIONS, asked.features.partition)
@@ -188,7 +190,7 @@ def test_countries_with_other_columns_types_windows_and_order_are_counted_in_one
     ends[second] = []
     length = pd.Timedelta(days=14)
     asked = {
-        country: Asked(
+        country: ProfileRequest(
             references[country],
             store.write(FEATURES, country, rows).snapshot,
             store.write(PREDICTIONS, country, predicted(whole[country])).snapshot,

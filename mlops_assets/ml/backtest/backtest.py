@@ -1,4 +1,4 @@
-"""A walk through history: what a policy of retraining would have been worth.
+"""a backtest through history: what a policy of retraining would have been worth.
 
 Moment after moment each policy sees what was known by then, watches the models it has in use, asks
 for trainings, and its candidates pass the same gates and the same comparison as live. Whatever is
@@ -21,14 +21,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.backtest.data import Past, naive_predictions
+from mlops_assets.ml.backtest.data import BacktestData, naive_predictions
 from mlops_assets.ml.backtest.policies import Policy
-from mlops_assets.ml.backtest.training import Order, Pooled, Rival, Trained, Trainer
+from mlops_assets.ml.backtest.training import (
+    BacktestCandidate,
+    ModelInUse,
+    Pooled,
+    Trainer,
+    TrainingOrder,
+)
 from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
     Window,
-    compare,
+    compare_window,
     continued,
     profile,
     state_of,
@@ -36,18 +42,24 @@ from mlops_assets.ml.monitoring.drift import (
     window_rows,
 )
 from mlops_assets.ml.monitoring.performance import Realised, against_previous, realised
-from mlops_assets.ml.retraining.plan import Action, PooledModels, Situation, Tried, plan
+from mlops_assets.ml.retraining.plan import (
+    Action,
+    Attempts,
+    CountryState,
+    PooledModels,
+    plan_retraining,
+)
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate, improvement, score
 from mlops_assets.ml.training.selection import pooled_names
 
 HELPED_WEEKS = 8
 """Weeks after a training in which its model is compared with the one it was to replace."""
 
-Progress = Callable[[pd.Timestamp], None]
+BacktestProgress = Callable[[pd.Timestamp], None]
 
 
 @dataclass(frozen=True)
-class Training:
+class BacktestTraining:
     """A training that a policy asked for in a country.
 
     Args:
@@ -74,14 +86,14 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Watched:
+class MonitoredCountry:
     """What was seen of a country's model at a moment.
 
     Args:
         moment: when.
         country: its key.
         version: in use; "" for the baseline.
-        worse: whether it is surely worse than promised; None when that is not judged.
+        worse: whether it is significantly worse than promised; None when that is not judged.
         alarm: whether drift alarms.
         asked: what was done (`retraining.Action`); "" for policies that do not look.
         reason: of that.
@@ -97,12 +109,12 @@ class Watched:
 
     @property
     def bad(self) -> bool:
-        """Whether it is surely worse than promised."""
+        """Whether it is significantly worse than promised."""
         return self.worse is True
 
 
 @dataclass(frozen=True)
-class Walked:
+class BacktestResult:
     """What became of one policy.
 
     Args:
@@ -117,19 +129,19 @@ class Walked:
 
     policy: Policy
     rows: pd.DataFrame
-    trainings: tuple[Training, ...]
-    watched: tuple[Watched, ...]
+    trainings: tuple[BacktestTraining, ...]
+    watched: tuple[MonitoredCountry, ...]
     pooled: tuple[pd.Timestamp, ...]
     pooled_seconds: float
 
 
-def walk(
-    past: Past,
+def run_backtest(
+    past: BacktestData,
     policies: Sequence[Policy],
     moments: Sequence[pd.Timestamp],
     trainer: Trainer,
-    progress: Progress = lambda moment: None,
-) -> tuple[Walked, ...]:
+    progress: BacktestProgress = lambda moment: None,
+) -> tuple[BacktestResult, ...]:
     """Take every policy through the same moments.
 
     A country takes part from the first moment at which it is `Past.ready`: it is trained then,
@@ -151,7 +163,7 @@ def walk(
             walker.look(moment)
         _train(walkers, moment, trainer)
         progress(moment)
-    return tuple(walker.walked() for walker in walkers)
+    return tuple(walker.backtested() for walker in walkers)
 
 
 def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -> None:
@@ -167,16 +179,16 @@ def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -
             walker.take({country: found[country] for country in walker.asked})
 
 
-def _orders(walkers: Sequence[_Walker]) -> list[Order]:
+def _orders(walkers: Sequence[_Walker]) -> list[TrainingOrder]:
     """A training a country, judged beside the model of each policy that asks."""
-    orders: dict[str, Order] = {}
+    orders: dict[str, TrainingOrder] = {}
     for walker in walkers:
         for country in walker.asked:
             rival, watches = walker.rival(country), walker.policy.kind == "drift"
-            held = orders.get(country, Order(country, (), False))
+            held = orders.get(country, TrainingOrder(country, (), False))
             known = {each.version for each in held.rivals}
             rivals = held.rivals if rival.version in known else (*held.rivals, rival)
-            orders[country] = Order(country, rivals, held.watched or watches)
+            orders[country] = TrainingOrder(country, rivals, held.watched or watches)
     return list(orders.values())
 
 
@@ -184,7 +196,7 @@ def _orders(walkers: Sequence[_Walker]) -> list[Order]:
 class _Ground:
     """What is the same for every policy."""
 
-    past: Past
+    past: BacktestData
     moments: tuple[pd.Timestamp, ...]
     baselines: dict[str, np.ndarray] = field(default_factory=dict)
     joined: dict[str, pd.Timestamp] = field(default_factory=dict)
@@ -211,7 +223,7 @@ class _Ground:
         self.windows = {key: held for key, held in self.windows.items() if key[-1] >= oldest}
 
     def due(self, policy: Policy, moment: pd.Timestamp) -> bool:
-        """Whether a periodic policy trains at a moment of the walk."""
+        """Whether a periodic policy trains at a moment of the backtest."""
         place = self.moments.index(moment)
         return place > 0 and policy.due(self.moments[0], self.moments[place - 1], moment)
 
@@ -246,12 +258,12 @@ class _Country:
     version: np.ndarray
     previous: np.ndarray
     previous_version: np.ndarray
-    champion: Trained | None = None
-    before: Trained | None = None
+    champion: BacktestCandidate | None = None
+    before: BacktestCandidate | None = None
     since: pd.Timestamp | None = None
     refused: int = 0
     last_training: pd.Timestamp | None = None
-    tried: dict[str, Tried] = field(default_factory=dict)
+    tried: dict[str, Attempts] = field(default_factory=dict)
     waiting: str = ""
     drift: DriftState | None = None
 
@@ -264,8 +276,8 @@ class _Walker:
         self.past, self.pooled = ground.past, Pooled()
         self.countries: dict[str, _Country] = {}
         self.asked: dict[str, str] = {}
-        self.trainings: list[Training] = []
-        self.watched: list[Watched] = []
+        self.trainings: list[BacktestTraining] = []
+        self.watched: list[MonitoredCountry] = []
         self.pooled_moments: list[pd.Timestamp] = []
         self.pooled_seconds = 0.0
         self._times: list[pd.Timestamp] = []
@@ -285,19 +297,19 @@ class _Walker:
         if self._all_again(moment):
             self._train_pooled(moment)
 
-    def rival(self, country: str) -> Rival:
+    def rival(self, country: str) -> ModelInUse:
         """What a candidate of the country is to replace."""
         champion = self.countries[country].champion
-        return champion.rival if champion else Rival()
+        return champion.rival if champion else ModelInUse()
 
-    def take(self, trained: Mapping[str, Trained]) -> None:
+    def take(self, trained: Mapping[str, BacktestCandidate]) -> None:
         """The candidates that were asked for: into use, or not."""
         for country, each in trained.items():
             held = self.countries[country]
             decision = each.decisions[held.champion.version if held.champion else ""]
             gain = self._gain(country, each)
             self.trainings.append(
-                Training(
+                BacktestTraining(
                     each.moment,
                     country,
                     self.asked[country],
@@ -317,11 +329,11 @@ class _Walker:
                 held.refused += 1
         self.asked = {}
 
-    def walked(self) -> Walked:
+    def backtested(self) -> BacktestResult:
         """What became of the policy."""
         rows = [self._counted(country) for country in self.countries]
         together = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=_ROWS)
-        return Walked(
+        return BacktestResult(
             self.policy,
             together,
             tuple(self.trainings),
@@ -357,7 +369,7 @@ class _Walker:
         self.pooled_moments.append(moment)
         self.pooled_seconds += seconds
 
-    def _into_use(self, country: str, trained: Trained) -> None:
+    def _into_use(self, country: str, trained: BacktestCandidate) -> None:
         held = self.countries[country]
         first = self.past.first_after(country, trained.moment)
         if held.champion is not None:
@@ -380,7 +392,7 @@ class _Walker:
         held.champion, held.before, held.since = held.before, None, moment
         held.refused, held.drift = 0, None
 
-    def _gain(self, country: str, trained: Trained) -> float:
+    def _gain(self, country: str, trained: BacktestCandidate) -> float:
         """Of the candidate on what serves, in the weeks after; both as if they served."""
         until = trained.moment + pd.Timedelta(weeks=HELPED_WEEKS)
         first, last = (self.past.first_after(country, each) for each in (trained.moment, until))
@@ -491,19 +503,19 @@ class _Walker:
             rows = window_rows(spec, reference, near, end)
             predicted = pd.Series(held.prediction[rows.index], index=rows.index)
             counted = profile(reference, rows, predicted, end)
-            self.ground.windows[key] = compare(spec, reference, counted)
+            self.ground.windows[key] = compare_window(spec, reference, counted)
         return self.ground.windows[key]
 
     # What it does about it.
 
     def _planned(self, seen: Mapping[str, _Seen], moment: pd.Timestamp) -> dict[str, Action]:
         """The plan of a moment: asked again until the causes or the day's budget are spent."""
-        situations = {country: self._situation(each, moment) for country, each in seen.items()}
+        country_states = {country: self._situation(each, moment) for country, each in seen.items()}
         asked: dict[str, Action] = {}
         while True:
-            found = plan(
+            found = plan_retraining(
                 self.past.spec,
-                list(situations.values()),
+                list(country_states.values()),
                 now=_utc(moment),
                 asked_today=self._asked_since(moment - pd.Timedelta(days=1)),
                 resolve=self.past.specs,
@@ -517,8 +529,8 @@ class _Walker:
                 return {each.country: each for each in found.actions} | asked
             for action in fresh:
                 self._note(action, moment)
-                situations[action.country] = replace(
-                    situations[action.country],
+                country_states[action.country] = replace(
+                    country_states[action.country],
                     last_training=_utc(moment),
                     tried=dict(self.countries[action.country].tried),
                 )
@@ -535,18 +547,18 @@ class _Walker:
         return sum(each > moment for each in self._times)
 
     def _note(self, action: Action, moment: pd.Timestamp) -> None:
-        """Every request of the walk leads to a decision."""
-        done = Tried(finished=True, last=_utc(moment))
+        """Every request of the backtest leads to a decision."""
+        done = Attempts(finished=True, last=_utc(moment))
         self.countries[action.country].tried |= dict.fromkeys(action.covers, done)
         self._times += [moment] * (action.kind == "retrain")
 
-    def _situation(self, seen: _Seen, moment: pd.Timestamp) -> Situation:
+    def _situation(self, seen: _Seen, moment: pd.Timestamp) -> CountryState:
         held, country = seen.held, seen.country
         champion = held.champion
         rows = self.past.known(country, moment)
         labelled = rows[rows["label"].notna()]
         trained = champion.moment if champion else moment
-        return Situation(
+        return CountryState(
             country=country,
             champion=champion.version if champion else "",
             previous=held.before.version if held.before else "",
@@ -607,9 +619,9 @@ def _performance(
     )
 
 
-def _watched(moment: pd.Timestamp, seen: _Seen, action: Action | None) -> Watched:
+def _watched(moment: pd.Timestamp, seen: _Seen, action: Action | None) -> MonitoredCountry:
     champion, found, drift = seen.held.champion, seen.realised, seen.drift
-    return Watched(
+    return MonitoredCountry(
         moment,
         seen.country,
         champion.version if champion else "",

@@ -22,14 +22,14 @@ from mlops_assets.spec import BaselineSpec, ProductSpec
 
 
 @dataclass(frozen=True)
-class Past:
-    """Features of every country up to the end of a walk.
+class BacktestData:
+    """Features of every country up to the end of a backtest.
 
     Args:
         spec: the whole product, its split relative to what is known.
         specs: the product as it is for each country with features.
         frames: features by country, by event time; nothing after `end`.
-        countries: those that are walked; the others only take part in pooled models.
+        countries: those that are backtested; the others only take part in pooled models.
         end: no event, and no label known, after it.
     """
 
@@ -78,22 +78,22 @@ def known_at(rows: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:
     return there.assign(label=there["label"].where(there["label_time"] <= moment))
 
 
-def past_of(
+def backtest_data(
     spec: ProductSpec,
     frames: Mapping[str, pd.DataFrame],
     end: pd.Timestamp,
     countries: Sequence[str] = (),
-) -> tuple[Past, str]:
+) -> tuple[BacktestData, str]:
     """The past of a product, and what had to be read differently for it; "" for nothing.
 
     Args:
         spec: the whole product.
         frames: features by country; countries without rows are left out.
-        end: of the walk.
-        countries: that are walked; by default all.
+        end: of the backtest.
+        countries: that are backtested; by default all.
 
     Raises:
-        ConfigurationError: no walked country has a row.
+        ConfigurationError: no backtested country has a row.
     """
     newest = [frame.loc[frame["label"].notna(), "label_time"].max() for frame in frames.values()]
     known = [time for time in newest if not pd.isna(time)]
@@ -103,21 +103,22 @@ def past_of(
         for country, frame in frames.items()
         if (frame["event_time"] <= end).any()
     }
-    walked = tuple(country for country in countries or spec.countries if country in kept)
-    if not walked:
+    backtested = tuple(country for country in countries or spec.countries if country in kept)
+    if not backtested:
         raise ConfigurationError(
             f"No country has features of events up to {end:%Y-%m-%d}.",
             stored="Nothing was trained.",
             way_out="Choose later dates, or materialize `features` first.",
         )
     specs = {country: rolling.for_country(country) for country in kept}
-    return Past(rolling, specs, kept, walked, end), note
+    return BacktestData(rolling, specs, kept, backtested, end), note
 
 
 def relative_split(spec: ProductSpec, newest: pd.Timestamp) -> tuple[ProductSpec, str]:
     """The product with a split that moves with what is known, and what was changed in words.
 
-    A fixed start of the holdout would be after most moments of a walk. It is read as the distance
+    A fixed start of the holdout would be after most moments of a backtest. It is read as the
+    distance
     it has now to the newest known label; a fixed start of training as its distance to the holdout.
 
     Args:
@@ -155,14 +156,16 @@ def _relative(rules: Mapping[str, Any], newest: pd.Timestamp) -> tuple[dict[str,
     return changed, " and ".join(told)
 
 
-def moments_of(
+def backtest_moments(
     start: pd.Timestamp, end: pd.Timestamp, step: pd.Timedelta
 ) -> tuple[pd.Timestamp, ...]:
-    """The moments of a walk: from its start, each a step later, before its end."""
+    """The moments of a backtest: from its start, each a step later, before its end."""
     return tuple(pd.date_range(start, end, freq=step, inclusive="left"))
 
 
-def naive_predictions(past: Past, country: str, baseline: BaselineSpec | None = None) -> np.ndarray:
+def naive_predictions(
+    past: BacktestData, country: str, baseline: BaselineSpec | None = None
+) -> np.ndarray:
     """What a naive rule says of each row of a country at its event, shape (rows,).
 
     Means are of the labels known by then.
@@ -187,7 +190,7 @@ def _known_means(rows: pd.DataFrame) -> np.ndarray:
     return np.divide(sums[count], count, out=np.full(len(rows), np.nan), where=count > 0)
 
 
-def stretches_of(flags: Sequence[bool]) -> list[tuple[int, int]]:
+def true_runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
     """First and last place of each run of true flags."""
     runs, place = [], 0
     for flag, group in itertools.groupby(flags):

@@ -1,4 +1,4 @@
-"""When a walk through history trains again: `never`, `every 30d`, `drift`."""
+"""When a backtest through history trains again: `never`, `every 30d`, `drift`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Policy:
     """One rule of when to train again.
 
     Args:
-        name: as a person wrote it; unique in a walk.
+        name: as a person wrote it; unique in a backtest.
         kind: never: each country once, when it has enough rows; every: all countries and the
             pooled models each `period`; drift: what `retraining.plan` asks for by the product's
             own `monitoring` and `retraining`.
@@ -34,7 +34,7 @@ class Policy:
     def due(self, start: pd.Timestamp, before: pd.Timestamp, now: pd.Timestamp) -> bool:
         """Whether a time of kind every (`start` plus n periods) is after `before` and up to `now`.
 
-        The times do not move with the moments of the walk, so that it is as often as said.
+        The times do not move with the moments of the backtest, so that it is as often as said.
         """
         if self.period is None:
             return False

@@ -1,4 +1,4 @@
-"""Trainings of a walk through history: what the steps of a training run do, without files.
+"""Trainings of a backtest through history: what the steps of a training run do, without files.
 
 A candidate is chosen, judged beside the models it may replace, and asked what it would have
 predicted. The gates that need files (`loads_and_predicts`, `latency_and_size`) have no place here.
@@ -13,14 +13,14 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.backtest.data import Past
+from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
 from mlops_assets.ml.evaluation.report import report_of
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.judgement import gates_of
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
 from mlops_assets.ml.models.split import Split
@@ -30,7 +30,7 @@ from mlops_assets.ml.stats.metrics import score
 from mlops_assets.ml.training.candidate import TrainedCandidate, train_country
 from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
 from mlops_assets.ml.training.selection import (
-    Kind,
+    ModelKind,
     PooledModel,
     Selection,
     pooled_names,
@@ -41,7 +41,8 @@ from mlops_assets.ml.training.tuning import Clock
 from mlops_assets.spec import ProductSpec
 
 IMPORTANCE_ROWS = 120
-"""About so many holdout rows tell a walk how much each feature matters; a training asks more."""
+"""About so many holdout rows tell a backtest how much each feature matters; a training asks
+more."""
 _NAN = float("nan")
 
 
@@ -68,12 +69,12 @@ class Pooled:
 
 
 @dataclass(frozen=True)
-class Rival:
+class ModelInUse:
     """A model in use that a candidate is to replace.
 
     Args:
         version: its name; "" for none.
-        judged: its judged twin; None without one.
+        judged: its evaluation model; None without one.
         until: event time of the newest row that what serves learned from.
         holdout_from: the twin has seen rows from before.
     """
@@ -85,7 +86,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingOrder:
     """A training of one country.
 
     Args:
@@ -95,16 +96,16 @@ class Order:
     """
 
     country: str
-    rivals: tuple[Rival, ...]
+    rivals: tuple[ModelInUse, ...]
     watched: bool
 
 
-Wanted = tuple[Pooled, Sequence[Order]]
+TrainingRequest = tuple[Pooled, Sequence[TrainingOrder]]
 """Trainings of countries beside the same pooled models."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class BacktestCandidate:
     """A candidate of one country, and what came of it.
 
     Args:
@@ -113,7 +114,7 @@ class Trained:
         version: its name; equal only for the same rows and the same pooled models.
         kind: of the choice.
         pooled_name: of the pooled model that was chosen; "" for a local one or a baseline.
-        judged: the judged twin; None for a baseline.
+        judged: the evaluation model; None for a baseline.
         until: event time of the newest row that what serves learned from.
         holdout_from: start of the holdout it was judged on.
         predicted: of what serves, for the country's rows after the moment; shape (rows,).
@@ -126,7 +127,7 @@ class Trained:
     country: str
     moment: pd.Timestamp
     version: str
-    kind: Kind
+    kind: ModelKind
     pooled_name: str
     judged: FittedModel | None
     until: pd.Timestamp | None
@@ -138,9 +139,9 @@ class Trained:
     seconds: float
 
     @property
-    def rival(self) -> Rival:
+    def rival(self) -> ModelInUse:
         """As the model in use."""
-        return Rival(self.version, self.judged, self.until, self.holdout_from)
+        return ModelInUse(self.version, self.judged, self.until, self.holdout_from)
 
 
 class Trainer(Protocol):
@@ -150,15 +151,17 @@ class Trainer(Protocol):
         """`pooled_at` a moment."""
         ...
 
-    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+    def candidates(
+        self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]
+    ) -> list[list[BacktestCandidate]]:
         """`candidate_at` a moment for each order, in the order given."""
         ...
 
 
-def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:
+def pooled_at(past: BacktestData, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, float]:
     """The pooled models trained at a moment that beat the best baseline, and the seconds.
 
-    All countries with features take part, walked or not.
+    All countries with features take part, backtested or not.
     """
     if not pooled_names(past.spec):
         return Pooled(), 0.0
@@ -175,8 +178,8 @@ def pooled_at(past: Past, moment: pd.Timestamp, clock: Clock) -> tuple[Pooled, f
 
 
 def candidate_at(
-    past: Past, moment: pd.Timestamp, pooled: Pooled, order: Order, clock: Clock
-) -> Trained:
+    past: BacktestData, moment: pd.Timestamp, pooled: Pooled, order: TrainingOrder, clock: Clock
+) -> BacktestCandidate:
     """A country's candidate at a moment, judged beside each rival."""
     country, spec = order.country, past.specs[order.country]
     began = clock()
@@ -191,7 +194,7 @@ def candidate_at(
         for rival, found in zip(order.rivals, judged, strict=True)
     }
     promoted = any(each.verdict == "promoted" for each in decisions.values())
-    return Trained(
+    return BacktestCandidate(
         country=country,
         moment=moment,
         version=version,
@@ -208,12 +211,12 @@ def candidate_at(
     )
 
 
-def without_pooled(trained: Trained) -> Trained:
+def without_pooled(trained: BacktestCandidate) -> BacktestCandidate:
     """Without a model that whoever asked has already: it is large, and the same everywhere."""
     return replace(trained, judged=None) if trained.pooled_name else trained
 
 
-def with_pooled(trained: Trained, pooled: Pooled) -> Trained:
+def with_pooled(trained: BacktestCandidate, pooled: Pooled) -> BacktestCandidate:
     """What `without_pooled` left out put back."""
     if not trained.pooled_name:
         return trained
@@ -232,7 +235,7 @@ def _version(moment: pd.Timestamp, selection: Selection, pooled: Pooled) -> str:
     return f"{moment.isoformat()} {selection.kind} {selection.name} {made}".strip()
 
 
-def _judged(trained: TrainedCandidate, rival: Rival, pooled: Pooled) -> _Judged:
+def _judged(trained: TrainedCandidate, rival: ModelInUse, pooled: Pooled) -> _Judged:
     """As `judgement.judge`, without what only people look at."""
     spec, parts, selection = trained.spec, trained.parts, trained.selection
     predicted, around = trained.on_holdout()
@@ -249,7 +252,7 @@ def _judged(trained: TrainedCandidate, rival: Rival, pooled: Pooled) -> _Judged:
     return _Judged(evidence, (*found, gates.unless_switched_off(spec, behaved)))
 
 
-def _unseen(spec: ProductSpec, rival: Rival, holdout: pd.DataFrame) -> np.ndarray | None:
+def _unseen(spec: ProductSpec, rival: ModelInUse, holdout: pd.DataFrame) -> np.ndarray | None:
     """What a rival's twin predicts, NaN for rows it may have seen; None without one."""
     if rival.judged is None:
         return None
@@ -260,12 +263,12 @@ def _unseen(spec: ProductSpec, rival: Rival, holdout: pd.DataFrame) -> np.ndarra
 
 
 def _decided(
-    spec: ProductSpec, version: str, selection: Selection, rival: Rival, found: _Judged
+    spec: ProductSpec, version: str, selection: Selection, rival: ModelInUse, found: _Judged
 ) -> Decision:
     if selection.model is None or selection.served is None:
         reason = f"no model to compare: {selection.reason}"
         return Decision("not_judged", reason, len(found.evidence), _NAN, _NAN)
-    sides = Sides(
+    sides = ModelPair(
         candidate=version,
         champion=rival.version,
         candidate_until=selection.served.until,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-Kind = Literal["float", "integer", "boolean", "time", "text"]
+ColumnKind = Literal["float", "integer", "boolean", "time", "text"]
 
 TRUTH: Mapping[str, bool] = {"true": True, "false": False, "1": True, "0": False}
 
@@ -40,7 +40,7 @@ class Typed:
     unfilled: np.ndarray
 
 
-def typed(published: pd.Series, kind: Kind, *, nullable: bool) -> Typed:
+def typed(published: pd.Series, kind: ColumnKind, *, nullable: bool) -> Typed:
     """A published column as a kind; whatever the values are, nothing is raised."""
     nowhere = np.zeros(len(published), bool)
     if kind == "text":
@@ -82,7 +82,7 @@ def _each(values: pd.Series) -> tuple[np.ndarray, list[object]]:
     return codes, values.tolist()
 
 
-def _coerced(values: pd.Series, kind: Kind) -> pd.Series:
+def _coerced(values: pd.Series, kind: ColumnKind) -> pd.Series:
     """Values of the kind, missing where there are none and where something else stands."""
     if kind == "time":
         return _as_time(values)
@@ -91,7 +91,7 @@ def _coerced(values: pd.Series, kind: Kind) -> pd.Series:
     return _as_number(values, whole=kind == "integer")
 
 
-def _filled(values: pd.Series, kind: Kind) -> pd.Series:
+def _filled(values: pd.Series, kind: ColumnKind) -> pd.Series:
     """What is missing filled, for types of numpy that cannot say so."""
     if kind == "integer":
         return values.fillna(0).astype("int64")

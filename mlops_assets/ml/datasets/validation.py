@@ -15,7 +15,7 @@ import pandera.pandas as pa
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.datasets.availability import known_records
-from mlops_assets.ml.datasets.coercion import Kind, as_text, typed
+from mlops_assets.ml.datasets.coercion import ColumnKind, as_text, typed
 from mlops_assets.spec import SourceSpec
 
 DELIVERED = "_delivered"
@@ -27,7 +27,7 @@ INGESTION_ORDER = [DELIVERED, "_ingested_at", "_source_file", "_source_line"]
 USUAL_TYPES = frozenset({"float64", "int64", "bool", "datetime64[ns]", "str"})
 """What published values are typed as here."""
 
-KINDS: Mapping[str, Kind] = {
+COLUMN_KINDS: Mapping[str, ColumnKind] = {
     "f": "float",
     "i": "integer",
     "u": "integer",
@@ -183,7 +183,7 @@ def known_rows(
     return known.to_numpy(bool)
 
 
-def describe(schema: type[pa.DataFrameModel]) -> list[ColumnDoc]:
+def describe_columns(schema: type[pa.DataFrameModel]) -> list[ColumnDoc]:
     """Name, type, sentence and constraints of every column of a contract."""
     return [
         ColumnDoc(
@@ -308,10 +308,10 @@ def _check_name(check: Any) -> str:
     return str(text).replace("; ", ", ")
 
 
-def _kind(column: pa.Column) -> Kind:
+def _kind(column: pa.Column) -> ColumnKind:
     native = getattr(column.dtype, "type", None)
     letter = getattr(native, "kind", "O")
-    return KINDS.get(letter, "text")
+    return COLUMN_KINDS.get(letter, "text")
 
 
 def _newest(

@@ -66,7 +66,7 @@ def behave(test: BehaviourSpec, model: FittedModel, rows: pd.DataFrame) -> Behav
     if problem := _problem(test, model, rows):
         return Behaved(test.name, 0, 0, None, problem=problem)
     before = predict(model, rows, model.task)
-    after = predict(model, changed(rows, test.change), model.task)
+    after = predict(model, perturbed(rows, test.change), model.task)
     amiss = misbehaviour(test, before, after)
     behaved = int((amiss <= ROUNDING * np.maximum(1.0, np.abs(after))).sum())
     worst = int(np.argmax(np.where(np.isnan(amiss), np.inf, amiss)))
@@ -74,7 +74,7 @@ def behave(test: BehaviourSpec, model: FittedModel, rows: pd.DataFrame) -> Behav
     return Behaved(test.name, len(rows), behaved, behaved >= test.min_share * len(rows), example)
 
 
-def changed(rows: pd.DataFrame, change: dict[str, ChangeSpec]) -> pd.DataFrame:
+def perturbed(rows: pd.DataFrame, change: dict[str, ChangeSpec]) -> pd.DataFrame:
     """The rows with the declared features set, added to or multiplied; missing values stay so."""
     columns = {}
     for feature, what in change.items():

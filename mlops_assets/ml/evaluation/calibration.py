@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.stats.bootstrap import Draws, interval, widening
+from mlops_assets.ml.stats.bootstrap import BootstrapWeights, interval, widening
 from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate
 
 RELIABILITY_BINS = 10
 HALVINGS = 20
 
 
-def reliability(y: np.ndarray, p: np.ndarray) -> pd.DataFrame:
+def reliability_table(y: np.ndarray, p: np.ndarray) -> pd.DataFrame:
     """Predicted and observed share of class 1 in ten bins of equal width; empty bins left out."""
     y, p = np.asarray(y, dtype="float64"), np.asarray(p, dtype="float64")
     y, p = y[np.isfinite(p)], p[np.isfinite(p)]
@@ -45,7 +45,9 @@ def calibration_error(y: np.ndarray, p: np.ndarray) -> float:
     return float(np.abs(np.bincount(equal_size_bins(p), p - y)).sum() / len(y))
 
 
-def calibration_estimate(y: np.ndarray, p: np.ndarray, draws: Draws, tail: float) -> Estimate:
+def calibration_estimate(
+    y: np.ndarray, p: np.ndarray, draws: BootstrapWeights, tail: float
+) -> Estimate:
     """The expected calibration error with an interval that knows what chance adds to it.
 
     Even a calibrated model has an error above 0 on few rows. So the lower end is the least error
@@ -71,7 +73,7 @@ def calibration_estimate(y: np.ndarray, p: np.ndarray, draws: Draws, tail: float
 
 
 def calibration_gain(
-    y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: Draws, tail: float
+    y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: BootstrapWeights, tail: float
 ) -> Estimate:
     """By how much the expected calibration error of `p` is under that of a reference, paired.
 
@@ -88,7 +90,9 @@ def calibration_gain(
     return interval(value, theirs - ours, tail, draws.blocks)
 
 
-def _gaps_and_noise(y: np.ndarray, p: np.ndarray, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+def _gaps_and_noise(
+    y: np.ndarray, p: np.ndarray, draws: BootstrapWeights
+) -> tuple[np.ndarray, np.ndarray]:
     """Predicted less observed share times share of rows, by bin (10,), and what the draws add."""
     bins, days = equal_size_bins(p), draws.weights.shape[1]
     of_days = np.zeros((days, RELIABILITY_BINS))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evaluation.slices import Part, parts_of
-from mlops_assets.ml.stats.bootstrap import Draws, interval, resampled, resampled_mean
+from mlops_assets.ml.evaluation.slices import SlicePart, parts_of
+from mlops_assets.ml.stats.bootstrap import BootstrapWeights, interval, resampled, resampled_mean
 from mlops_assets.ml.stats.metrics import Estimate, score
 from mlops_assets.spec import FairnessSpec, Metric, ProductSpec
 
@@ -64,7 +64,7 @@ class _Group:
 
 
 def compare_groups(
-    spec: ProductSpec, declared: FairnessSpec, evidence: pd.DataFrame, draws: Draws
+    spec: ProductSpec, declared: FairnessSpec, evidence: pd.DataFrame, draws: BootstrapWeights
 ) -> Compared:
     """The measure of every group against that of every other one, on the same draws.
 
@@ -92,12 +92,16 @@ def compare_groups(
     )
 
 
-def _judged(part: Part, declared: FairnessSpec, draws: Draws) -> bool:
+def _judged(part: SlicePart, declared: FairnessSpec, draws: BootstrapWeights) -> bool:
     return int(part.rows.sum()) >= declared.min_rows and not draws.of(part.rows).problem
 
 
 def _measured(
-    spec: ProductSpec, declared: FairnessSpec, evidence: pd.DataFrame, part: Part, draws: Draws
+    spec: ProductSpec,
+    declared: FairnessSpec,
+    evidence: pd.DataFrame,
+    part: SlicePart,
+    draws: BootstrapWeights,
 ) -> _Group:
     inside, drawn = evidence[part.rows], draws.of(part.rows)
     y, p = (inside[name].to_numpy(dtype="float64") for name in ("label", "candidate"))

@@ -12,7 +12,7 @@ import pandas as pd
 from mlops_assets.ml.evaluation.calibration import (
     calibration_estimate,
     calibration_gain,
-    reliability,
+    reliability_table,
 )
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import no_importance, permutation_importance
@@ -20,7 +20,7 @@ from mlops_assets.ml.evaluation.slices import no_slices, slice_table
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel
 from mlops_assets.ml.stats.bootstrap import (
-    Draws,
+    BootstrapWeights,
     draw_days,
     estimate,
     gain_estimate,
@@ -102,7 +102,7 @@ class Report:
     baselines: Mapping[str, float]
     best_baseline: str
     by_month: pd.DataFrame
-    reliability: pd.DataFrame | None
+    reliability_table: pd.DataFrame | None
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     gain: Estimate = UNKNOWN
     champion: Estimate = UNKNOWN
@@ -227,7 +227,7 @@ def _numbers(evidence: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def _against_champion(
-    spec: ProductSpec, evidence: pd.DataFrame, draws: Draws, tail: float
+    spec: ProductSpec, evidence: pd.DataFrame, draws: BootstrapWeights, tail: float
 ) -> dict[str, Any]:
     """On the rows that the champion predicts, too."""
     known = evidence["champion"].notna().to_numpy()
@@ -243,13 +243,13 @@ def _against_champion(
 
 
 def _of_task(
-    spec: ProductSpec, evidence: pd.DataFrame, draws: Draws, tail: float
+    spec: ProductSpec, evidence: pd.DataFrame, draws: BootstrapWeights, tail: float
 ) -> dict[str, Any]:
     y, p = _numbers(evidence, "label"), _numbers(evidence, "candidate")
     if spec.task == "classification":
         calibration = calibration_estimate(y, p, draws, tail)
         return {
-            "reliability": reliability(y, p),
+            "reliability": reliability_table(y, p),
             "calibration": calibration,
             "calibration_error": calibration.value,
         }

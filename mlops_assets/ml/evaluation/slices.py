@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.ml.evaluation.evidence import MISSING, OTHER, edge_names, slice_column
-from mlops_assets.ml.stats.bootstrap import Draws, estimate, gain_estimate
+from mlops_assets.ml.stats.bootstrap import BootstrapWeights, estimate, gain_estimate
 from mlops_assets.ml.stats.metrics import score
 from mlops_assets.spec import ProductSpec, SliceSpec
 
@@ -37,7 +37,7 @@ def no_slices() -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Part:
+class SlicePart:
     """The rows of one slice.
 
     Args:
@@ -51,22 +51,22 @@ class Part:
     rows: np.ndarray
 
 
-def parts_of(evidence: pd.DataFrame, declared: SliceSpec) -> list[Part]:
+def parts_of(evidence: pd.DataFrame, declared: SliceSpec) -> list[SlicePart]:
     """The slices of one declaration in their order; without the feature, one part without rows."""
     column = slice_column(declared)
     if column not in evidence:
-        return [Part(declared.feature, "", np.zeros(len(evidence), dtype="bool"))]
+        return [SlicePart(declared.feature, "", np.zeros(len(evidence), dtype="bool"))]
     names = evidence[column].to_numpy(dtype="object")
     present = set(names)
     order = edge_names(declared.edges) if declared.edges else sorted(present - {MISSING, OTHER})
     return [
-        Part(declared.feature, name, names == name)
+        SlicePart(declared.feature, name, names == name)
         for name in dict.fromkeys([*order, OTHER, MISSING])
         if name in present
     ]
 
 
-def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: Draws) -> pd.DataFrame:
+def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: BootstrapWeights) -> pd.DataFrame:
     """How the candidate does in every declared slice.
 
     Returns:
@@ -75,7 +75,7 @@ def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: Draws) -> pd.D
         on the best baseline. Not judged are slices with fewer than `gates.min_slice_rows` rows, for
         auc with fewer than `gates.min_slice_class_rows` of either class, those with too few days,
         and a feature that the rows do not have (slice "", 0 rows). The intervals of all judged
-        gains hold together (Bonferroni), and more surely than `evaluation.confidence` by the
+        gains hold together (Bonferroni), and more significantly than `evaluation.confidence` by the
         factor `SURER`: a slice that fails stops a promotion, and equal models are to fail
         practically never, however many slices there are.
     """
@@ -90,8 +90,8 @@ def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: Draws) -> pd.D
 def _row(
     spec: ProductSpec,
     evidence: pd.DataFrame,
-    part: Part,
-    draws: Draws,
+    part: SlicePart,
+    draws: BootstrapWeights,
     tail: float,
     tail_of_all: float,
 ) -> dict[str, object]:
@@ -113,7 +113,7 @@ def _row(
         "gain": gain.value,
         "gain_lower": gain.lower,
         "gain_upper": gain.upper,
-        "judged": _large(spec, y) and gain.told,
+        "judged": _large(spec, y) and gain.has_interval,
     }
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from mlops_assets.ml.evaluation.behaviour import Behaved
 from mlops_assets.ml.evaluation.fairness import Compared, Unequal
 from mlops_assets.ml.evaluation.report import Footprint, Report
-from mlops_assets.ml.stats.metrics import NAN, Estimate, in_words, is_better
+from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, is_better
 from mlops_assets.spec import GATES, GREATER_IS_BETTER, GateName, ProductSpec
 
 MIN_MONTHS = 3
@@ -118,17 +118,17 @@ def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = No
             holdout has fewer than `split.min_holdout_rows` rows or its gain cannot be told.
     """
     least = spec.gates.min_improvement
-    problem = "" if report.gain.told else _no_gain(report)
+    problem = "" if report.gain.has_interval else _no_gain(report)
     used, basis = _basis(report, spec, pooled, problem)
     if used is None:
         return GateResult("beats_baseline", None, NAN, least, basis)
-    if not used.gain.told:
+    if not used.gain.has_interval:
         return not_judged("beats_baseline", f"{_no_gain(used)}, {basis}", least)
     passed = used.gain.lower > least or (least > 0 and used.gain.lower == least)
     description = (
         f"{used.metric} {used.value:.4g} against {used.baseline_value:.4g} of baseline "
-        f"{used.best_baseline}: {_gain_in_words(used.metric, used.gain)}; surely more than "
-        f"{in_words(used.metric, least)} is {'reached' if passed else 'not reached'}, {basis}"
+        f"{used.best_baseline}: {_gain_in_words(used.metric, used.gain)}; significantly more than "
+        f"{format_gain(used.metric, least)} is {'reached' if passed else 'not reached'}, {basis}"
     )
     numbers = {
         used.metric: used.value,
@@ -190,14 +190,17 @@ def slices(report: Report, spec: ProductSpec) -> GateResult:
     missing = sorted(table.loc[table["slice"] == "", "feature"])
     rest = f"; not judged: {told}" if told else ""
     if len(bad):
-        text = f"worse than {_reference(report)} by more than {in_words(report.metric, margin)}: "
+        text = (
+            f"worse than {_reference(report)} by more than {format_gain(report.metric, margin)}: "
+        )
         passed, text = False, text + "; ".join(_slice_in_words(report, row) for row in _rows(bad))
     elif missing or not len(judged):
         lacking = f"the rows have no feature {', '.join(missing)}" if missing else "too few rows"
         passed, text = None, f"not judged: {lacking}"
     else:
-        text = f"none of {len(judged)} slices is surely worse than {_reference(report)} by more "
-        passed, text = True, f"{text}than {in_words(report.metric, margin)}"
+        most = format_gain(report.metric, margin)
+        text = f"none of {len(judged)} slices is significantly worse than {_reference(report)} "
+        passed, text = True, f"{text}by more than {most}"
     return GateResult("slices", passed, worst, -margin, text + rest, numbers)
 
 
@@ -217,18 +220,19 @@ def calibration(report: Report, spec: ProductSpec) -> GateResult:
     if problem := _too_few(report, spec, error):
         return not_judged("calibration", problem, limit)
     within = error.lower <= limit
-    spoiled = gain.told and gain.value < -margin and gain.upper < 0
+    spoiled = gain.has_interval and gain.value < -margin and gain.upper < 0
     text = (
         f"expected calibration error {error.value:.3g} ({error.lower:.3g} to {error.upper:.3g}) "
-        f"on {report.rows} rows is {'not surely' if within else 'surely'} above {limit:g}"
+        f"on {report.rows} rows is {'not significantly' if within else 'significantly'} above "
+        f"{limit:g}"
     )
-    if gain.told:
+    if gain.has_interval:
         where = "over" if gain.value < 0 else "under"
-        verdict = "surely worse and beyond" if spoiled else "not surely worse beyond"
+        verdict = "significantly worse and beyond" if spoiled else "not significantly worse beyond"
         text += f"; it is {abs(gain.value):.3g} {where} the champion's, {verdict} {margin:g}"
     numbers = {
         **_ends("calibration_error", error),
-        **(_ends("gain_on_champion", gain) if gain.told else {}),
+        **(_ends("gain_on_champion", gain) if gain.has_interval else {}),
         "rows": float(report.rows),
     }
     return GateResult("calibration", within and not spoiled, error.value, limit, text, numbers)
@@ -248,7 +252,8 @@ def coverage(report: Report, spec: ProductSpec) -> GateResult:
     passed = share.lower <= nominal + tolerance and share.upper >= nominal - tolerance
     text = (
         f"{share.value:.1%} ({share.lower:.1%} to {share.upper:.1%}) of the labels are inside "
-        f"the intervals, {'not surely' if passed else 'surely'} outside {nominal - tolerance:.1%} "
+        f"the intervals, {'not significantly' if passed else 'significantly'} outside "
+        f"{nominal - tolerance:.1%} "
         f"to {nominal + tolerance:.1%}"
     )
     numbers = {**_ends("coverage", share), "rows": float(report.rows)}
@@ -278,7 +283,7 @@ def stability(report: Report, spec: ProductSpec) -> GateResult:
     passed = chance >= (1.0 - spec.evaluation.confidence) / 2.0 or better >= limit * len(months)
     text = (
         f"better than the best baseline in {better} of {len(months)} months, "
-        f"{'not surely' if passed else 'surely'} under the share {limit:g}"
+        f"{'not significantly' if passed else 'significantly'} under the share {limit:g}"
     )
     return GateResult("stability", passed, better / len(months), limit, text, numbers)
 
@@ -336,30 +341,33 @@ def behaviour(tried: Sequence[Behaved], spec: ProductSpec) -> GateResult:
 
 
 def loads_and_predicts(
-    *, same_in_fresh_process: bool | None, batch_equals_rows: bool | None, problem: str = ""
+    *, same_in_isolated_process: bool | None, batch_equals_rows: bool | None, problem: str = ""
 ) -> GateResult:
     """Whether the stored files predict as in training, and row by row as all at once.
 
     Args:
-        same_in_fresh_process: whether a fresh process predicts equally; None: not tried.
+        same_in_isolated_process: whether an isolated process predicts equally; None: not tried.
         batch_equals_rows: whether rows one by one give the predictions of all; None: not tried.
         problem: why the files could not be loaded or used; "" if they could.
     """
     name: GateName = "loads_and_predicts"
     if problem:
         return GateResult(name, False, NAN, NAN, problem)
-    if same_in_fresh_process is None or batch_equals_rows is None:
+    if same_in_isolated_process is None or batch_equals_rows is None:
         return not_judged(name, "the stored files were not tried")
     wrong = [
         text
         for text, equal in (
-            ("a fresh process predicts something else than training did", same_in_fresh_process),
+            (
+                "an isolated process predicts something else than training did",
+                same_in_isolated_process,
+            ),
             ("rows one by one get other predictions than all at once", batch_equals_rows),
         )
         if not equal
     ]
-    fine = "a fresh process and rows one by one give the predictions of the training"
-    numbers = {"fresh": float(same_in_fresh_process), "row_by_row": float(batch_equals_rows)}
+    fine = "an isolated process and rows one by one give the predictions of the training"
+    numbers = {"fresh": float(same_in_isolated_process), "row_by_row": float(batch_equals_rows)}
     return GateResult(name, not wrong, NAN, NAN, "; ".join(wrong) or fine, numbers)
 
 
@@ -416,11 +424,17 @@ def _too_few(report: Report, spec: ProductSpec, measured: Estimate) -> str:
     needed = spec.gates.min_coverage_rows
     if report.rows < needed:
         return f"{needed} holdout rows are needed, there are {report.rows}"
-    return "" if measured.told else report.interval_problem or "it cannot be told on these rows"
+    return (
+        ""
+        if measured.has_interval
+        else report.interval_problem or "it cannot be told on these rows"
+    )
 
 
 def _gain_in_words(metric: str, gain: Estimate) -> str:
-    value, lower, upper = (in_words(metric, each) for each in (gain.value, gain.lower, gain.upper))
+    value, lower, upper = (
+        format_gain(metric, each) for each in (gain.value, gain.lower, gain.upper)
+    )
     return f"better by {value} ({lower} to {upper})"
 
 
@@ -467,14 +481,14 @@ def _groups_in_words(each: Compared) -> str:
         return judged + few
     return (
         f"{judged}{few}; {declared.measure} differs by {widest.difference.value:.3g} at most "
-        f"({widest.high} and {widest.low}), not surely beyond the limits"
+        f"({widest.high} and {widest.low}), not significantly beyond the limits"
     )
 
 
 def _pair_in_words(pair: Unequal) -> str:
     return (
-        f"{pair.measure} of {pair.feature} {pair.high} is surely too far from that of {pair.low}: "
-        + ", ".join(pair.broken)
+        f"{pair.measure} of {pair.feature} {pair.high} is significantly too far from that of "
+        f"{pair.low}: " + ", ".join(pair.broken)
     )
 
 

@@ -11,7 +11,7 @@ from mlops_assets.ml.stats.metrics import NAN
 
 
 @dataclass(frozen=True)
-class Sides:
+class ModelPair:
     """Who is compared.
 
     Args:
@@ -51,7 +51,7 @@ class Sides:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> Sides:
+    def from_json(cls, text: str) -> ModelPair:
         """What `to_json` wrote."""
         stored = json.loads(text)
         until = {name: stored[name] for name in ("candidate_until", "champion_until")}

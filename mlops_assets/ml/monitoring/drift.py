@@ -19,7 +19,7 @@ import pandas as pd
 from mlops_assets.ml.monitoring.data_faults import looks_broken
 from mlops_assets.ml.monitoring.profiles import NOTHING, Profile, profile, window_ends, window_rows
 from mlops_assets.ml.stats import distances as d
-from mlops_assets.ml.stats.distances import EDGES, LIMIT, PLACES, Kind
+from mlops_assets.ml.stats.distances import EDGES, LIMIT, PLACES, FeatureKind
 from mlops_assets.ml.training.references import (
     LEAST_DISTANCE,
     LEAST_VALUES,
@@ -40,20 +40,20 @@ __all__ = [
     "EDGES",
     "PREDICTION",
     "REST",
+    "DriftLevel",
     "DriftState",
     "FeatureDrift",
     "FeatureReference",
     "Profile",
     "Reference",
-    "State",
     "Window",
-    "compare",
     "compare_all",
+    "compare_window",
     "continued",
+    "drift_not_judged",
     "make_reference",
     "new_columns",
     "newest_rows",
-    "not_judged",
     "profile",
     "reference_from_json",
     "reference_to_json",
@@ -62,7 +62,7 @@ __all__ = [
     "window_rows",
 ]
 
-State = Literal["quiet", "watch", "alarm", "not_judged"]
+DriftLevel = Literal["quiet", "watch", "alarm", "not_judged"]
 
 _LEAST_WINDOWS = 3.0
 """A reference of fewer windows side by side does not tell what chance does."""
@@ -153,7 +153,7 @@ class DriftState:
         upstream: of the newest window.
     """
 
-    state: State
+    state: DriftLevel
     reason: str
     next: str
     since: pd.Timestamp | None = None
@@ -179,7 +179,7 @@ class _Measured:
     """
 
     names: tuple[str, ...]
-    kinds: tuple[Kind, ...]
+    kinds: tuple[FeatureKind, ...]
     weight: np.ndarray
     before: np.ndarray
     distance: np.ndarray
@@ -208,7 +208,7 @@ def new_columns(reference: Reference, columns: Sequence[str]) -> tuple[list[str]
     )
 
 
-def compare(spec: ProductSpec, reference: Reference, window: Profile) -> Window:
+def compare_window(spec: ProductSpec, reference: Reference, window: Profile) -> Window:
     """One window against the reference."""
     return compare_all(spec, reference, [window])[0]
 
@@ -352,7 +352,7 @@ def _categories_measured(
 
 def _measured(
     known: Numbers | Categories,
-    kind: Kind,
+    kind: FeatureKind,
     every: np.ndarray,
     rows: np.ndarray,
     differences: tuple[np.ndarray, np.ndarray],
@@ -418,12 +418,14 @@ def _odds(probability: float) -> str:
 def state_of(spec: ProductSpec, windows: Sequence[Window]) -> DriftState:
     """The newest windows (oldest first) with hysteresis."""
     if not windows:
-        return not_judged("there is no complete window of rows newer than what the model learned")
+        return drift_not_judged(
+            "there is no complete window of rows newer than what the model learned"
+        )
     watched = spec.monitoring
     newest = windows[-watched.of_windows :]
     judged = [each for each in newest if each.judged]
     if not judged:
-        return not_judged(f"newest window: {newest[-1].problem}", newest[-1].end)
+        return drift_not_judged(f"newest window: {newest[-1].problem}", newest[-1].end)
     deviating = [each for each in newest if each.deviates]
     upstream = newest[-1].upstream
     broken = f" Looks broken: {upstream}." if upstream else ""
@@ -432,7 +434,7 @@ def state_of(spec: ProductSpec, windows: Sequence[Window]) -> DriftState:
         return DriftState(
             "quiet", f"{quiet}.{broken}", "nothing", None, newest[-1].end, 0.0, upstream
         )
-    state: State = "alarm" if len(deviating) >= watched.alarm_after else "watch"
+    state: DriftLevel = "alarm" if len(deviating) >= watched.alarm_after else "watch"
     counted = f"{len(deviating)} of the newest {len(newest)} windows deviate"
     counted += "s" if len(deviating) == 1 else ""
     counted = "the newest window deviates" if len(newest) == 1 else counted
@@ -461,7 +463,7 @@ def continued(state: DriftState, before: DriftState | None) -> DriftState:
     return state
 
 
-def not_judged(reason: str, end: pd.Timestamp | None = None) -> DriftState:
+def drift_not_judged(reason: str, end: pd.Timestamp | None = None) -> DriftState:
     """The state where nothing can be compared.
 
     Args:

@@ -12,14 +12,14 @@ from mlops_assets.ml.evaluation.evidence import MISSING, OTHER, edge_names, slic
 from mlops_assets.ml.evaluation.report import Report
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.split import split
-from mlops_assets.ml.reports.tables import metric_unit, told
-from mlops_assets.ml.stats.bootstrap import Draws, draw_days, estimate, gain_estimate
+from mlops_assets.ml.reports.tables import format_estimate, metric_unit
+from mlops_assets.ml.stats.bootstrap import BootstrapWeights, draw_days, estimate, gain_estimate
 from mlops_assets.ml.stats.metrics import (
     NAN,
     UNKNOWN,
     Estimate,
+    format_gain,
     improvement,
-    in_words,
     losses,
     score,
 )
@@ -43,7 +43,15 @@ PERFORMANCE_COLUMNS = (
     "first_label",  # as it was when it matured; another one now is a revised label
 )
 PERIOD_COLUMNS = ("period", "model_version", "rows", "value", "baseline", "open_rows")
-SLICE_COLUMNS = ("feature", "slice", "model_version", "rows", "value", "baseline", "open_rows")
+PERFORMANCE_SLICE_COLUMNS = (
+    "feature",
+    "slice",
+    "model_version",
+    "rows",
+    "value",
+    "baseline",
+    "open_rows",
+)
 
 COMPARED_ROWS = 20_000
 """Most rows on which two versions are compared: more take seconds and say no more."""
@@ -97,7 +105,8 @@ class Realised:
             baseline's error times the baseline's error here, so that a restless month is not
             taken for a bad model; the promised value itself where there is no baseline, and for
             auc. With the interval of the promise.
-        worse: whether `value` is surely worse than `expected` beyond `monitoring.tolerance`; None
+        worse: whether `value` is significantly worse than `expected` beyond
+            `monitoring.tolerance`; None
             when it is not judged.
         excess: by how much it is worse than expected: a share of the expected error, for auc the
             difference; positive is worse, NaN when not judged. Orders countries by loss.
@@ -105,7 +114,7 @@ class Realised:
         compared: `value` with the interval that is compared with `expected`: of its share of the
             baseline's error, paired on the same rows, times the baseline's error here; as `value`
             where there is no baseline, and for auc.
-        harder: whether `value` itself is surely above the promised one beyond the tolerance,
+        harder: whether `value` itself is significantly above the promised one beyond the tolerance,
             whatever the baseline's error is: labels confirm that the world changed, though the
             model need not be to blame. For auc as `worse`.
     """
@@ -243,7 +252,8 @@ def by_slice(spec: ProductSpec, table: pd.DataFrame, features: pd.DataFrame) -> 
     """The same by declared slice and model version, over the newest `monitoring.label_days`.
 
     Returns:
-        One row per part of `evaluation.slices` and version: the columns `SLICE_COLUMNS`. Matured
+        One row per part of `evaluation.slices` and version: the columns
+        `PERFORMANCE_SLICE_COLUMNS`. Matured
         rows are those whose label became known in these days, open ones are of any age; a row
         that the features no longer have is in the slice "missing", as one without a value.
     """
@@ -263,7 +273,11 @@ def by_slice(spec: ProductSpec, table: pd.DataFrame, features: pd.DataFrame) -> 
         found.insert(0, "slice", np.array(kept, dtype="object")[found.pop("part").to_numpy()])
         found.insert(0, "feature", declared.feature)
         parts.append(found)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=SLICE_COLUMNS)
+    return (
+        pd.concat(parts, ignore_index=True)
+        if parts
+        else pd.DataFrame(columns=PERFORMANCE_SLICE_COLUMNS)
+    )
 
 
 def against_previous(spec: ProductSpec, table: pd.DataFrame, version: str) -> Estimate:
@@ -396,7 +410,7 @@ def _newly_known(table: pd.DataFrame, spec: ProductSpec) -> np.ndarray:
     return (matured & (table["label_time"] > since)).to_numpy()
 
 
-def _draws(spec: ProductSpec, rows: pd.DataFrame) -> Draws:
+def _draws(spec: ProductSpec, rows: pd.DataFrame) -> BootstrapWeights:
     return draw_days(
         rows["event_time"],
         block_days=spec.evaluation.block_days,
@@ -420,7 +434,11 @@ def _revised(own: pd.DataFrame) -> int:
 
 
 def _share(
-    spec: ProductSpec, label: np.ndarray, predicted: np.ndarray, naive: np.ndarray, draws: Draws
+    spec: ProductSpec,
+    label: np.ndarray,
+    predicted: np.ndarray,
+    naive: np.ndarray,
+    draws: BootstrapWeights,
 ) -> Estimate:
     """Of the baseline's error that the model's is; UNKNOWN for auc and without a baseline."""
     if spec.metric in GREATER_IS_BETTER:
@@ -466,7 +484,7 @@ def _rare_class(spec: ProductSpec, label: np.ndarray) -> str:
 
 
 def _problem(
-    spec: ProductSpec, found: Realised, promise: Promise, label: np.ndarray, draws: Draws
+    spec: ProductSpec, found: Realised, promise: Promise, label: np.ndarray, draws: BootstrapWeights
 ) -> str:
     """Why the realised metric is not judged; "" if it is."""
     needed = spec.monitoring.min_labels
@@ -481,9 +499,9 @@ def _problem(
         return f"{spec.metric} cannot be told of these rows"
     if not np.isfinite(promise.value.value):
         return "what the model promised is not known, as its holdout could not be judged"
-    if not found.expected.told:
+    if not found.expected.has_interval:
         return f"the promise has no interval, its holdout of {promise.rows:,} rows being too short"
-    if not found.compared.told:
+    if not found.compared.has_interval:
         return draws.problem or f"the interval of {spec.metric} cannot be told"
     return ""
 
@@ -503,15 +521,15 @@ def _judged(spec: ProductSpec, found: Realised, promised: Estimate) -> Realised:
 
 def _reason(spec: ProductSpec, found: Realised, *, worse: bool, excess: float) -> str:
     unit = metric_unit(spec)
-    measured = f"{spec.metric} {told(found.compared)}{f' {unit}' if unit else ''}"
+    measured = f"{spec.metric} {format_estimate(found.compared)}{f' {unit}' if unit else ''}"
     rows = f"on {found.rows:,} rows from {_day(found.first)} to {_day(found.last)}"
     by = ""
     if np.isfinite(excess):
-        by = f"{in_words(spec.metric, abs(excess))} {'worse' if excess > 0 else 'better'} than "
-    verdict = f"surely worse, beyond {in_words(spec.metric, spec.monitoring.tolerance)}"
+        by = f"{format_gain(spec.metric, abs(excess))} {'worse' if excess > 0 else 'better'} than "
+    verdict = f"significantly worse, beyond {format_gain(spec.metric, spec.monitoring.tolerance)}"
     return (
-        f"{measured} {rows}, {by}the promised {told(found.expected)}: "
-        f"{verdict if worse else 'not surely worse'}"
+        f"{measured} {rows}, {by}the promised {format_estimate(found.expected)}: "
+        f"{verdict if worse else 'not significantly worse'}"
     )
 
 

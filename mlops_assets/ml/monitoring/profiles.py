@@ -117,8 +117,8 @@ def is_outside(counted: Counted) -> bool:
 
 
 def _counted(reference: FeatureReference, values: np.ndarray) -> Counted:
-    steps = d.steps_of(values, reference.center, reference.scale)
-    counts = np.bincount(d.place_of(steps), minlength=PLACES)
+    steps = d.bins_of(values, reference.center, reference.scale)
+    counts = np.bincount(d.midpoint_of(steps), minlength=PLACES)
     total, squares = int(steps.sum()) / STEPS, int((steps**2).sum()) / STEPS**2
     return len(values), total, squares, tuple(counts.tolist())
 

@@ -38,12 +38,12 @@ def _section(decision: Decision, spec: ProductSpec) -> str:
         "verdict": decision.verdict.replace("_", " "),
         "why": decision.reason,
         "rows compared": f"{decision.rows:,}",
-        f"{spec.metric} of the candidate": markdown.number(decision.candidate_value),
-        f"{spec.metric} of the champion": markdown.number(decision.champion_value),
+        f"{spec.metric} of the candidate": markdown.format_number(decision.candidate_value),
+        f"{spec.metric} of the champion": markdown.format_number(decision.champion_value),
         "gain on the champion": gain_with_ends(gain, spec),
-        "chance taken of promoting an equal one": markdown.number(decision.level),
+        "chance taken of promoting an equal one": markdown.format_number(decision.level),
     }
     image = plots.gains({"gain on the champion": gain}, gain_unit(spec), limits=gain_limits(spec))
     drawn = [markdown.image(image, "gain on the champion")] if np.isfinite(gain.value) else []
-    body = "\n\n".join([markdown.facts(facts), *drawn])
+    body = "\n\n".join([markdown.facts_table(facts), *drawn])
     return f"{DECISION_MARKS[0]}\n\n## Decision\n\n{body}\n\n{DECISION_MARKS[1]}"

@@ -12,9 +12,9 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from mlops_assets.ml.gates.gates import GateResult
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.stats.bootstrap import draw_days, interval, resampled_gain
-from mlops_assets.ml.stats.metrics import NAN, Estimate, improvement, in_words, score
+from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, improvement, score
 from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
@@ -76,7 +76,7 @@ class Decision:
 
 
 def decide(
-    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], sides: Sides
+    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], sides: ModelPair
 ) -> Decision:
     """Promote the candidate if its gates passed and it is better than the champion for certain.
 
@@ -139,12 +139,12 @@ class _Values:
     champion: float
 
 
-def _on_identical_rows(evidence: pd.DataFrame, sides: Sides) -> pd.DataFrame:
+def _on_identical_rows(evidence: pd.DataFrame, sides: ModelPair) -> pd.DataFrame:
     """The rows that the champion predicts; all of them without a champion."""
     return evidence[evidence["champion"].notna()] if sides.champion else evidence
 
 
-def _values(spec: ProductSpec, rows: pd.DataFrame, sides: Sides) -> _Values:
+def _values(spec: ProductSpec, rows: pd.DataFrame, sides: ModelPair) -> _Values:
     y = rows["label"].to_numpy(dtype="float64")
     ours = score(spec.metric, y, rows["candidate"].to_numpy(dtype="float64"))
     if not sides.champion:
@@ -169,7 +169,7 @@ def _held(spec: ProductSpec, decision: Decision) -> Decision:
     return Decision(**{**vars(decision), "verdict": "waiting", "reason": reason})
 
 
-def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: ModelPair) -> Decision:
     needed = spec.split.min_holdout_rows
     if len(rows) < needed:
         reason = (
@@ -183,11 +183,11 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Side
     return _judge(spec, rows, values, sides)
 
 
-def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Sides) -> Decision:
+def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: ModelPair) -> Decision:
     level = level_used(spec)
     draws = max(spec.evaluation.draws, math.ceil(TAIL_DRAWS / level))
     gain, problem = _gain(spec, rows, values, level, draws)
-    if not gain.told:
+    if not gain.has_interval:
         why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
         return _undecided("not_judged", f"{why}; the champion stays", rows, values)
     promoted, outcome = _outcome(spec, gain, sides)
@@ -221,16 +221,17 @@ def _gain(
     return interval(value, drawn, level, days.blocks), days.problem
 
 
-def _outcome(spec: ProductSpec, gain: Estimate, sides: Sides) -> tuple[bool, str]:
+def _outcome(spec: ProductSpec, gain: Estimate, sides: ModelPair) -> tuple[bool, str]:
     margin, refresh = spec.decision.margin, spec.decision.refresh_after_days
-    least = in_words(spec.metric, margin)
+    least = format_gain(spec.metric, margin)
     if gain.lower > margin:
-        return True, f"surely better by more than {least}"
+        return True, f"significantly better by more than {least}"
     if refresh is not None and sides.days_newer >= refresh and gain.lower >= -margin:
         return True, (
-            f"surely not worse by more than {least}, and it knows {sides.days_newer:.0f} days more"
+            f"significantly not worse by more than {least}, and it knows {sides.days_newer:.0f} "
+            "days more"
         )
-    return False, f"not surely better by more than {least}; the champion stays"
+    return False, f"not significantly better by more than {least}; the champion stays"
 
 
 def _both(spec: ProductSpec, values: _Values) -> str:
@@ -243,6 +244,6 @@ def _both(spec: ProductSpec, values: _Values) -> str:
 
 def _told(spec: ProductSpec, gain: Estimate, level: float) -> str:
     value, lower, upper = (
-        in_words(spec.metric, each) for each in (gain.value, gain.lower, gain.upper)
+        format_gain(spec.metric, each) for each in (gain.value, gain.lower, gain.upper)
     )
     return f"gain {value}, {lower} to {upper} with {1 - 2 * level:.1%} confidence"

@@ -13,7 +13,7 @@ from mlops_assets.ml.promotion.reproduction import (
     reasons,
 )
 
-Verdict = Literal["identical", "differs", "cannot be judged"]
+ReproductionVerdict = Literal["identical", "differs", "cannot be judged"]
 _METRIC_TOLERANCE = 1e-9
 _COLUMNS_NAMED = 5
 
@@ -69,7 +69,7 @@ class Reproduction:
     kind: str
     candidate: str
     in_use: bool
-    verdict: Verdict
+    verdict: ReproductionVerdict
     reason: str
     predictions: PredictionGap
     unit: str
@@ -143,7 +143,7 @@ def _column(each: ColumnGap, gap: FeaturesGap) -> str:
     return f"{each.name} {said[each.what]}"
 
 
-def describe(result: Reproduction) -> list[str]:
+def describe_reproduction(result: Reproduction) -> list[str]:
     """What a person reads, a line a fact."""
     use = "in use" if result.in_use else "not in use"
     return [

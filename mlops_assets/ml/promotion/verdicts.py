@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 
 from mlops_assets.ml.gates.gates import GateResult
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.promotion.decision import Decision, decide, settings_of, spec_of
 from mlops_assets.spec import ProductSpec
 
@@ -33,7 +33,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class Settings:
+class VerdictSettings:
     """What evidence is judged by.
 
     Attributes:
@@ -49,14 +49,14 @@ class Settings:
         return json.dumps({**settings_of(self.spec), "circumstances": asdict(self.circumstances)})
 
     @classmethod
-    def from_json(cls, text: str) -> "Settings":
+    def from_json(cls, text: str) -> "VerdictSettings":
         """What `to_json` wrote."""
         held = json.loads(text)
         return cls(spec_of(held), Circumstances(**held["circumstances"]))
 
 
 def conclude(
-    evidence: pd.DataFrame, gates: Sequence[GateResult], sides: Sides, settings: Settings
+    evidence: pd.DataFrame, gates: Sequence[GateResult], sides: ModelPair, settings: VerdictSettings
 ) -> Decision:
     """The verdict on a candidate.
 

@@ -48,7 +48,7 @@ def escaped(value: object, most: int = MOST_TEXT) -> str:
     return re.sub(r"(?i)\b(https?|ftp|mailto|www)([:.])", r"\1&#8203;\2", text)  # no links
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four significant digits; of one that is not known, that it was not judged."""
     return f"{value:.4g}" if np.isfinite(value) else NOT_JUDGED
 
@@ -67,13 +67,13 @@ def image(svg: str, alt: str) -> str:
     return f"![{alt}](data:image/svg+xml;base64,{encoded})"
 
 
-def facts(values: Mapping[str, object]) -> str:
+def facts_table(values: Mapping[str, object]) -> str:
     """A table of two columns; what is not there is left out."""
     rows = [(name, value) for name, value in values.items() if value not in (None, "")]
     return _rows(["", ""], rows)
 
 
-def table(frame: pd.DataFrame) -> str:
+def frame_table(frame: pd.DataFrame) -> str:
     """A frame as a table; of a long one the first rows, and how many are left out."""
     shown = frame.head(MOST_TABLE_ROWS)
     columns = [str(name).replace("_", " ") for name in frame.columns]

@@ -160,7 +160,7 @@ def _head(facts: CardFacts) -> str:
     rows = {
         "model": f"{chosen.name}, {_KINDS.get(chosen.kind, chosen.kind)} ({version})",
         f"{report.metric} on the holdout": _estimate(estimate, metric_unit(spec)),
-        f"{report.metric} of baseline {report.best_baseline}": markdown.number(
+        f"{report.metric} of baseline {report.best_baseline}": markdown.format_number(
             report.baseline_value
         ),
         "gain on the baseline": gain_with_ends(report.gain, spec),
@@ -169,7 +169,7 @@ def _head(facts: CardFacts) -> str:
         "gates": ", ".join(f"{count} {name}" for name, count in counts.items()) or NOT_JUDGED,
     }
     title = f"# Model card: {markdown.escaped(facts.product)}, {markdown.escaped(facts.country)}"
-    return f"{title}\n\n{markdown.facts(rows)}"
+    return f"{title}\n\n{markdown.facts_table(rows)}"
 
 
 def _purpose(facts: CardFacts) -> str:
@@ -185,7 +185,7 @@ def _purpose(facts: CardFacts) -> str:
         "truth is known": f"{spec.target.matures_after} after the event",
         "owners": ", ".join(spec.owners),
     }
-    return f"## What it predicts, and for whom\n\n{markdown.facts(rows)}"
+    return f"## What it predicts, and for whom\n\n{markdown.facts_table(rows)}"
 
 
 def _limits(facts: CardFacts) -> str:
@@ -231,7 +231,7 @@ def _data(facts: CardFacts) -> str:
         **snapshots,
         "more snapshots": f"{more} more" if more > 0 else "",
     }
-    return f"## Data\n\n{markdown.facts(rows)}"
+    return f"## Data\n\n{markdown.facts_table(rows)}"
 
 
 def _training(facts: CardFacts) -> str:
@@ -242,14 +242,14 @@ def _training(facts: CardFacts) -> str:
         "why this one": chosen.reason,
         **_times(facts),
     }
-    parts = ["## Training", markdown.facts(rows)]
+    parts = ["## Training", markdown.facts_table(rows)]
     if chosen.params:
         parts += [
             "Parameters:",
-            markdown.facts({name: str(v) for name, v in chosen.params.items()}),
+            markdown.facts_table({name: str(v) for name, v in chosen.params.items()}),
         ]
     if len(chosen.tried):
-        parts += ["Candidates tried:", markdown.table(chosen.tried)]
+        parts += ["Candidates tried:", markdown.frame_table(chosen.tried)]
     return "\n\n".join(parts)
 
 
@@ -285,7 +285,7 @@ def _evaluation(facts: CardFacts) -> str:
         f"{spec.evaluation.draws:,} draws of a bootstrap of whole {spec.evaluation.block_days}-day "
         "blocks; gains compare the same rows."
     )
-    parts = ["## Evaluation", about, markdown.table(_in_words(tables.metrics(report, spec)))]
+    parts = ["## Evaluation", about, markdown.frame_table(_in_words(tables.metrics(report, spec)))]
     if report.interval_problem:
         parts.append(f"Intervals are {NOT_JUDGED}: {markdown.escaped(report.interval_problem)}.")
     if known := known_gains(report):
@@ -297,7 +297,7 @@ def _evaluation(facts: CardFacts) -> str:
         parts += [
             "### By month",
             markdown.image(image, "metric by month"),
-            markdown.table(tables.months(report)),
+            markdown.frame_table(tables.months(report)),
         ]
     return "\n\n".join(parts)
 
@@ -325,7 +325,11 @@ def _slices(facts: CardFacts) -> str:
         return f"{title}\n\n{NOT_JUDGED.capitalize()}: {why}."
     image = plots.slices(table, facts.report.metric, metric_unit(spec))
     return "\n\n".join(
-        [title, markdown.image(image, "slices"), markdown.table(tables.slice_rows(facts.report))]
+        [
+            title,
+            markdown.image(image, "slices"),
+            markdown.frame_table(tables.slice_rows(facts.report)),
+        ]
     )
 
 
@@ -383,7 +387,9 @@ def _importance(facts: CardFacts) -> str:
         return f"{title}\n\nPermutation importance: {NOT_JUDGED}."
     about = "How much worse the holdout predictions get when a feature is shuffled among the rows."
     image = plots.importance(table, facts.report.metric, metric_unit(spec))
-    return "\n\n".join([title, about, markdown.image(image, "importance"), markdown.table(table)])
+    return "\n\n".join(
+        [title, about, markdown.image(image, "importance"), markdown.frame_table(table)]
+    )
 
 
 def _worst(facts: CardFacts) -> str:
@@ -391,25 +397,29 @@ def _worst(facts: CardFacts) -> str:
     title = "## Worst cases"
     if not len(table):
         return f"{title}\n\nNone are recorded."
-    return f"{title}\n\nThe holdout rows with the greatest loss.\n\n{markdown.table(table)}"
+    return f"{title}\n\nThe holdout rows with the greatest loss.\n\n{markdown.frame_table(table)}"
 
 
 def _footprint(facts: CardFacts) -> str:
     table = tables.footprint(facts.report)
-    body = markdown.table(table) if len(table) else f"{NOT_JUDGED.capitalize()}."
+    body = markdown.frame_table(table) if len(table) else f"{NOT_JUDGED.capitalize()}."
     return f"## Size and latency\n\n{body}"
 
 
 def _gates(facts: CardFacts) -> str:
     table = tables.gates(facts.gates, facts.spec)
-    body = markdown.table(table) if len(table) else f"{NOT_JUDGED.capitalize()}: no gate was asked."
+    body = (
+        markdown.frame_table(table)
+        if len(table)
+        else f"{NOT_JUDGED.capitalize()}: no gate was asked."
+    )
     return f"## Gates\n\n{body}"
 
 
 def _again(facts: CardFacts) -> str:
     version = f" --version {facts.chosen.version}" if facts.chosen.version else ""
     command = f"mlops-assets reproduce {_plain(facts.product)} {_plain(facts.country)}{version}"
-    parts = ["## How to make it again", markdown.facts(dict(facts.made.facts))]
+    parts = ["## How to make it again", markdown.facts_table(dict(facts.made.facts))]
     if facts.chosen.version:
         parts += ["```sh\n" + command + "\n```"]
     return "\n\n".join(parts)
@@ -440,7 +450,7 @@ def gain_with_ends(gain: Estimate, spec: ProductSpec) -> str:
 
 def _estimate(estimate: Estimate, unit: str) -> str:
     unit = unit if np.isfinite(estimate.value) else ""
-    return f"{tables.told(estimate)} {unit}".rstrip()
+    return f"{tables.format_estimate(estimate)} {unit}".rstrip()
 
 
 def _period(rows: int, first: pd.Timestamp | None, last: pd.Timestamp | None, what: str) -> str:
@@ -458,5 +468,5 @@ def _plain(name: str) -> str:
 
 def _in_words(table: pd.DataFrame) -> pd.DataFrame:
     """Values that cannot be told are said to be so, not left empty."""
-    told = [markdown.number(value) for value in table["value"]]
+    told = [markdown.format_number(value) for value in table["value"]]
     return table.assign(value=told)

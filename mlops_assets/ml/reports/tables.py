@@ -85,7 +85,7 @@ def footprint(report: Report) -> pd.DataFrame:
     batch = f"milliseconds to predict {found.batch_rows:,} rows at once"
     rows = [
         ("size of the files in kB", found.bytes / 1000),
-        ("seconds to load in a fresh process", found.load_seconds),
+        ("seconds to load in an isolated process", found.load_seconds),
         ("milliseconds to predict a row", found.row_milliseconds),
         (batch, found.batch_milliseconds),
     ]
@@ -126,14 +126,14 @@ def _in_words(
 ) -> list[str]:
     nothing = pd.Series(np.nan, index=table.index)
     ends = zip(table[value], table.get(lower, nothing), table.get(upper, nothing), strict=True)
-    return [told(Estimate(*(float(each) for each in row))) for row in ends]
+    return [format_estimate(Estimate(*(float(each) for each in row))) for row in ends]
 
 
-def told(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """A value with its interval; says so where it could not be judged."""
     if not np.isfinite(estimate.value):
         return NOT_JUDGED
-    ends = f" ({estimate.lower:.4g} to {estimate.upper:.4g})" if estimate.told else ""
+    ends = f" ({estimate.lower:.4g} to {estimate.upper:.4g})" if estimate.has_interval else ""
     return f"{estimate.value:.4g}{ends}"
 
 

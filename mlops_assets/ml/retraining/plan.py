@@ -19,8 +19,16 @@ from mlops_assets.ml.monitoring.performance import Realised
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
 
-Kind = Literal["retrain", "rollback", "going_on", "wait", "hold", "ask", "nothing"]
-KINDS: tuple[Kind, ...] = ("retrain", "rollback", "ask", "hold", "wait", "going_on", "nothing")
+ActionKind = Literal["retrain", "rollback", "going_on", "wait", "hold", "ask", "nothing"]
+ACTION_KINDS: tuple[ActionKind, ...] = (
+    "retrain",
+    "rollback",
+    "ask",
+    "hold",
+    "wait",
+    "going_on",
+    "nothing",
+)
 """What can be done about a country; what a person should see first goes first."""
 ATTEMPTS = 3
 """Trainings with the same evidence that may fail before a person is asked."""
@@ -34,7 +42,7 @@ _EPOCH = pd.Timestamp("1970-01-01")
 
 
 @dataclass(frozen=True)
-class Tried:
+class Attempts:
     """What became of the runs that were asked for with the same evidence.
 
     Args:
@@ -48,11 +56,11 @@ class Tried:
     last: dt.datetime | None = None
 
 
-_NEVER = Tried()
+_NEVER = Attempts()
 
 
 @dataclass(frozen=True)
-class Situation:
+class CountryState:
     """All that is known of one country when it is decided whether to train it again.
 
     Args:
@@ -93,7 +101,7 @@ class Situation:
     going_on: bool = False
     due: dt.datetime | None = None
     evidence: Mapping[str, str] = field(default_factory=dict)
-    tried: Mapping[str, Tried] = field(default_factory=dict)
+    tried: Mapping[str, Attempts] = field(default_factory=dict)
     candidate: str = ""
     waiting: str = ""
     chosen_by: str = ""
@@ -107,7 +115,7 @@ class Incident:
         id: the same as long as the incident lasts: of the product and the first window's end.
         kind: upstream: no realised error confirms it, or something before the model looks broken;
             regime: matured labels confirm that the world changed, as the realised errors are
-            surely worse than promised, by themselves or along with the baseline's.
+            significantly worse than promised, by themselves or along with the baseline's.
         countries: those that alarm.
         judged: how many countries were judged.
         since: end of the first window of the incident.
@@ -146,7 +154,7 @@ class Action:
     """
 
     country: str
-    kind: Kind
+    kind: ActionKind
     cause: Cause | None
     reason: str
     key: str = ""
@@ -186,7 +194,7 @@ class PooledAsk:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RetrainingPlan:
     """What is done in every country, in the order of the countries given.
 
     Args:
@@ -215,16 +223,16 @@ class Ask:
     reason: str
 
 
-def plan(
+def plan_retraining(
     spec: ProductSpec,
-    situations: Sequence[Situation],
+    country_states: Sequence[CountryState],
     *,
     now: dt.datetime,
     asked_today: int,
     resolve: Mapping[str, ProductSpec] | None = None,
     only: Collection[str] | None = None,
     pooled: PooledModels | None = None,
-) -> Plan:
+) -> RetrainingPlan:
     """Decide for all countries of a product together.
 
     Pooled models come first where they are old: the candidate of a country that has the newest one
@@ -232,42 +240,44 @@ def plan(
 
     Args:
         spec: the whole product.
-        situations: of its countries.
+        country_states: of its countries.
         now: with time zone.
         asked_today: trainings of the product that were asked for in the last 24 hours.
         resolve: the product as it is for each country with overrides; others have `spec`.
         only: countries that may be trained now, as far as the budget goes; None: every one.
         pooled: the models of many countries; None for a product without pooled candidates.
     """
-    own, incident = resolve or {}, find_incident(spec, situations)
-    actions = [_action(own.get(s.country, spec), s, incident, now) for s in situations]
-    allowed = {s.country for s in situations if only is None or s.country in only}
+    own, incident = resolve or {}, find_incident(spec, country_states)
+    actions = [_action(own.get(s.country, spec), s, incident, now) for s in country_states]
+    allowed = {s.country for s in country_states if only is None or s.country in only}
     first = _pooled_first(spec.retraining, pooled, actions, allowed, now)
     if first is not None:
         waiting = [_behind_pooled(each, first) for each in actions]
-        return Plan(tuple(waiting), incident, first)
-    kept = _within_budget(spec.retraining, situations, actions, asked_today, allowed)
-    return Plan(tuple(kept), incident)
+        return RetrainingPlan(tuple(waiting), incident, first)
+    kept = _within_budget(spec.retraining, country_states, actions, asked_today, allowed)
+    return RetrainingPlan(tuple(kept), incident)
 
 
-def asks(spec: ProductSpec, situation: Situation) -> list[Ask]:
+def asks(spec: ProductSpec, country_state: CountryState) -> list[Ask]:
     """Everything that asks for something in a country now, the strongest first.
 
     Args:
         spec: the product as it is for this country.
-        situation: its own; `tried` is not looked at.
+        country_state: its own; `tried` is not looked at.
     """
-    rollback = [ask] if (ask := _rollback(spec, situation)) else []
-    return [*rollback, *_causes(spec.retraining, situation)]
+    rollback = [ask] if (ask := _rollback(spec, country_state)) else []
+    return [*rollback, *_causes(spec.retraining, country_state)]
 
 
-def find_incident(spec: ProductSpec, situations: Sequence[Situation]) -> Incident | None:
+def find_incident(spec: ProductSpec, country_states: Sequence[CountryState]) -> Incident | None:
     """Alarms of most countries in the same window as one; None when there are too few.
 
     A country counts when it alarms, and as soon as its newest window looks broken.
     """
-    judged = {s.country: s.drift for s in situations if s.drift and s.drift.state != "not_judged"}
-    members = _of_one_window(spec, [s for s in situations if _alarms(judged.get(s.country))])
+    judged = {
+        s.country: s.drift for s in country_states if s.drift and s.drift.state != "not_judged"
+    }
+    members = _of_one_window(spec, [s for s in country_states if _alarms(judged.get(s.country))])
     monitoring = spec.monitoring
     fewest = max(monitoring.incident_countries, monitoring.incident_share * len(judged))
     if len(members) < fewest:
@@ -291,56 +301,58 @@ def find_incident(spec: ProductSpec, situations: Sequence[Situation]) -> Inciden
 
 
 def _action(
-    spec: ProductSpec, situation: Situation, incident: Incident | None, now: dt.datetime
+    spec: ProductSpec, country_state: CountryState, incident: Incident | None, now: dt.datetime
 ) -> Action:
     """What is done about a country, if the budget allows it."""
-    if situation.going_on:
-        return _plain(situation, "going_on", "a run is queued or going on")
-    rollback = _rollback_action(spec, situation, incident, now)
+    if country_state.going_on:
+        return _plain(country_state, "going_on", "a run is queued or going on")
+    rollback = _rollback_action(spec, country_state, incident, now)
     if rollback is not None:
         return rollback
-    causes = _causes(spec.retraining, situation)
+    causes = _causes(spec.retraining, country_state)
     if not causes:
-        return _plain(situation, "nothing", *_why_nothing(situation))
+        return _plain(country_state, "nothing", *_why_nothing(country_state))
     free = [ask for ask in causes if not _holds(incident, ask)]
     return (
-        _asks_person(spec, situation, causes)
-        or _held(situation, causes, free, incident)
-        or _waits(spec.retraining, situation, free, now)
-        or _asked(situation, free)
+        _asks_person(spec, country_state, causes)
+        or _held(country_state, causes, free, incident)
+        or _waits(spec.retraining, country_state, free, now)
+        or _asked(country_state, free)
     )
 
 
 def _rollback_action(
-    spec: ProductSpec, situation: Situation, incident: Incident | None, now: dt.datetime
+    spec: ProductSpec, country_state: CountryState, incident: Incident | None, now: dt.datetime
 ) -> Action | None:
-    ask = _rollback(spec, situation)
+    ask = _rollback(spec, country_state)
     if ask is None:
         return None
-    if situation.chosen_by:
-        text = f"{ask.reason}; {situation.chosen_by} put it into use, so a person decides"
-        return _of_person(situation, text, "worse than before, and put into use by a person")
-    if incident and incident.holds and situation.country in incident.countries:
+    if country_state.chosen_by:
+        text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
+        return _of_person(country_state, text, "worse than before, and put into use by a person")
+    if incident and incident.holds and country_state.country in incident.countries:
         text = f"{ask.reason}, but {_incident_in_words(incident)}"
-        return _plain(situation, "hold", text, _incident_in_words(incident))
-    tried = situation.tried.get(ask.key, _NEVER)
+        return _plain(country_state, "hold", text, _incident_in_words(incident))
+    tried = country_state.tried.get(ask.key, _NEVER)
     if tried.finished:
         return None
-    return _failed(situation, ask, tried, now) or _asked(situation, [ask])
+    return _failed(country_state, ask, tried, now) or _asked(country_state, [ask])
 
 
-def _asks_person(spec: ProductSpec, situation: Situation, causes: Sequence[Ask]) -> Action | None:
+def _asks_person(
+    spec: ProductSpec, country_state: CountryState, causes: Sequence[Ask]
+) -> Action | None:
     why = causes[0].reason
-    if situation.waiting:
-        text = f"version {situation.waiting} waits for a person's approval; {why}"
-        return _of_person(situation, text, "a version waits for approval")
+    if country_state.waiting:
+        text = f"version {country_state.waiting} waits for a person's approval; {why}"
+        return _of_person(country_state, text, "a version waits for approval")
     most = spec.retraining.give_up_after
-    if situation.refused >= most:
+    if country_state.refused >= most:
         text = (
-            f"given up: {situation.refused} candidates in a row were not promoted "
+            f"given up: {country_state.refused} candidates in a row were not promoted "
             f"(give_up_after {most}); {why}"
         )
-        return _of_person(situation, text, f"given up after {most} candidates")
+        return _of_person(country_state, text, f"given up after {most} candidates")
     return None
 
 
@@ -351,83 +363,92 @@ def _holds(incident: Incident | None, ask: Ask) -> bool:
 
 
 def _held(
-    situation: Situation, causes: Sequence[Ask], free: Sequence[Ask], incident: Incident | None
+    country_state: CountryState,
+    causes: Sequence[Ask],
+    free: Sequence[Ask],
+    incident: Incident | None,
 ) -> Action | None:
     why = causes[0].reason
     if incident and not free:
         text = _incident_in_words(incident)
-        return _plain(situation, "hold", f"{text}; {why}", text)
-    realised = _own_realised(situation)
-    if _alarms(situation.drift) and _upstream(situation) and not (realised and realised.worse):
+        return _plain(country_state, "hold", f"{text}; {why}", text)
+    realised = _own_realised(country_state)
+    if (
+        _alarms(country_state.drift)
+        and _upstream(country_state)
+        and not (realised and realised.worse)
+    ):
         text = "the newest data look broken, and no realised error confirms a change"
-        return _plain(situation, "hold", f"{text}: {_upstream(situation)}", text)
+        return _plain(country_state, "hold", f"{text}: {_upstream(country_state)}", text)
     return None
 
 
 def _waits(
-    policy: RetrainingSpec, situation: Situation, causes: Sequence[Ask], now: dt.datetime
+    policy: RetrainingSpec, country_state: CountryState, causes: Sequence[Ask], now: dt.datetime
 ) -> Action | None:
-    unanswered = _unanswered(situation, causes)
+    unanswered = _unanswered(country_state, causes)
     if not unanswered:
         text = "trained for the same evidence already; waits for new evidence"
-        return _plain(situation, "wait", f"{text}: {causes[0].reason}", text)
+        return _plain(country_state, "wait", f"{text}: {causes[0].reason}", text)
     first = unanswered[0]
-    if failed := _failed(situation, first, situation.tried.get(first.key, _NEVER), now):
+    if failed := _failed(country_state, first, country_state.tried.get(first.key, _NEVER), now):
         return failed
-    last = situation.last_training
+    last = country_state.last_training
     if last is not None and now < last + policy.cooldown:
         text = f"cool-down until {last + policy.cooldown:%Y-%m-%d %H:%M}; {first.reason}"
-        return _plain(situation, "wait", text, f"cool-down of {policy.cooldown_days:g} days")
+        return _plain(country_state, "wait", text, f"cool-down of {policy.cooldown_days:g} days")
     return None
 
 
-def _failed(situation: Situation, ask: Ask, tried: Tried, now: dt.datetime) -> Action | None:
+def _failed(
+    country_state: CountryState, ask: Ask, tried: Attempts, now: dt.datetime
+) -> Action | None:
     """What follows from runs that failed with the same evidence; None: nothing."""
     if tried.failed >= ATTEMPTS:
         text = f"{tried.failed} runs with the same evidence failed; {ask.reason}"
-        action = _of_person(situation, text, f"{ATTEMPTS} runs with the same evidence failed")
+        action = _of_person(country_state, text, f"{ATTEMPTS} runs with the same evidence failed")
         return replace(action, evidence={**action.evidence, "failed": ask.key})
     if tried.failed and tried.last is not None and now < tried.last + tried.failed * PAUSE:
         text = f"attempt {tried.failed} of {ATTEMPTS} failed; the next follows soon"
-        return _plain(situation, "wait", f"{text}: {ask.reason}", text)
+        return _plain(country_state, "wait", f"{text}: {ask.reason}", text)
     return None
 
 
-def _asked(situation: Situation, causes: Sequence[Ask]) -> Action:
+def _asked(country_state: CountryState, causes: Sequence[Ask]) -> Action:
     """A request that answers everything that asks now."""
-    unanswered = _unanswered(situation, causes)
+    unanswered = _unanswered(country_state, causes)
     first = unanswered[0]
-    failed = situation.tried.get(first.key, _NEVER).failed
+    failed = country_state.tried.get(first.key, _NEVER).failed
     also = [ask.cause for ask in unanswered[1:] if ask.cause]
     return Action(
-        situation.country,
+        country_state.country,
         "retrain" if first.cause else "rollback",
         first.cause,
         first.reason + (f"; also {', '.join(also)}" if also else ""),
         key=f"{first.key}, attempt {failed + 1}" if failed else first.key,
-        evidence=_evidence(situation),
+        evidence=_evidence(country_state),
         group=first.cause or "rollback",
         covers=tuple(ask.key for ask in unanswered),
     )
 
 
-def _unanswered(situation: Situation, causes: Sequence[Ask]) -> list[Ask]:
-    return [ask for ask in causes if not situation.tried.get(ask.key, _NEVER).finished]
+def _unanswered(country_state: CountryState, causes: Sequence[Ask]) -> list[Ask]:
+    return [ask for ask in causes if not country_state.tried.get(ask.key, _NEVER).finished]
 
 
-def _plain(situation: Situation, kind: Kind, reason: str, group: str = "") -> Action:
-    return Action(situation.country, kind, None, reason, group=group or reason)
+def _plain(country_state: CountryState, kind: ActionKind, reason: str, group: str = "") -> Action:
+    return Action(country_state.country, kind, None, reason, group=group or reason)
 
 
-def _of_person(situation: Situation, reason: str, group: str) -> Action:
+def _of_person(country_state: CountryState, reason: str, group: str) -> Action:
     return Action(
-        situation.country, "ask", None, reason, evidence=_evidence(situation), group=group
+        country_state.country, "ask", None, reason, evidence=_evidence(country_state), group=group
     )
 
 
-def _why_nothing(situation: Situation) -> tuple[str, str]:
+def _why_nothing(country_state: CountryState) -> tuple[str, str]:
     """Why a country is not trained: with numbers, and without."""
-    realised, drift = _own_realised(situation), situation.drift
+    realised, drift = _own_realised(country_state), country_state.drift
     judged = realised is not None and realised.worse is not None
     error = "realised error as promised" if judged else "realised error not judged yet"
     state = drift.state.replace("_", " ") if drift else "not looked at"
@@ -436,66 +457,75 @@ def _why_nothing(situation: Situation) -> tuple[str, str]:
     return f"{group}{': ' if numbers else ''}{'; '.join(numbers)}", group
 
 
-def _evidence(situation: Situation) -> dict[str, str]:
-    named = {"champion": situation.champion, "candidate": situation.candidate}
-    return {name: text for name, text in {**named, **situation.evidence}.items() if text}
+def _evidence(country_state: CountryState) -> dict[str, str]:
+    named = {"champion": country_state.champion, "candidate": country_state.candidate}
+    return {name: text for name, text in {**named, **country_state.evidence}.items() if text}
 
 
 # What asks
 
 
-def _rollback(spec: ProductSpec, situation: Situation) -> Ask | None:
-    gain = situation.on_previous
-    if not (spec.retraining.rollback and situation.champion and situation.previous):
+def _rollback(spec: ProductSpec, country_state: CountryState) -> Ask | None:
+    gain = country_state.on_previous
+    if not (spec.retraining.rollback and country_state.champion and country_state.previous):
         return None
-    of_another = situation.realised is not None and _own_realised(situation) is None
-    if of_another or not (gain.told and gain.upper < 0.0):
+    of_another = country_state.realised is not None and _own_realised(country_state) is None
+    if of_another or not (gain.has_interval and gain.upper < 0.0):
         return None
     reason = (
-        f"version {situation.champion} is surely worse than version {situation.previous}, which "
+        f"version {country_state.champion} is significantly worse than version "
+        f"{country_state.previous}, which "
         f"was in use before, on the same matured rows: gain {gain.value:.3g}, at most "
         f"{gain.upper:.3g}"
     )
-    names = f"version {situation.champion} to {situation.previous}"
-    return Ask(None, f"{situation.country} rollback of {names}", reason)
+    names = f"version {country_state.champion} to {country_state.previous}"
+    return Ask(None, f"{country_state.country} rollback of {names}", reason)
 
 
-def _causes(policy: RetrainingSpec, situation: Situation) -> list[Ask]:
+def _causes(policy: RetrainingSpec, country_state: CountryState) -> list[Ask]:
     """What asks for a training, the strongest first."""
     found = (_of_error, _of_drift, _of_new_labels, _of_age, _of_schedule)
-    return [ask for each in found for ask in each(policy, situation)]
+    return [ask for each in found for ask in each(policy, country_state)]
 
 
-def _of_error(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
-    realised = _own_realised(situation)
+def _of_error(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+    realised = _own_realised(country_state)
     if policy.on_error and realised is not None and realised.worse:
         own = f"{realised.rows} rows to {realised.last}"
-        evidence = situation.evidence.get("performance", own)
-        yield _ask(situation, "error", evidence, realised.reason or "surely worse than promised")
+        evidence = country_state.evidence.get("performance", own)
+        yield _ask(
+            country_state, "error", evidence, realised.reason or "significantly worse than promised"
+        )
 
 
-def _of_drift(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
-    drift = situation.drift
+def _of_drift(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+    drift = country_state.drift
     if policy.on_drift and drift is not None and drift.state == "alarm":
-        evidence = situation.evidence.get("drift", f"window to {drift.end}")
-        yield _ask(situation, "drift", evidence, drift.reason or "features that matter changed")
+        evidence = country_state.evidence.get("drift", f"window to {drift.end}")
+        yield _ask(country_state, "drift", evidence, drift.reason or "features that matter changed")
 
 
-def _of_new_labels(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
-    if policy.new_labels is not None and situation.new_labels >= policy.new_labels:
-        times = situation.new_labels // policy.new_labels
-        text = f"{situation.new_labels:,} labels matured since its training"
+def _of_new_labels(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+    if policy.new_labels is not None and country_state.new_labels >= policy.new_labels:
+        times = country_state.new_labels // policy.new_labels
+        text = f"{country_state.new_labels:,} labels matured since its training"
         evidence = f"{times} times {policy.new_labels} labels"
-        yield _ask(situation, "new_labels", evidence, f"{text} (new_labels {policy.new_labels:,})")
+        yield _ask(
+            country_state, "new_labels", evidence, f"{text} (new_labels {policy.new_labels:,})"
+        )
 
 
-def _of_age(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
+def _of_age(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
     """Once at each of the common dates, `max_age_days` apart: countries ask together.
 
     Then one training of the pooled models serves all of them. A champion that is younger than half
     of it waits for the next date. Where a new model would be no younger, age asks no more often.
     """
-    learned, known, most = situation.learned_until, situation.known_until, policy.max_age_days
+    learned, known, most = (
+        country_state.learned_until,
+        country_state.known_until,
+        policy.max_age_days,
+    )
     if most is None or learned is None or known is None:
         return
     length = pd.Timedelta(days=most)
@@ -503,25 +533,25 @@ def _of_age(policy: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
     if date > (learned + length / 2 - _EPOCH) // length:
         days = (known - learned) / _DAY
         text = f"its newest row is {days:.0f} days older than the newest label"
-        key = f"{situation.country} age of {most} days, {date}"
+        key = f"{country_state.country} age of {most} days, {date}"
         yield Ask("age", key, f"{text} (max_age_days {most})")
 
 
-def _of_schedule(_: RetrainingSpec, situation: Situation) -> Iterator[Ask]:
-    if situation.due is not None:
-        key = f"{situation.country} schedule of {situation.due:%Y-%m-%dT%H:%M}"
-        yield Ask("schedule", key, f"due by the schedule since {situation.due:%Y-%m-%d %H:%M}")
+def _of_schedule(_: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+    if country_state.due is not None:
+        key = f"{country_state.country} schedule of {country_state.due:%Y-%m-%dT%H:%M}"
+        yield Ask("schedule", key, f"due by the schedule since {country_state.due:%Y-%m-%d %H:%M}")
 
 
-def _ask(situation: Situation, cause: Cause, evidence: str, reason: str) -> Ask:
-    champion = f"version {situation.champion}" if situation.champion else "the baseline"
-    return Ask(cause, f"{situation.country} {cause} of {champion}: {evidence}", reason)
+def _ask(country_state: CountryState, cause: Cause, evidence: str, reason: str) -> Ask:
+    champion = f"version {country_state.champion}" if country_state.champion else "the baseline"
+    return Ask(cause, f"{country_state.country} {cause} of {champion}: {evidence}", reason)
 
 
-def _own_realised(situation: Situation) -> Realised | None:
+def _own_realised(country_state: CountryState) -> Realised | None:
     """What the champion is worth; None where it is known of another version only."""
-    realised = situation.realised
-    return realised if realised and realised.version == situation.champion else None
+    realised = country_state.realised
+    return realised if realised and realised.version == country_state.champion else None
 
 
 # Incidents
@@ -533,7 +563,7 @@ def _alarms(drift: DriftState | None) -> bool:
     )
 
 
-def _of_one_window(spec: ProductSpec, alarming: Sequence[Situation]) -> list[Situation]:
+def _of_one_window(spec: ProductSpec, alarming: Sequence[CountryState]) -> list[CountryState]:
     """Those whose newest window overlaps the one in which most of them alarm."""
     ends = {s.country: s.drift.end for s in alarming if s.drift and s.drift.end is not None}
     if not ends:
@@ -555,18 +585,18 @@ def _since(drift: DriftState) -> pd.Timestamp:
     return since
 
 
-def _most_look_broken(members: Sequence[Situation]) -> bool:
+def _most_look_broken(members: Sequence[CountryState]) -> bool:
     broken = [s for s in members if s.drift and s.drift.upstream]
     return 2 * len(broken) >= len(members)
 
 
-def _judged(members: Sequence[Situation]) -> list[Realised]:
+def _judged(members: Sequence[CountryState]) -> list[Realised]:
     """Realised errors of champions that were judged."""
     found = (_own_realised(s) for s in members)
     return [each for each in found if each is not None and each.worse is not None]
 
 
-def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Timestamp) -> bool:
+def _seen_through(spec: ProductSpec, members: Sequence[CountryState], since: pd.Timestamp) -> bool:
     """Whether most members have been judged on labels of a whole window since then."""
     enough = since + pd.Timedelta(days=spec.monitoring.window_days)
     judged = [
@@ -577,7 +607,7 @@ def _seen_through(spec: ProductSpec, members: Sequence[Situation], since: pd.Tim
     return 2 * len(judged) > len(members)
 
 
-def _confirmed(members: Sequence[Situation]) -> bool:
+def _confirmed(members: Sequence[CountryState]) -> bool:
     """Whether matured labels say of half of those judged that the world changed."""
     judged = _judged(members)
     confirming = [each for each in judged if each.worse or each.harder]
@@ -585,14 +615,15 @@ def _confirmed(members: Sequence[Situation]) -> bool:
 
 
 def _incident_reason(
-    members: Sequence[Situation], judged: int, since: pd.Timestamp, broken: bool
+    members: Sequence[CountryState], judged: int, since: pd.Timestamp, broken: bool
 ) -> str:
     found = _judged(members)
     worse = sum(bool(each.worse) for each in found)
     harder = sum(each.harder and not each.worse for each in found)
     errors = (
-        f"of {len(found)} judged realised errors {worse} are surely worse than promised, and "
-        f"{harder} are surely larger along with the baseline's"
+        f"of {len(found)} judged realised errors {worse} are significantly worse than promised, "
+        "and "
+        f"{harder} are significantly larger along with the baseline's"
         if found
         else "no realised error is judged yet"
     )
@@ -605,8 +636,8 @@ def _incident_reason(
     )
 
 
-def _upstream(situation: Situation) -> str:
-    return situation.drift.upstream if situation.drift else ""
+def _upstream(country_state: CountryState) -> str:
+    return country_state.drift.upstream if country_state.drift else ""
 
 
 def _incident_in_words(incident: Incident) -> str:
@@ -665,17 +696,17 @@ def _behind_pooled(action: Action, first: PooledAsk) -> Action:
 
 def _within_budget(
     policy: RetrainingSpec,
-    situations: Sequence[Situation],
+    country_states: Sequence[CountryState],
     actions: Sequence[Action],
     asked_today: int,
     allowed: Collection[str],
 ) -> list[Action]:
     """The actions, of which trainings beyond the budget wait; those with most to lose go first."""
-    going_on = sum(situation.going_on for situation in situations)
+    going_on = sum(country_state.going_on for country_state in country_states)
     at_once, today = policy.at_once - going_on, policy.per_day - asked_today
     wanted = [place for place, action in enumerate(actions) if action.kind == "retrain"]
-    wanted.sort(key=lambda place: (*_loss(situations[place]), place))
-    may = [place for place in wanted if situations[place].country in allowed]
+    wanted.sort(key=lambda place: (*_loss(country_states[place]), place))
+    may = [place for place in wanted if country_states[place].country in allowed]
     first = set(may[: max(min(at_once, today), 0)])
     return [
         _over_budget(policy, action, at_once <= today) if place in set(wanted) - first else action
@@ -683,9 +714,9 @@ def _within_budget(
     ]
 
 
-def _loss(situation: Situation) -> tuple[float, float]:
+def _loss(country_state: CountryState) -> tuple[float, float]:
     """Ascending: most to lose first, by realised error and then by drift."""
-    realised, drift = _own_realised(situation), situation.drift
+    realised, drift = _own_realised(country_state), country_state.drift
     excess = realised.excess if realised else 0.0
     score = drift.score if drift else 0.0
     return (-excess if math.isfinite(excess) else 0.0, -score if math.isfinite(score) else 0.0)

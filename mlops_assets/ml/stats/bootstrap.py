@@ -28,7 +28,7 @@ BATCH_NUMBERS = 2_000_000
 
 
 @dataclass(frozen=True)
-class Draws:
+class BootstrapWeights:
     """Days drawn with replacement, and the rows they stand for.
 
     Args:
@@ -41,7 +41,7 @@ class Draws:
     day: np.ndarray
     block_days: int
 
-    def of(self, rows: np.ndarray) -> Draws:
+    def of(self, rows: np.ndarray) -> BootstrapWeights:
         """The same draws for a part of the rows, chosen by a mask."""
         return replace(self, day=self.day[rows])
 
@@ -61,7 +61,7 @@ class Draws:
         )
 
 
-def draw_days(event_time: pd.Series, *, block_days: int, draws: int, seed: int) -> Draws:
+def draw_days(event_time: pd.Series, *, block_days: int, draws: int, seed: int) -> BootstrapWeights:
     """Draw blocks of days until there are as many days as there are.
 
     Args:
@@ -73,10 +73,10 @@ def draw_days(event_time: pd.Series, *, block_days: int, draws: int, seed: int) 
     times = event_time.to_numpy(dtype="datetime64[ns]").astype("datetime64[D]")
     days, day = np.unique(times, return_inverse=True)
     weights = _weights(np.random.default_rng(seed), len(days), min(block_days, len(days)), draws)
-    return Draws(weights, day, block_days)
+    return BootstrapWeights(weights, day, block_days)
 
 
-def resampled(metric: str, y: np.ndarray, p: np.ndarray, draws: Draws) -> np.ndarray:
+def resampled(metric: str, y: np.ndarray, p: np.ndarray, draws: BootstrapWeights) -> np.ndarray:
     """The metric of labels and predictions in each draw, shape (draws,).
 
     NaN in draws where it cannot be told (no rows, or one class for auc).
@@ -87,7 +87,7 @@ def resampled(metric: str, y: np.ndarray, p: np.ndarray, draws: Draws) -> np.nda
     return np.sqrt(means) if metric == "rmse" else means
 
 
-def resampled_mean(values: np.ndarray, draws: Draws) -> np.ndarray:
+def resampled_mean(values: np.ndarray, draws: BootstrapWeights) -> np.ndarray:
     """Mean over the rows of each draw, shape (draws,); NaN in a draw without rows."""
     days = draws.weights.shape[1]
     rows = draws.weights @ np.bincount(draws.day, minlength=days).astype("float64")
@@ -96,7 +96,7 @@ def resampled_mean(values: np.ndarray, draws: Draws) -> np.ndarray:
 
 
 def resampled_gain(
-    metric: str, y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: Draws
+    metric: str, y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: BootstrapWeights
 ) -> np.ndarray:
     """Improvement of `p` on `reference` in each draw (`improvement`), shape (draws,)."""
     value, other = (resampled(metric, y, each, draws) for each in (p, reference))
@@ -105,7 +105,9 @@ def resampled_gain(
     return 1.0 - np.divide(value, other, out=np.full(len(value), np.nan), where=other > 0)
 
 
-def estimate(metric: str, y: np.ndarray, p: np.ndarray, draws: Draws, tail: float) -> Estimate:
+def estimate(
+    metric: str, y: np.ndarray, p: np.ndarray, draws: BootstrapWeights, tail: float
+) -> Estimate:
     """The metric with its `tail` and `1 - tail` bounds; NaN where it cannot be told."""
     value = score(metric, y, p)
     if not np.isfinite(value):
@@ -114,7 +116,12 @@ def estimate(metric: str, y: np.ndarray, p: np.ndarray, draws: Draws, tail: floa
 
 
 def gain_estimate(
-    metric: str, y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: Draws, tail: float
+    metric: str,
+    y: np.ndarray,
+    p: np.ndarray,
+    reference: np.ndarray,
+    draws: BootstrapWeights,
+    tail: float,
 ) -> Estimate:
     """The improvement of `p` on `reference` on the same rows, with its bounds."""
     value = improvement(metric, score(metric, y, p), score(metric, y, reference))
@@ -188,7 +195,7 @@ def _counted(places: np.ndarray, size: int) -> np.ndarray:
     return counts.reshape(len(places), size).astype("float64")
 
 
-def _resampled_auc(y: np.ndarray, p: np.ndarray, draws: Draws) -> np.ndarray:
+def _resampled_auc(y: np.ndarray, p: np.ndarray, draws: BootstrapWeights) -> np.ndarray:
     """In each draw, of each row of class 1 the weight of class 0 below it and half of ties."""
     ones, zeros = np.flatnonzero(y > 0.5), np.flatnonzero(y <= 0.5)
     zeros = zeros[np.argsort(p[zeros], kind="stable")]

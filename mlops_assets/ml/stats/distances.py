@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-Kind = Literal["number", "category"]
+FeatureKind = Literal["number", "category"]
 
 LIMIT, PLACE = 5, 0.25
 """How far out a standardised number is told apart, and the width of a place of the histogram."""
@@ -37,7 +37,7 @@ _LEAST_SCALE = 1e-300
 _INTEGERS = ("boolean", "integer", "floating", "mixed-integer-float")
 
 
-def kind_of(values: pd.Series) -> Kind | None:
+def kind_of(values: pd.Series) -> FeatureKind | None:
     """What a column can be compared as; None for times, lists and the like.
 
     A column of objects is what its values are: truth values with gaps come as objects. One of
@@ -71,7 +71,7 @@ def texts_of(values: pd.Series) -> pd.Series:
     return pd.Series(texts, index=values.index, dtype="object")
 
 
-def steps_of(values: np.ndarray, center: float, scale: float) -> np.ndarray:
+def bins_of(values: np.ndarray, center: float, scale: float) -> np.ndarray:
     """Numbers as whole steps of the reference's standard unit, clipped.
 
     Args:
@@ -84,7 +84,7 @@ def steps_of(values: np.ndarray, center: float, scale: float) -> np.ndarray:
     return np.clip(steps, LOWEST, HIGHEST).astype("int64")
 
 
-def place_of(steps: np.ndarray) -> np.ndarray:
+def midpoint_of(steps: np.ndarray) -> np.ndarray:
     """Place in the histogram of each number, 0 to `PLACES` - 1."""
     return np.clip(steps // STEPS_OF_PLACE + FIRST_PLACE, 0, PLACES - 1)
 

@@ -23,7 +23,7 @@ class Estimate:
     upper: float = NAN
 
     @property
-    def told(self) -> bool:
+    def has_interval(self) -> bool:
         """Whether the value and both ends are known."""
         return bool(np.isfinite([self.value, self.lower, self.upper]).all())
 
@@ -91,7 +91,7 @@ METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def in_words(metric: str, gain: float) -> str:
+def format_gain(metric: str, gain: float) -> str:
     """An improvement with its unit: a share of an error as percent, a difference of auc as it is.
 
     0.021 is "2.1 %" for errors and "0.021" for auc.

@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlops_assets.ml.features.feature_frame import feature_columns
 from mlops_assets.ml.stats import distances as d
-from mlops_assets.ml.stats.distances import PLACES, STEPS, Kind
+from mlops_assets.ml.stats.distances import PLACES, STEPS, FeatureKind
 from mlops_assets.spec import ProductSpec
 
 PREDICTION = "prediction"
@@ -55,7 +55,7 @@ class FeatureReference:
         apart: how many windows the reference would have without overlap.
     """
 
-    kind: Kind
+    kind: FeatureKind
     weight: float
     rows: int
     nulls: float
@@ -246,11 +246,11 @@ def _number_reference(values: np.ndarray, weight: float, slots: d.Slots) -> Feat
     there = ~np.isnan(values)
     slot = slots.slot[there]
     center, scale = d.center_and_scale(values[there])
-    steps = d.steps_of(values[there], center, scale)
+    steps = d.bins_of(values[there], center, scale)
     rows = np.bincount(slot, minlength=slots.count)
     total = np.bincount(slot, weights=steps, minlength=slots.count) / STEPS
     squares = np.bincount(slot, weights=steps**2, minlength=slots.count) / STEPS**2
-    counts = _by_slot(slot, d.place_of(steps), slots.count, PLACES)
+    counts = _by_slot(slot, d.midpoint_of(steps), slots.count, PLACES)
     mean, deviation = moments(rows.sum(), total.sum(), squares.sum())
     spread, degrees = d.spread_of_means(total, rows, float(deviation), slots)
     windows = _usable(slots, rows)

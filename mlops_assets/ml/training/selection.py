@@ -19,7 +19,7 @@ from mlops_assets.ml.training.tuning import Budget, Clock, Tuned, tune
 from mlops_assets.spec import CandidateSpec, ProductSpec, Scope
 
 T = TypeVar("T")
-Kind = Literal["local", "region", "pooled", "baseline"]
+ModelKind = Literal["local", "region", "pooled", "baseline"]
 NAN = float("nan")
 _WHEN_IN_DOUBT: tuple[Scope, ...] = ("pooled", "region", "local")
 
@@ -81,7 +81,7 @@ class PooledRows:
 
 
 @dataclass(frozen=True)
-class Tried:
+class CandidateOutcome:
     """What became of one candidate in one scope.
 
     Args:
@@ -120,12 +120,12 @@ class Selection:
         trials: of all local searches: candidate, then as in `Tuned`.
     """
 
-    kind: Kind
+    kind: ModelKind
     name: str
     model: FittedModel | None
     served: FittedModel | None
     reason: str
-    tried: tuple[Tried, ...]
+    tried: tuple[CandidateOutcome, ...]
     value: float
     region: str = ""
     validated: np.ndarray = field(default_factory=lambda: np.empty(0))
@@ -146,7 +146,7 @@ class Selection:
 class _Contender:
     """One candidate in one scope; `final` and `served` are there for a pooled model."""
 
-    tried: Tried
+    tried: CandidateOutcome
     candidate: CandidateSpec
     fitted: FittedModel | None = None
     predicted: np.ndarray | None = None
@@ -427,7 +427,7 @@ def _of_many(candidate: CandidateSpec, scope: Scope, world: _Country) -> _Conten
         validation = world.parts.validation
         judged = _judged(model.for_validation, scope, candidate, world.spec, validation)
         return replace(judged, final=model.final, served=model.served)
-    return _Contender(Tried(candidate.name, scope, 0, NAN, problem), candidate)
+    return _Contender(CandidateOutcome(candidate.name, scope, 0, NAN, problem), candidate)
 
 
 def _local(candidate: CandidateSpec, world: _Country, searches: int) -> _Contender:
@@ -436,14 +436,16 @@ def _local(candidate: CandidateSpec, world: _Country, searches: int) -> _Contend
     rows, needed = len(train), spec.split.min_train_rows
     if rows < needed:
         reason = f"{needed} training rows are needed, there are {rows}"
-        return _Contender(Tried(candidate.name, "local", rows, NAN, reason), candidate)
+        return _Contender(CandidateOutcome(candidate.name, "local", rows, NAN, reason), candidate)
     share = _share(spec.tuning.trials, world.deadline, world.clock, searches)
     tuned = tune(candidate, train, spec, share, world.clock, _start(candidate, world))
     chosen = with_params(candidate, tuned.params)
     try:
         fitted = fit(chosen, train, spec.task, spec.seed)
     except TrainingError as error:  # the reason is recorded; other candidates may do
-        failed = Tried(candidate.name, "local", rows, NAN, error.problem, len(tuned.trials))
+        failed = CandidateOutcome(
+            candidate.name, "local", rows, NAN, error.problem, len(tuned.trials)
+        )
         return _Contender(failed, chosen, trials=tuned.trials)
     judged = _judged(fitted, "local", chosen, spec, world.parts.validation)
     tried = replace(judged.tried, trials=len(tuned.trials))
@@ -476,7 +478,7 @@ def _judged(
     predicted = predict(fitted, validation, spec.task)
     value = score(spec.metric, validation["label"].to_numpy(), predicted)
     reason = "" if np.isfinite(value) else f"{spec.metric} cannot be told on {len(validation)} rows"
-    tried = Tried(candidate.name, scope, fitted.rows, value, reason)
+    tried = CandidateOutcome(candidate.name, scope, fitted.rows, value, reason)
     return _Contender(tried, candidate, fitted, predicted)
 
 
@@ -491,7 +493,7 @@ def _best(able: list[_Contender], metric: str) -> _Contender:
     return best
 
 
-def _reason(best: Tried, tried: tuple[Tried, ...], metric: str) -> str:
+def _reason(best: CandidateOutcome, tried: tuple[CandidateOutcome, ...], metric: str) -> str:
     if not np.isfinite(best.value):
         return f"{best.scope} {best.name}, because {best.reason}"
     others = [
@@ -505,7 +507,7 @@ def _reason(best: Tried, tried: tuple[Tried, ...], metric: str) -> str:
 
 
 def _baseline(
-    spec: ProductSpec, parts: Split, tried: tuple[Tried, ...], trials: pd.DataFrame
+    spec: ProductSpec, parts: Split, tried: tuple[CandidateOutcome, ...], trials: pd.DataFrame
 ) -> Selection:
     baseline = spec.baselines[0]
     predicted = baseline_predictions(baseline, parts.train, parts.validation)

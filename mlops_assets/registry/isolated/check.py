@@ -1,6 +1,7 @@
 """Whether a stored model predicts by itself: loaded by a process that has never seen it.
 
-A small server process (`fresh_server`) imports the libraries once and forks for each check, so that
+A small server process (`isolated/server.py`) imports the libraries once and forks for each check,
+so that
 a check costs tens of milliseconds and not the seconds of an import. It belongs to the process that
 started it, and ends with it however that ends: the pipe between them closes. Processes that are
 forked from one that called `share` have servers that are forked as well, from one that imported for
@@ -19,18 +20,18 @@ import pandas as pd
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.registry.isolated.process import ask
-from mlops_assets.registry.isolated.protocol import Reply, Request
+from mlops_assets.registry.isolated.protocol import CheckReply, CheckRequest
 from mlops_assets.registry.models import TRUSTED_PREFIXES, TRUSTED_TYPES, ModelVersion, Registry
 from mlops_assets.spec import Task
 
-MOST_ROWS = 100
+MOST_CHECKED_ROWS = 100
 SINGLE_ROWS = 20
 LIMIT_SECONDS = 60.0
 _EQUAL = 1e-9
 
 
 @dataclass(frozen=True)
-class FreshCheck:
+class IsolatedCheck:
     """What a process that has never seen a model found of it.
 
     Attributes:
@@ -81,14 +82,14 @@ def largest_difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a - b) / scale, initial=0.0))
 
 
-def check_fresh(
+def check_isolated(
     version: ModelVersion,
     rows: pd.DataFrame,
     task: Task,
     registry: Registry,
     *,
     limit_seconds: float = LIMIT_SECONDS,
-) -> FreshCheck:
+) -> IsolatedCheck:
     """Load a stored model in a process that has never seen it, and predict with it.
 
     Args:
@@ -103,7 +104,7 @@ def check_fresh(
             files = registry.fetch(version, Path(folder))
         except RegistryError as error:
             return _failed(error.problem)
-        request = Request(
+        request = CheckRequest(
             name=version.name,
             version=version.version,
             tags=dict(version.tags),
@@ -113,18 +114,18 @@ def check_fresh(
             limit_seconds=limit_seconds,
             libraries=_libraries(),
         )
-        return _result(ask(request, _arrow(rows.head(MOST_ROWS))))
+        return _result(ask(request, _arrow(rows.head(MOST_CHECKED_ROWS))))
 
 
-def _failed(problem: str) -> FreshCheck:
+def _failed(problem: str) -> IsolatedCheck:
     nothing, unknown = np.empty(0), float("nan")
-    return FreshCheck(nothing, nothing, unknown, unknown, unknown, 0, problem)
+    return IsolatedCheck(nothing, nothing, unknown, unknown, unknown, 0, problem)
 
 
-def _result(reply: Reply) -> FreshCheck:
+def _result(reply: CheckReply) -> IsolatedCheck:
     if reply.problem:
         return _failed(reply.problem)
-    return FreshCheck(
+    return IsolatedCheck(
         batch=np.array(reply.batch, dtype="float64"),
         single=np.array(reply.single, dtype="float64"),
         load_seconds=reply.load_seconds,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mlops_assets.registry.isolated.protocol import Closed, Reply, Request, receive, send
+from mlops_assets.registry.isolated.protocol import CheckReply, CheckRequest, Closed, receive, send
 
 START_SECONDS = 60.0
 """What the server's own start may take: it imports scikit-learn, on a busy machine."""
@@ -44,7 +44,7 @@ _PROGRAM = (
 )
 
 
-def ask(request: Request, rows: bytes) -> Reply:
+def ask(request: CheckRequest, rows: bytes) -> CheckReply:
     """What the server of this process answers; it is started if need be.
 
     Args:
@@ -65,7 +65,7 @@ def ask(request: Request, rows: bytes) -> Reply:
             return _ended(lost)
 
 
-def prepare() -> None:
+def start_server() -> None:
     """Start the server, unless it is there: it imports its libraries while others work on."""
     with _state.lock:
         _server_now()
@@ -116,7 +116,7 @@ class _Server:
             assert pipe is not None
             pipe.close()
 
-    def ask(self, request: Request, rows: bytes) -> Reply:
+    def ask(self, request: CheckRequest, rows: bytes) -> CheckReply:
         """The server's answer; a problem when it does not come in time.
 
         Raises:
@@ -133,8 +133,8 @@ class _Server:
             raise _Lost(last_words) from error
         except TimeoutError:
             self.end()
-            return Reply(problem="the process that checks models does not answer")
-        return Reply.from_bytes(answer)
+            return CheckReply(problem="the process that checks models does not answer")
+        return CheckReply.from_bytes(answer)
 
     def last_words(self) -> str:
         """What it said of its end."""
@@ -168,8 +168,8 @@ class _State:
 _state = _State(threading.Lock())
 
 
-def _ended(lost: _Lost) -> Reply:
-    return Reply(problem=f"the process that checks models ended: {lost}")
+def _ended(lost: _Lost) -> CheckReply:
+    return CheckReply(problem=f"the process that checks models ended: {lost}")
 
 
 def _server_now() -> _Server:

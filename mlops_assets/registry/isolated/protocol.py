@@ -1,4 +1,4 @@
-"""What the check in a fresh process asks and answers, and how it goes over a pipe.
+"""What the check in an isolated process asks and answers, and how it goes over a pipe.
 
 JSON and Arrow: what a process that has run a stranger's model says is never unpickled.
 """
@@ -21,7 +21,7 @@ class Closed(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class CheckRequest:
     """A model to check; the rows come after it.
 
     Attributes:
@@ -49,14 +49,14 @@ class Request:
         return json.dumps(asdict(self)).encode()
 
     @staticmethod
-    def from_bytes(data: bytes) -> Request:
+    def from_bytes(data: bytes) -> CheckRequest:
         """What `to_bytes` wrote."""
         held = json.loads(data)
-        return Request(**{**held, "libraries": tuple(held["libraries"])})
+        return CheckRequest(**{**held, "libraries": tuple(held["libraries"])})
 
 
 @dataclass(frozen=True)
-class Reply:
+class CheckReply:
     """What came of it: numbers as in `FreshCheck`, or the problem."""
 
     batch: list[float] = field(default_factory=list)
@@ -72,9 +72,9 @@ class Reply:
         return json.dumps(asdict(self)).encode()
 
     @staticmethod
-    def from_bytes(data: bytes) -> Reply:
+    def from_bytes(data: bytes) -> CheckReply:
         """What `to_bytes` wrote."""
-        return Reply(**json.loads(data))
+        return CheckReply(**json.loads(data))
 
 
 def send(pipe: int, *parts: bytes) -> None:

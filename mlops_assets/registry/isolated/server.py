@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlops_assets.errors import MlopsAssetsError
-from mlops_assets.registry.isolated.protocol import Closed, Reply, Request, readable, receive, send
+from mlops_assets.registry.isolated.protocol import (
+    CheckReply,
+    CheckRequest,
+    Closed,
+    readable,
+    receive,
+    send,
+)
 
 _BASICS = (
     "numpy",
@@ -47,7 +54,7 @@ def main() -> None:
     while True:
         try:
             head, rows = receive(requests, 2)
-            reply = _checked(Request.from_bytes(head), rows, requests, replies)
+            reply = _checked(CheckRequest.from_bytes(head), rows, requests, replies)
             send(replies, reply)
         except (Closed, BrokenPipeError, _ParentGone):
             return
@@ -62,13 +69,13 @@ def _own_pipes() -> tuple[int, int]:
     return requests, replies
 
 
-def _checked(request: Request, rows: bytes, requests: int, replies: int) -> bytes:
+def _checked(request: CheckRequest, rows: bytes, requests: int, replies: int) -> bytes:
     """The reply of a process of its own, or what became of it."""
     try:
         for name in request.libraries:
             importlib.import_module(name)
     except Exception as error:
-        return Reply(problem=f"its libraries cannot be imported ({_told(error)})").to_bytes()
+        return CheckReply(problem=f"its libraries cannot be imported ({_told(error)})").to_bytes()
     answers, answer = os.pipe()
     child = os.fork()
     if not child:
@@ -82,15 +89,15 @@ def _checked(request: Request, rows: bytes, requests: int, replies: int) -> byte
         os.close(answers)
 
 
-def _answer(request: Request, rows: bytes, pipe: int) -> NoReturn:
+def _answer(request: CheckRequest, rows: bytes, pipe: int) -> NoReturn:
     """In the child: check, send, end; nothing of the server's own is run or flushed."""
     try:
         os.setsid()  # with whatever it starts, one group to end
         send(pipe, _predictions(request, rows).to_bytes())
     except MlopsAssetsError as error:
-        send(pipe, Reply(problem=error.problem).to_bytes())
+        send(pipe, CheckReply(problem=error.problem).to_bytes())
     except BaseException as error:
-        send(pipe, Reply(problem=_told(error)).to_bytes())
+        send(pipe, CheckReply(problem=_told(error)).to_bytes())
     finally:
         os._exit(0)
 
@@ -105,9 +112,9 @@ def _awaited(child: int, answers: int, requests: int, limit: float) -> bytes:
         return reply
     except TimeoutError:
         _end(child)
-        return Reply(problem=f"it took more than {limit:g} s").to_bytes()
+        return CheckReply(problem=f"it took more than {limit:g} s").to_bytes()
     except Closed:
-        return Reply(problem=f"its process {_how_it_ended(child, deadline)}").to_bytes()
+        return CheckReply(problem=f"its process {_how_it_ended(child, deadline)}").to_bytes()
     except _ParentGone:
         _end(child)
         raise
@@ -148,7 +155,7 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _predictions(request: Request, rows: bytes) -> Reply:
+def _predictions(request: CheckRequest, rows: bytes) -> CheckReply:
     """Load the model and predict, all at once and one by one."""
     from mlops_assets.ml.models.fitted_model import FittedModel, predict
     from mlops_assets.registry.models import ModelVersion, file_bytes, read_model
@@ -161,7 +168,7 @@ def _predictions(request: Request, rows: bytes) -> Reply:
     batches = [_timed(lambda: predict(model, frame, task)) for _ in range(_BATCHES)]
     places = range(min(request.single_rows, len(frame)))
     singles = [_timed(lambda at=at: predict(model, frame.iloc[[at]], task)) for at in places]
-    return Reply(
+    return CheckReply(
         batch=batches[0][0].tolist(),
         single=[float(each[0]) for each, _ in singles],
         load_seconds=load_seconds,

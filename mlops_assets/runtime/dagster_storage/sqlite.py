@@ -204,7 +204,7 @@ class EventLogStorage(_Kept, KnownTables, ConsolidatedSqliteEventLogStorage):
             yield connection
 
 
-class HistoryStorage(DagsterSqliteStorage):
+class SqliteHistory(DagsterSqliteStorage):
     """All of a Dagster instance's storage in one folder, see the module.
 
     Args:
@@ -234,6 +234,6 @@ class HistoryStorage(DagsterSqliteStorage):
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> HistoryStorage:
+    ) -> SqliteHistory:
         """As Dagster makes it from `dagster.yaml`."""
         return cls(inst_data=inst_data, **config_value)

@@ -16,7 +16,9 @@ from mlops_assets.sources.files.reading import SourceFile, list_files, survey
 SEED = 7
 
 
-def deliver(products: Sequence[Product], settings: Settings, data: Path | None) -> dict[str, str]:
+def deliver_demo_data(
+    products: Sequence[Product], settings: Settings, data: Path | None
+) -> dict[str, str]:
     """Put a delivery into each product's landing folder; product: what was delivered.
 
     Args:

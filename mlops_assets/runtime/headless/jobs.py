@@ -29,7 +29,7 @@ class JobOutcome:
     shown: Mapping[str, Any]
 
 
-def execute_job(
+def run_job(
     settings: Settings, product: str, kind: str, config: Mapping[str, Any], tags: Mapping[str, str]
 ) -> JobOutcome:
     """Run `<product>_<kind>`, a job of one op, on the instance of these settings.
@@ -71,7 +71,7 @@ def _shown(result: Any) -> dict[str, Any]:
 
 def _told(failures: list[Any]) -> str:
     """What the first failed step says of itself."""
-    from mlops_assets.stages.common.failures import told_by
+    from mlops_assets.stages.common.failures import failure_text
 
-    told = filter(None, map(told_by, failures))
+    told = filter(None, map(failure_text, failures))
     return next(told, "the run failed; its page in the UI has the cause")

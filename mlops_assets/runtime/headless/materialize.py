@@ -14,7 +14,7 @@ from mlops_assets.stages.datasets.ingestion import NotTaken
 from mlops_assets.stages.staleness import Staleness
 
 Job = Literal["all", "train", "predict", "monitor"]
-Progress = Callable[[str, int, RunOutcome | None], None]
+RunProgress = Callable[[str, int, RunOutcome | None], None]
 """Called with the phase, its number of runs, and each outcome as it comes (None at its start)."""
 
 _RECORDS = ("validated", "quarantine")
@@ -71,7 +71,7 @@ class Materializer:
     ctx: ProductContext
     job: Job
     workers: WarmWorkers
-    progress: Progress
+    progress: RunProgress
     outcome: Outcome
     _made: set[str] = field(default_factory=set)
 

@@ -1,4 +1,4 @@
-"""Trainings of a walk through history in forked processes, which see its rows without a copy."""
+"""Trainings of a backtest in forked processes, which see its rows without a copy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import TracebackType
 
 import pandas as pd
 
-from mlops_assets.ml.backtest.data import Past
+from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.backtest.training import (
-    Order,
+    BacktestCandidate,
     Pooled,
-    Trained,
-    Wanted,
+    TrainingOrder,
+    TrainingRequest,
     candidate_at,
     pooled_at,
     with_pooled,
@@ -26,11 +26,11 @@ from mlops_assets.settings import ONE_THREAD
 
 SHARES = 5
 """Parts a process gets of a moment's countries, so that none waits long for another."""
-_PAST: list[Past] = []
-"""What a process walks; empty in the one that forks."""
+_PAST: list[BacktestData] = []
+"""What a process results; empty in the one that forks."""
 
 
-class Forked:
+class ParallelTrainer:
     """A `Trainer` of several processes.
 
     Args:
@@ -38,7 +38,7 @@ class Forked:
         processes: how many.
     """
 
-    def __init__(self, past: Past, processes: int) -> None:
+    def __init__(self, past: BacktestData, processes: int) -> None:
         self._processes = processes
         self._newest: dict[pd.Timestamp, tuple[Pooled, float]] = {}
         self._pool = ProcessPoolExecutor(
@@ -48,7 +48,7 @@ class Forked:
             initargs=(past,),
         )
 
-    def __enter__(self) -> Forked:
+    def __enter__(self) -> ParallelTrainer:
         return self
 
     def __exit__(
@@ -65,7 +65,9 @@ class Forked:
             self._newest = {moment: self._pool.submit(_pooled, moment).result()}
         return self._newest[moment]
 
-    def candidates(self, moment: pd.Timestamp, wanted: Sequence[Wanted]) -> list[list[Trained]]:
+    def candidates(
+        self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]
+    ) -> list[list[BacktestCandidate]]:
         """`candidate_at` a moment for each order, in the order given."""
         waiting = [
             [
@@ -80,19 +82,19 @@ class Forked:
         ]
 
 
-def _shares(orders: Sequence[Order], most: int) -> list[list[Order]]:
+def _shares(orders: Sequence[TrainingOrder], most: int) -> list[list[TrainingOrder]]:
     parts = min(len(orders), most)
     return [list(orders[place::parts]) for place in range(parts)]
 
 
 def _in_order(
-    pooled: Pooled, orders: Sequence[Order], shares: Sequence[Sequence[Trained]]
-) -> list[Trained]:
+    pooled: Pooled, orders: Sequence[TrainingOrder], shares: Sequence[Sequence[BacktestCandidate]]
+) -> list[BacktestCandidate]:
     found = {each.country: each for share in shares for each in share}
     return [with_pooled(found[order.country], pooled) for order in orders]
 
 
-def _start(past: Past) -> None:
+def _start(past: BacktestData) -> None:
     """In a process of its own, before it computes anything: one thread."""
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     _PAST.append(past)
@@ -102,7 +104,9 @@ def _pooled(moment: pd.Timestamp) -> tuple[Pooled, float]:
     return pooled_at(_PAST[0], moment, time.process_time)
 
 
-def _candidates(moment: pd.Timestamp, pooled: Pooled, orders: Sequence[Order]) -> list[Trained]:
+def _candidates(
+    moment: pd.Timestamp, pooled: Pooled, orders: Sequence[TrainingOrder]
+) -> list[BacktestCandidate]:
     return [
         without_pooled(candidate_at(_PAST[0], moment, pooled, order, time.process_time))
         for order in orders

@@ -254,8 +254,8 @@ def _execute(order: RunOrder) -> RunOutcome:
     if order.countries:
         tags |= {RANGE_START: order.countries[0], RANGE_END: order.countries[1]}
     assets = [(order.product, asset) for asset in order.assets]
-    run = warm.create(f"{order.product}_{order.job}", assets, tags, _QUIET)
-    events = list(warm.execute(run))
+    run = warm.create_run(f"{order.product}_{order.job}", assets, tags, _QUIET)
+    events = list(warm.execute_run(run))
     seconds = time.monotonic() - started
     problems = tuple(_problems(events))
     if not problems and any(event.is_failure for event in events):
@@ -266,10 +266,10 @@ def _execute(order: RunOrder) -> RunOutcome:
 
 def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """What stopped the run: the causes of failed steps, and gates these do not speak of."""
-    from mlops_assets.stages.common.failures import told_by
+    from mlops_assets.stages.common.failures import failure_text
 
     failures = [event for event in events if event.is_step_failure]
-    causes = [told_by(event, plain=True) or "failed" for event in failures]
+    causes = [failure_text(event, plain=True) or "failed" for event in failures]
     causes = [cause for cause in causes if "asset check failed" not in cause]
     for event in events:
         if event.event_type_value == _CHECK_EVENT:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_QUEUE = SIZES[0]
 """Of runs without a size."""
-_FOLDER = f"{folder_queue.NAME}://"
+_FOLDER = f"{folder_queue.TRANSPORT_NAME}://"
 _PATIENCE_SECONDS = 60
 _KEPT_SECONDS = 7 * 24 * 3600
 

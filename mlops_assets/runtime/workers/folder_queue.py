@@ -16,7 +16,7 @@ from kombu.exceptions import ChannelError
 from mlops_assets.atomic import settle, temporary
 from mlops_assets.runtime.workers import celery_compat
 
-NAME = "mlops-assets-folder"
+TRANSPORT_NAME = "mlops-assets-folder"
 _log = logging.getLogger(__name__)
 
 
@@ -47,4 +47,4 @@ class Transport(celery_compat.Transport):
     Channel = Channel
 
 
-celery_compat.add_transport(NAME, f"{__name__}:Transport")
+celery_compat.add_transport(TRANSPORT_NAME, f"{__name__}:Transport")

@@ -53,13 +53,13 @@ def repository() -> dg.RepositoryDefinition:
 @cache
 def _definitions(settings: Settings) -> dg.Definitions:
     from mlops_assets.definitions import defs
-    from mlops_assets.provenance import prepare
+    from mlops_assets.provenance import warm_up
     from mlops_assets.registry import preload
 
     # Said once where it is used; a line a run would drown what a person watches.
     warnings.simplefilter("ignore", dg.BetaWarning)
     preload()
-    prepare()
+    warm_up()
     return defs()
 
 
@@ -78,7 +78,7 @@ def _instance_of(process: int) -> dg.DagsterInstance:
     return dg.DagsterInstance.get()
 
 
-def create(
+def create_run(
     job: str,
     assets: Sequence[tuple[str, str]],
     tags: Mapping[str, str],
@@ -101,7 +101,7 @@ def create(
     )
 
 
-def execute(run: dg.DagsterRun) -> Iterator[dg.DagsterEvent]:
+def execute_run(run: dg.DagsterRun) -> Iterator[dg.DagsterEvent]:
     """Execute a run that was created, here and now; its events as they come.
 
     Everything that goes wrong in it is an event and its status; nothing is raised but an interrupt.

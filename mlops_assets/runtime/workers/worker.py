@@ -76,7 +76,7 @@ def execute_job(task: Any, execute_job_args_packed: Any) -> bool:
     instance.report_engine_event(f"On worker {WORKER}.", run, told, cls=None)
     succeeded = False
     try:
-        events = list(warm.execute(run))  # to the last one: that makes them happen
+        events = list(warm.execute_run(run))  # to the last one: that makes them happen
         succeeded = not any(event.is_failure for event in events)
     finally:
         if not succeeded:

@@ -24,9 +24,9 @@ from mlops_assets.quoting import literal
 from mlops_assets.sources.files.landing import CHUNK, HashingReader, Place, chunks_of
 from mlops_assets.sources.files.union import TECHNICAL_COLUMNS
 
-Kind = Literal["csv", "json", "parquet"]
+FileFormat = Literal["csv", "json", "parquet"]
 
-FORMATS: dict[str, tuple[Kind, bool]] = {
+FORMATS: dict[str, tuple[FileFormat, bool]] = {
     ".csv": ("csv", False),
     ".csv.gz": ("csv", True),
     ".jsonl": ("json", False),
@@ -70,7 +70,7 @@ class Layout:
         delimiter: of CSV.
     """
 
-    kind: Kind
+    kind: FileFormat
     zipped: bool
     columns: tuple[str, ...] = ()
     types: tuple[pa.DataType, ...] = ()
@@ -121,7 +121,7 @@ class Layout:
         return "gzip" if self.zipped else "none"
 
 
-def format_of(name: str) -> tuple[Kind, bool]:
+def format_of(name: str) -> tuple[FileFormat, bool]:
     """Kind by file name, and whether gzip-compressed.
 
     Raises:
@@ -204,7 +204,7 @@ def json_pointer(name: str) -> str:
     return "/" + name.replace("~", "~0").replace("/", "~1")
 
 
-def _check_bytes(reader: HashingReader, kind: Kind, zipped: bool) -> None:
+def _check_bytes(reader: HashingReader, kind: FileFormat, zipped: bool) -> None:
     if kind == "parquet":
         return
     if not zipped:
@@ -224,7 +224,7 @@ def _unzipped(stream: HashingReader | BinaryIO) -> Iterator[gzip.GzipFile]:
         raise Unusable(rule, _EXPORT_AGAIN) from None
 
 
-def _check_text(stream: HashingReader | gzip.GzipFile, kind: Kind) -> None:
+def _check_text(stream: HashingReader | gzip.GzipFile, kind: FileFormat) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset, line = 0, 1
     for chunk in chunks_of(stream):
@@ -244,7 +244,7 @@ def _check_text(stream: HashingReader | gzip.GzipFile, kind: Kind) -> None:
         raise Unusable("it ends in the middle of a UTF-8 character", _EXPORT_AGAIN)
 
 
-def _check_first_bytes(chunk: bytes, kind: Kind) -> None:
+def _check_first_bytes(chunk: bytes, kind: FileFormat) -> None:
     for magic, what in _MAGIC.items():
         if chunk.startswith(magic):
             way_out = _AS_UTF8 if "UTF" in what else "Save it in the format its ending says."

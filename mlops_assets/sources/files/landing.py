@@ -143,7 +143,7 @@ class Place:
         return Stamp(int(info["size"] or 0), _modified(info), _tag(info))
 
 
-def place_of(uri: str, storage_options: StorageOptions | None = None) -> Place:
+def file_place(uri: str, storage_options: StorageOptions | None = None) -> Place:
     """The file system and path of a URI; a path without protocol is local."""
     fs, path = url_to_fs(uri, **(storage_options or {}))
     return Place(fs, path)
@@ -176,7 +176,7 @@ def scan(uri: str, storage_options: StorageOptions | None = None) -> list[Listed
     Raises:
         OSError: when the store itself cannot be reached.
     """
-    root = place_of(uri, storage_options)
+    root = file_place(uri, storage_options)
     root.fs.invalidate_cache()
     found: Any = root.fs.find(root.path, detail=True)
     named = sorted((_name_below(root, path), path) for path in found)
@@ -190,7 +190,7 @@ def scan(uri: str, storage_options: StorageOptions | None = None) -> list[Listed
 
 def hashed(listed: Listed, storage_options: StorageOptions | None = None) -> SourceFile | None:
     """A listed file with the hash of its content; None when it is gone since."""
-    return _source_file(place_of(listed.uri, storage_options), listed.name)
+    return _source_file(file_place(listed.uri, storage_options), listed.name)
 
 
 def _listed(place: Place, name: str, info: Mapping[str, Any]) -> Listed | None:

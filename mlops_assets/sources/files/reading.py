@@ -34,10 +34,16 @@ from mlops_assets.sources.files.landing import (
     SourceFile,
     Stamp,
     StorageOptions,
+    file_place,
     list_files,
-    place_of,
 )
-from mlops_assets.sources.files.split import FILE, LINE, RowsByCountry, country_text, split
+from mlops_assets.sources.files.split import (
+    FILE,
+    LINE,
+    RowsByCountry,
+    country_text,
+    split_by_country,
+)
 from mlops_assets.sources.files.union import SOURCE_COLUMNS, append_tables, common_schema, conform
 
 __all__ = [
@@ -90,7 +96,7 @@ def survey(
     """
     columns: tuple[str, ...] = ()
     try:
-        place = place_of(file.uri, storage_options)
+        place = file_place(file.uri, storage_options)
         before = _stamp_to_read(file, place)
         with ThreadPoolExecutor(1) as beside:  # DuckDB counts while the bytes are checked
             laying = beside.submit(_layout, place, file.name, country_column)
@@ -150,7 +156,7 @@ def read_by_country(
         SourceError: when a file changed since it was listed, or cannot be read after all. Nothing
             of any file is returned then.
     """
-    places = {file: place_of(file.uri, storage_options) for file in files}
+    places = {file: file_place(file.uri, storage_options) for file in files}
     try:
         stamps = {file: _stamp_to_read(file, place) for file, place in places.items()}
         parts = [
@@ -315,7 +321,9 @@ def _read_group(
     batches = _scan(layout, [place for _, place in members])
     if layout.kind == "json":
         batches, country = _typed(batches, layout, country), _AS_TEXT
-    return _Part(layout, tuple(file for file, _ in members), split(batches, country, wanted))
+    return _Part(
+        layout, tuple(file for file, _ in members), split_by_country(batches, country, wanted)
+    )
 
 
 def _scan(layout: Layout, places: Sequence[Place]) -> Iterator[pa.RecordBatch]:

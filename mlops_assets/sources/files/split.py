@@ -47,7 +47,7 @@ class RowsByCountry(Mapping[str, pa.Table]):
         return len(self._makers)
 
 
-def split(
+def split_by_country(
     batches: Iterable[pa.RecordBatch], country_column: str, wanted: Mapping[str, str]
 ) -> dict[str, pa.Table]:
     """The rows of the wanted countries in order, with their `line`; others are dropped.

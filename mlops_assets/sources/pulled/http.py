@@ -27,7 +27,7 @@ from urllib3.util import Retry
 
 from mlops_assets.errors import SourceError
 from mlops_assets.sources.files.formats import FORMATS, Unusable, format_of, read_through
-from mlops_assets.sources.files.landing import CHUNK, StorageOptions, passed_over, place_of
+from mlops_assets.sources.files.landing import CHUNK, StorageOptions, file_place, passed_over
 from mlops_assets.sources.pulled.writing import Landing, Pulled
 from mlops_assets.spec import HttpSpec, landing_name
 
@@ -371,7 +371,7 @@ def _name_it() -> str:
 def _checked(address: _Address, body: Path, name: str) -> str:
     """The hash of what came, once it is known to be what its name says."""
     try:
-        digest, damage = read_through(place_of(str(body)), name)
+        digest, damage = read_through(file_place(str(body)), name)
         if damage:
             raise damage
         if format_of(name)[0] == "parquet":

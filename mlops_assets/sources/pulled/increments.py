@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from mlops_assets.errors import SourceError
 from mlops_assets.sources.files.landing import Place, StorageOptions, scan
-from mlops_assets.sources.pulled.spool import METADATA, Held, Spool, rows_not_in, write_parquet
-from mlops_assets.sources.pulled.sql import NOTHING, read_tables
+from mlops_assets.sources.pulled.spool import METADATA, Held, Spool, rows_not_in, write_spooled
+from mlops_assets.sources.pulled.sql import NO_INCREMENT, read_tables
 from mlops_assets.sources.pulled.writing import Landing, Pulled
 from mlops_assets.spec import SqlSpec
 
@@ -89,7 +89,7 @@ def pull_query(sql: SqlSpec, uri: str, options: StorageOptions | None = None) ->
             return pulled
     raise SourceError(
         f"Other pulls landed rows of the same query in {uri} all the time.",
-        stored=NOTHING,
+        stored=NO_INCREMENT,
         way_out="Let one pull at a time run.",
     )
 
@@ -144,7 +144,7 @@ def _landed(landing: Landing, folder: str, number: int, column: str) -> Landed:
         raise SourceError(
             f"{place.uri} was landed by a pull, but does not say up to which watermark it goes "
             f"({type(error).__name__}: {error}).",
-            stored=NOTHING,
+            stored=NO_INCREMENT,
             way_out="Put the file back as it was, or remove the whole folder to pull all rows "
             "again.",
             culprits={"file": place.uri},
@@ -164,7 +164,7 @@ def _read(sql: SqlSpec, column: str, newest: Landed | None, scratch: Path) -> _F
         raise SourceError(
             f"{found.empty:,} rows have no {column!r}, so that nobody could tell later whether "
             "they were landed.",
-            stored=NOTHING,
+            stored=NO_INCREMENT,
             way_out=f"Leave them out (`where {column} is not null`) or give them a value "
             f"(`coalesce`) in source.sql.query.",
             culprits={"watermark": column, "rows": found.empty},
@@ -210,7 +210,7 @@ def _unordered(column: str, type_: pa.DataType, kinds: set[str]) -> SourceError:
     return SourceError(
         f"The watermark {column!r} holds {told}; it must be of one kind: number, text, date or "
         "time.",
-        stored=NOTHING,
+        stored=NO_INCREMENT,
         way_out="Cast the column in source.sql.query, or name another one.",
         culprits={"watermark": column, "type": str(type_)},
     )
@@ -227,7 +227,7 @@ def _at_watermark(
             raise SourceError(
                 f"{before:06}.parquet is missing in {landing.uri}/{folder}; rows in it cannot be "
                 "told from new ones.",
-                stored=NOTHING,
+                stored=NO_INCREMENT,
                 way_out="Put the file back, or remove the whole folder to pull all rows again.",
                 culprits={"file": f"{folder}/{before:06}.parquet"},
             )
@@ -260,7 +260,7 @@ def _write(found: _Found, column: str, newest: Landed | None, file: Path) -> Pat
         "after": _as_text(_in_type(newest.watermark, kind)) if newest else None,
         "watermark": _as_text(found.newest.cast(kind)),
     }
-    write_parquet(found.new, schema, noted, file)
+    write_spooled(found.new, schema, noted, file)
     return file
 
 
@@ -297,7 +297,7 @@ def _pull_whole(sql: SqlSpec, landing: Landing) -> Pulled:
         if rows.rows == 0 or (there and _is_same(rows, place)):
             return Pulled(rows=0)
         file = scratch / "landed.parquet"
-        write_parquet(rows, rows.schema(), {}, file)
+        write_spooled(rows, rows.schema(), {}, file)
         landing.replace(WHOLE, file)
         return Pulled(files=(WHOLE,), rows=rows.rows)
 

@@ -128,7 +128,7 @@ class Held:
         return dataset.scanner(filter=ds.field(self.column) == self.value.cast(kind)).to_reader()
 
 
-def write_parquet(spool: Spool, schema: pa.Schema, noted: Mapping[str, Any], file: Path) -> None:
+def write_spooled(spool: Spool, schema: pa.Schema, noted: Mapping[str, Any], file: Path) -> None:
     """Write all rows with one schema, and what is noted about them in the footer."""
     metadata = {METADATA: json.dumps(noted)}
     with pq.ParquetWriter(file, schema.with_metadata(metadata), compression="zstd") as writer:

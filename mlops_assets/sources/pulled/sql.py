@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import duckdb
     import sqlalchemy as sa
 
-NOTHING = "No row of this pull was landed; what was landed before is unchanged."
+NO_INCREMENT = "No row of this pull was landed; what was landed before is unchanged."
 _CONNECT_SECONDS = 10
 _POSTGRES: dict[int, pa.DataType] = {
     16: pa.bool_(),
@@ -126,7 +126,7 @@ def _forms(secret: str) -> set[str]:
 
 
 def _refused(problem: str, way_out: str, **culprits: Any) -> SourceError:
-    return SourceError(problem, stored=NOTHING, way_out=way_out, culprits=culprits)
+    return SourceError(problem, stored=NO_INCREMENT, way_out=way_out, culprits=culprits)
 
 
 def _no_url(origin: str) -> SourceError:

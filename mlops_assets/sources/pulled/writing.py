@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_assets.atomic import settle
-from mlops_assets.sources.files.landing import Place, StorageOptions, place_of
+from mlops_assets.sources.files.landing import Place, StorageOptions, file_place
 
 SCRATCH = ".pull-"
 """Prefix of folders with unfinished files."""
@@ -56,13 +56,13 @@ class Landing:
 
     def place(self, name: str) -> Place:
         """Where a file of this name lies, or would."""
-        root = place_of(self.uri, self.storage_options)
+        root = file_place(self.uri, self.storage_options)
         return Place(root.fs, f"{root.path.rstrip('/')}/{name}")
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A local folder for unfinished files, removed afterwards; what is left by others, too."""
-        root = place_of(self.uri, self.storage_options)
+        root = file_place(self.uri, self.storage_options)
         if root.local:
             os.makedirs(root.path, exist_ok=True)
             _sweep(Path(root.path))

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from mlops_assets.alerts import Alert, Kind
-from mlops_assets.ml.retraining.plan import Action, Incident, Plan
+from mlops_assets.alerts import Alert, AlertKind
+from mlops_assets.ml.retraining.plan import Action, Incident, RetrainingPlan
 from mlops_assets.product import Product
 from mlops_assets.stages.common.base import asset_key
-from mlops_assets.stages.common.failures import told_by
+from mlops_assets.stages.common.failures import failure_text
 from mlops_assets.stages.common.runs import DUPLICATE, PARTITION, PERSON, country_of
-from mlops_assets.stages.retraining.state import Past, View
+from mlops_assets.stages.retraining.state import DecisionHistory, RetrainingState
 
 _LOOKS_BACK = dt.timedelta(days=3)
 """Runs that failed and rollbacks that were done before that are no news."""
@@ -37,7 +37,7 @@ class OfPartition:
 
 
 @dataclass(frozen=True)
-class Condition:
+class AlertCondition:
     """Something that people are told of once.
 
     Attributes:
@@ -51,7 +51,7 @@ class Condition:
     """
 
     id: str
-    kind: Kind
+    kind: AlertKind
     country: str
     title: str
     text: str
@@ -63,7 +63,7 @@ class Condition:
 class Group:
     """Conditions of one kind that are told together."""
 
-    conditions: Sequence[Condition] = field(default_factory=tuple)
+    conditions: Sequence[AlertCondition] = field(default_factory=tuple)
 
     @property
     def covers(self) -> frozenset[str]:
@@ -104,7 +104,7 @@ class Group:
         return f"{product.name}: {len(self.conditions)} {what}"
 
 
-def together(found: Sequence[Condition]) -> list[Group]:
+def together(found: Sequence[AlertCondition]) -> list[Group]:
     """Few of a kind one by one, many of a kind as one: an outage is one message."""
     kinds = dict.fromkeys(each.kind for each in found)
     groups = []
@@ -117,7 +117,7 @@ def together(found: Sequence[Condition]) -> list[Group]:
 
 def current_incident(
     product: Product, incident: Incident | None, known: str = ""
-) -> list[Condition]:
+) -> list[AlertCondition]:
     """The incident of now, under the id it was raised with first; told again when its kind changes.
 
     Args:
@@ -148,15 +148,15 @@ def current_incident(
     what = "something before the models looks wrong" if incident.holds else "the world changed"
     title = f"{product.name}: {len(incident.countries)} countries alarm at once, {what}"
     return [
-        Condition(
+        AlertCondition(
             f"{name}: {incident.kind}", "incident", "", title, text, *_asset_page(product, "drift")
         )
     ]
 
 
-def find_conditions(
-    product: Product, view: View, plan: Plan, instance: dg.DagsterInstance
-) -> list[Condition]:
+def evaluate_rules(
+    product: Product, view: RetrainingState, plan: RetrainingPlan, instance: dg.DagsterInstance
+) -> list[AlertCondition]:
     """What people are told of now, beside incidents of most countries."""
     return [
         *_alarms(product, view, plan),
@@ -169,23 +169,27 @@ def find_conditions(
 # One country alarms
 
 
-def _alarms(product: Product, view: View, plan: Plan) -> Iterator[Condition]:
+def _alarms(
+    product: Product, view: RetrainingState, plan: RetrainingPlan
+) -> Iterator[AlertCondition]:
     """Countries that alarm by themselves: once a cause for each champion."""
     as_one = plan.incident.countries if plan.incident else ()
-    for situation, action in zip(view.situations, plan.actions, strict=True):
-        if situation.country in as_one or action.kind == "ask":
+    for country_state, action in zip(view.country_states, plan.actions, strict=True):
+        if country_state.country in as_one or action.kind == "ask":
             continue  # told as one, or with what a person is needed for
-        realised, drift = situation.realised, situation.drift
-        if realised and realised.worse and realised.version == situation.champion:
-            yield _alarm(product, situation.champion, action, "performance", realised.reason)
+        realised, drift = country_state.realised, country_state.drift
+        if realised and realised.worse and realised.version == country_state.champion:
+            yield _alarm(product, country_state.champion, action, "performance", realised.reason)
         if drift and drift.state == "alarm":
-            yield _alarm(product, situation.champion, action, "drift", drift.reason)
+            yield _alarm(product, country_state.champion, action, "drift", drift.reason)
 
 
-def _alarm(product: Product, champion: str, action: Action, asset: str, reason: str) -> Condition:
+def _alarm(
+    product: Product, champion: str, action: Action, asset: str, reason: str
+) -> AlertCondition:
     country, model = action.country, f"version {champion}" if champion else "the baseline"
     what = {
-        "performance": f"{model} is surely worse than it promised",
+        "performance": f"{model} is significantly worse than it promised",
         "drift": f"what comes in is no longer what {model} was trained on",
     }[asset]
     does = {
@@ -198,7 +202,7 @@ def _alarm(product: Product, champion: str, action: Action, asset: str, reason: 
         f"{_sentence(reason)}\nNext: {_sentence(does)}\nYou can: look at `{asset}` of the country, "
         f"and at what the sensor {product.name}_retraining says."
     )
-    return Condition(
+    return AlertCondition(
         f"{product.name} {country} {asset} of {model}",
         "alarm",
         country,
@@ -211,7 +215,7 @@ def _alarm(product: Product, champion: str, action: Action, asset: str, reason: 
 # A person is needed
 
 
-def _give_up(product: Product, action: Action) -> Condition:
+def _give_up(product: Product, action: Action) -> AlertCondition:
     about = {name: action.evidence.get(name, "") for name in ("champion", "candidate", "failed")}
     text = (
         f"{_sentence(action.reason)}\nNext: nothing is trained there by itself.\nYou can: look at "
@@ -219,7 +223,7 @@ def _give_up(product: Product, action: Action) -> Condition:
         f"promote or approve one, or change the product and launch {product.name}_train for the "
         "country: counting begins anew."
     )
-    return Condition(
+    return AlertCondition(
         f"{product.name} {action.country} asks: {action.group}: {_digest(about.items())}",
         "give_up",
         action.country,
@@ -232,7 +236,7 @@ def _give_up(product: Product, action: Action) -> Condition:
 # Rollbacks
 
 
-def _rollbacks(product: Product, view: View) -> Iterator[Condition]:
+def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertCondition]:
     for country, past in view.past.items():
         entry = past.newest
         if entry is None or entry.verdict != "rolled_back" or entry.origin.person != PERSON:
@@ -246,7 +250,7 @@ def _rollbacks(product: Product, view: View) -> Iterator[Condition]:
             f"version {before} is not promoted again by evidence.\nYou can: undo it with "
             f"`mlops-assets undo {product.name} {entry.origin.unit} --reason '...'`."
         )
-        yield Condition(
+        yield AlertCondition(
             f"{product.name} {country} rollback {entry.decision_id}",
             "rollback",
             country,
@@ -258,11 +262,13 @@ def _rollbacks(product: Product, view: View) -> Iterator[Condition]:
 
 # Failed runs and gates
 
-_known_failures: dict[tuple[str, str], list[Condition]] = {}
+_known_failures: dict[tuple[str, str], list[AlertCondition]] = {}
 """By product and id of a run that has failed: what people are told of it."""
 
 
-def _failed_runs(product: Product, view: View, instance: dg.DagsterInstance) -> Iterator[Condition]:
+def _failed_runs(
+    product: Product, view: RetrainingState, instance: dg.DagsterInstance
+) -> Iterator[AlertCondition]:
     failed = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.FAILURE], updated_after=view.now - _LOOKS_BACK
     )
@@ -284,8 +290,11 @@ def _is_of(product: Product, run: dg.DagsterRun) -> bool:
 
 
 def _of_run(
-    product: Product, past: Mapping[str, Past], instance: dg.DagsterInstance, record: dg.RunRecord
-) -> Iterator[Condition]:
+    product: Product,
+    past: Mapping[str, DecisionHistory],
+    instance: dg.DagsterInstance,
+    record: dg.RunRecord,
+) -> Iterator[AlertCondition]:
     gates = list(_failed_gates(product, instance, record.dagster_run))
     if gates:
         yield from gates
@@ -298,7 +307,7 @@ def _of_run(
         "the model in use stay as they were; retraining that failed is tried again up to three "
         "times.\nYou can: look at the run, repair the cause and launch it again."
     )
-    yield Condition(
+    yield AlertCondition(
         f"{name} {run.job_name} fails since {first}",
         "failed_run",
         country,
@@ -327,7 +336,7 @@ def _first_of_streak(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
 
 def _failed_gates(
     product: Product, instance: dg.DagsterInstance, run: dg.DagsterRun
-) -> Iterator[Condition]:
+) -> Iterator[AlertCondition]:
     events = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ).records
@@ -347,7 +356,7 @@ def _gate(
     run: dg.DagsterRun,
     found: dg.AssetCheckEvaluation,
     country: str,
-) -> Condition:
+) -> AlertCondition:
     asset, check = found.asset_key.path[-1], found.check_name
     first = _failing_since(instance, found, country, run.run_id)
     what = (
@@ -360,7 +369,7 @@ def _gate(
         f"Next: {what}; the next run of the country looks again.\nYou can: look at the check, and "
         "repair what it names."
     )
-    return Condition(
+    return AlertCondition(
         f"{product.name} {country} {asset}.{check} fails since {first}",
         "gate",
         country,
@@ -397,7 +406,7 @@ def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     for each in instance.get_records_for_run(run.run_id, of_type=wanted).records:
         event = each.event_log_entry.dagster_event
         if event is not None and event.is_step_failure:
-            return _first_line(told_by(event) or "a step failed")
+            return _first_line(failure_text(event) or "a step failed")
         if event is not None and event.message:
             return _first_line(event.message)
     return "the run failed without saying why"

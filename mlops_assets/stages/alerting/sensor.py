@@ -22,16 +22,16 @@ from mlops_assets.registry import MlflowRegistry
 from mlops_assets.settings import load_settings
 from mlops_assets.spec import SinkSpec
 from mlops_assets.stages.alerting.rules import (
-    Condition,
+    AlertCondition,
     current_incident,
-    find_conditions,
+    evaluate_rules,
     together,
 )
 from mlops_assets.stages.common.base import Storage
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.retraining.state import look
+from mlops_assets.stages.retraining.state import read_state
 
-LOG = "alerts"
+ALERT_LOG = "alerts"
 _INTERVAL_SECONDS = 30
 _MONTHS = 6
 """So far back what was raised counts: an incident that lasts longer is raised again."""
@@ -86,15 +86,15 @@ def alerts_sensor(product: Product) -> dg.SensorDefinition:
         if not sinks:
             return dg.SkipReason("the product has no sinks (`alerts.sinks`): nobody is told")
         ctx, now = storage.product(product, mlflow.registry()), dt.datetime.now(dt.UTC)
-        view = look(ctx, context.instance, now)
+        view = read_state(ctx, context.instance, now)
         plan, held = view.plan(product.spec), read_alerts(ctx, now)
         begun = next((each.alert.id for each in open_incidents(held)), "")
         incident = current_incident(product, plan.incident, begun)
-        found = [*incident, *find_conditions(product, view, plan, context.instance)]
+        found = [*incident, *evaluate_rules(product, view, plan, context.instance)]
         raise_new(ctx, held, found, now)
         if not plan.incident:
             _close(ctx, open_incidents(held), now)
-        return dg.SkipReason(deliver(ctx, read_alerts(ctx, now), context.log))
+        return dg.SkipReason(send_alerts(ctx, read_alerts(ctx, now), context.log))
 
     return alerts
 
@@ -127,7 +127,7 @@ def open_incidents(held: Mapping[str, Raised]) -> list[Raised]:
 def raise_new(
     ctx: ProductContext,
     held: Mapping[str, Raised],
-    found: Sequence[Condition],
+    found: Sequence[AlertCondition],
     now: dt.datetime,
 ) -> None:
     """Write an alert for what nobody was told of yet."""
@@ -142,7 +142,7 @@ def raise_new(
         _append(ctx, row, now)
 
 
-def deliver(ctx: ProductContext, held: Mapping[str, Raised], log: logging.Logger) -> str:
+def send_alerts(ctx: ProductContext, held: Mapping[str, Raised], log: logging.Logger) -> str:
     """Hand every sink what it has not got yet, all sinks at once; says what became of it."""
     sinks = {sink_name(sink): sink for sink in ctx.product.spec.alerts.sinks}
     open_by = {name: _not_sent(held, name) for name in sinks}
@@ -203,7 +203,7 @@ _COLUMNS = ("event", "id", "sink", "alert", "sinks", "covers", "at")
 
 
 def _rows(ctx: ProductContext, month: str) -> list[dict[str, str]]:
-    asset, key = ctx.path(LOG), (ctx.store.uri, ctx.product.name, month)
+    asset, key = ctx.path(ALERT_LOG), (ctx.store.uri, ctx.product.name, month)
     ids = frozenset(file.id for file in ctx.store.log_files(asset, month))
     if key not in _read or _read[key][0] != ids:
         frame = ctx.store.read_log(asset, month)
@@ -216,7 +216,7 @@ def _rows(ctx: ProductContext, month: str) -> list[dict[str, str]]:
 
 def _append(ctx: ProductContext, row: Mapping[str, str], moment: dt.datetime) -> None:
     """Write one more row unless somebody else wrote the same just now."""
-    asset, month = ctx.path(LOG), f"{moment:%Y-%m}"
+    asset, month = ctx.path(ALERT_LOG), f"{moment:%Y-%m}"
     whole = {name: row.get(name, "") for name in _COLUMNS} | {"at": moment.isoformat()}
     digest = hashlib.sha256("\n".join((row["id"], row.get("sink", ""))).encode()).hexdigest()
     name = f"{row['event']}-{digest[:32]}"

@@ -1,4 +1,4 @@
-"""The current features of a product's countries, for a walk through their history."""
+"""The current features of a product's countries, for a backtest through their history."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from mlops_assets.product import Product
 from mlops_assets.stages.common.context import ProductContext
 
 
-def history(ctx: ProductContext) -> dict[str, pd.DataFrame]:
+def stored_features(ctx: ProductContext) -> dict[str, pd.DataFrame]:
     """Features by country, as they are in use now; countries that have none are left out.
 
     Raises:
@@ -26,7 +26,7 @@ def history(ctx: ProductContext) -> dict[str, pd.DataFrame]:
     return found
 
 
-def walked_countries(
+def backtest_countries(
     product: Product, frames: dict[str, pd.DataFrame], wanted: Sequence[str]
 ) -> tuple[str, ...]:
     """The countries asked for, all by default.

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
-def told_by(event: dg.DagsterEvent, *, plain: bool = False) -> str:
+def failure_text(event: dg.DagsterEvent, *, plain: bool = False) -> str:
     """Why a step failed: a failure raised on purpose in its own words; "" if nothing is known.
 
     Args:

@@ -22,7 +22,7 @@ _WIDE_TEXT = 25  # characters of a value in a wide preview: a time with its zone
 _SET_BY_IO_MANAGER = ("dagster/row_count", "dagster/partition_row_count", "dagster/uri")
 _TYPES = {"object": "string", "str": "string", "category": "string", "bool": "boolean"}
 
-SOURCE_COLUMNS = {
+SOURCE_COLUMN_DOCS = {
     "_source_file": ("string", "name of the delivered file"),
     "_source_hash": ("string", "hash of the file's content"),
     "_source_line": ("int", "number of the record in the file, from 1"),
@@ -66,7 +66,7 @@ def raw_schema(product: Product) -> dg.TableSchema:
         column: ("as published", f"becomes `{name}`")
         for name, column in product.spec.source.columns.items()
     }
-    return schema({**published, **SOURCE_COLUMNS, **REPLACED_COLUMN})
+    return schema({**published, **SOURCE_COLUMN_DOCS, **REPLACED_COLUMN})
 
 
 def quarantine_schema(product: Product) -> dg.TableSchema:
@@ -76,7 +76,7 @@ def quarantine_schema(product: Product) -> dg.TableSchema:
         for name, column in product.spec.source.columns.items()
     }
     rules = {"_rules": ("string", "names of the broken rules, with ; between them")}
-    return schema({**published, **SOURCE_COLUMNS, **rules})
+    return schema({**published, **SOURCE_COLUMN_DOCS, **rules})
 
 
 def predictions_schema(product: Product) -> dg.TableSchema:
@@ -109,7 +109,7 @@ def predictions_schema(product: Product) -> dg.TableSchema:
     )
 
 
-def table(frame: "pd.DataFrame") -> dg.TableMetadataValue:
+def table_metadata(frame: "pd.DataFrame") -> dg.TableMetadataValue:
     """A frame as a table."""
     records = [
         dg.TableRecord({str(k): _cell(v) for k, v in row.items()})
@@ -119,7 +119,7 @@ def table(frame: "pd.DataFrame") -> dg.TableMetadataValue:
     return dg.TableMetadataValue(records, dg.TableSchema(columns=columns))
 
 
-def facts(values: Mapping[str, object]) -> dg.TableMetadataValue:
+def facts_metadata(values: Mapping[str, object]) -> dg.TableMetadataValue:
     """A table of two columns, what and value; values that are not there are left out."""
     records = [
         dg.TableRecord({"what": name, "value": str(_cell(value))})
@@ -133,7 +133,7 @@ def facts(values: Mapping[str, object]) -> dg.TableMetadataValue:
 def preview(frame: "pd.DataFrame") -> dict[str, Any]:
     """The last rows of a frame, which are the newest; of a wide one three, side by side."""
     if len(frame.columns) <= _WIDE_COLUMNS:
-        return {"preview": table(frame.tail(_PREVIEW_ROWS))}
+        return {"preview": table_metadata(frame.tail(_PREVIEW_ROWS))}
     newest = frame.tail(len(_WIDE_PREVIEW)).iloc[::-1]
     names = _WIDE_PREVIEW[: len(newest)]
     records = [
@@ -149,7 +149,7 @@ def preview(frame: "pd.DataFrame") -> dict[str, Any]:
     return {"preview": dg.TableMetadataValue(records, dg.TableSchema(columns=columns))}
 
 
-def svg(image: str, alt: str) -> dg.MarkdownMetadataValue:
+def svg_metadata(image: str, alt: str) -> dg.MarkdownMetadataValue:
     """A small plot."""
     encoded = base64.b64encode(image.encode()).decode()
     return dg.MetadataValue.md(f"![{alt}](data:image/svg+xml;base64,{encoded})")

@@ -13,7 +13,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from mlops_assets.ml.datasets.validation import Validation, describe, known_rows, validate
+from mlops_assets.ml.datasets.validation import Validation, describe_columns, known_rows, validate
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.common.base import (
@@ -39,7 +39,7 @@ from mlops_assets.stages.common.ui_metadata import (
     quarantine_schema,
     raw_schema,
     rounded,
-    table,
+    table_metadata,
 )
 from mlops_assets.stages.datasets.delivery_checks import LIMITS, check_limits
 from mlops_assets.stages.datasets.ingestion import (
@@ -364,7 +364,7 @@ def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
                 nullable=column.nullable, other=list(column.constraints)
             ),
         )
-        for column in describe(schema)
+        for column in describe_columns(schema)
     ]
     described = dg.TableSchema(columns=columns)
     return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, described)
@@ -410,8 +410,8 @@ def _numbers(result: Validation, limits: ContractSpec) -> dict[str, Any]:
         "new_rejected": result.new_rejected,
         "duplicates": result.duplicates,
         "duplicates_with_other_values": result.conflicts,
-        "broken_rules": table(broken),
-        **({"failing_cases": table(_failing_cases(result))} if result.rejected else {}),
+        "broken_rules": table_metadata(broken),
+        **({"failing_cases": table_metadata(_failing_cases(result))} if result.rejected else {}),
     }
 
 
@@ -529,5 +529,5 @@ def _unlisted(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
         "unlisted_countries",
         f"{counts['rows'].sum():,} rows of {len(counts):,} countries that the YAML does not list "
         "stay in the landing files and are not used",
-        {"rows": int(counts["rows"].sum()), "countries": table(counts)},
+        {"rows": int(counts["rows"].sum()), "countries": table_metadata(counts)},
     )

@@ -10,7 +10,7 @@ import pandas as pd
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.common.base import asset_key, naive, passed, warned
-from mlops_assets.stages.common.ui_metadata import rounded, table
+from mlops_assets.stages.common.ui_metadata import rounded, table_metadata
 from mlops_assets.stages.datasets.ingestion import Delivered
 
 LIMITS = {
@@ -58,7 +58,7 @@ def _null_shares(
         ],
         columns=["column", "empty_share", "limit"],
     )
-    shown = {"columns": table(rows)} if len(rows) else {}
+    shown = {"columns": table_metadata(rows)} if len(rows) else {}
     over = {n: s for n, s in shares.items() if s > limits.max_null_share.get(n, 1.0)}
     if over:
         told = ", ".join(

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mlops_assets.stages.common.base import asset_key, failed, passed
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.ui_metadata import facts, table
+from mlops_assets.stages.common.ui_metadata import facts_metadata, table_metadata
 from mlops_assets.stages.datasets.ingestion import Delivery, Ingestion
 
 LEDGER = "ledger"
@@ -90,7 +90,7 @@ def check_raw_ledger(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
         if delivery.new_files
     ]
     refused = "; ".join(f"{country}: {why}" for country, why in taken.refused.items())
-    shown = {"countries": table(pd.DataFrame(rows))} if rows else {}
+    shown = {"countries": table_metadata(pd.DataFrame(rows))} if rows else {}
     if refused:
         return failed(key, LEDGER, refused, shown)
     return passed(key, LEDGER, _balanced(taken.deliveries), shown)
@@ -114,7 +114,7 @@ def check_ledger(
         held_back=held_back,
     )
     tell = failed if ledger.difference else passed
-    shown = {"ledger": facts(ledger.facts()), "difference": ledger.difference}
+    shown = {"ledger": facts_metadata(ledger.facts()), "difference": ledger.difference}
     return tell(asset_key(ctx.product, "validated"), LEDGER, ledger.text(), shown)
 
 

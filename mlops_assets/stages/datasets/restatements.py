@@ -8,7 +8,7 @@ from mlops_assets.product import Product
 from mlops_assets.stages.common.base import asset_key, passed, warned
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import CODE, CONFIG, Lineage
-from mlops_assets.stages.common.ui_metadata import table
+from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.storage import Snapshot
 
 RESTATED = "restated_history"
@@ -62,7 +62,7 @@ def check_restatement(
     shown = {
         "changed": found.changed,
         "withdrawn": found.withdrawn,
-        "by_period": table(found.by_period.tail(_SHOWN)),
+        "by_period": table_metadata(found.by_period.tail(_SHOWN)),
     }
     periods = found.by_period["period"]
     told = (

@@ -29,7 +29,7 @@ from mlops_assets.stages.common.base import (
 )
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import Lineage, named_input, named_shared, of_features
-from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table
+from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table_metadata
 from mlops_assets.stages.features.sharing import include
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -174,5 +174,5 @@ def leak_numbers(result: PointInTime) -> dict[str, Any]:
         "checked_rows": result.checked_rows,
         "differences": result.differences,
         "cutoffs": dg.MetadataValue.json([str(cutoff) for cutoff in result.cutoffs]),
-        "differing": table(differing),
+        "differing": table_metadata(differing),
     }

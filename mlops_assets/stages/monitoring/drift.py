@@ -19,8 +19,8 @@ from mlops_assets.ml.monitoring.drift import (
     Window,
     compare_all,
     continued,
+    drift_not_judged,
     new_columns,
-    not_judged,
     state_of,
     window_ends,
 )
@@ -40,13 +40,19 @@ from mlops_assets.stages.common.base import (
 from mlops_assets.stages.common.code_versions import RECIPES
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS, Lineage, of_drift
-from mlops_assets.stages.common.ui_metadata import as_before, facts, schema, svg, table
+from mlops_assets.stages.common.ui_metadata import (
+    as_before,
+    facts_metadata,
+    schema,
+    svg_metadata,
+    table_metadata,
+)
 from mlops_assets.stages.training.references import stored_reference
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
-from mlops_assets.storage.profiles import Asked, columns_of, newest_times, window_profiles
+from mlops_assets.storage.profiles import ProfileRequest, columns_of, newest_times, window_profiles
 
-CHECK = "drift"
+DRIFT_CHECK = "drift"
 DRIFT = f"{METADATA_PREFIX}drift"
 """In a snapshot's metadata: `DriftState` as JSON."""
 DRIFT_COLUMNS = {
@@ -140,7 +146,7 @@ class _Looked:
 def build_drift(product: Product) -> list[dg.AssetsDefinition]:
     """`drift` of a product with its check."""
     key = asset_key(product, "drift")
-    check = country_check(product, "drift", CHECK, _CHECK_DESCRIPTION)
+    check = country_check(product, "drift", DRIFT_CHECK, _CHECK_DESCRIPTION)
 
     @dg.multi_asset(
         name=f"{product.name}__drift",
@@ -256,7 +262,7 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
     known = {each.country: each for each in found if each.reference is not None}
     newest = newest_times(store, {name: each.inputs["features"] for name, each in known.items()})
     asked = {
-        name: Asked(
+        name: ProfileRequest(
             _reference(each),
             each.inputs["features"],
             each.inputs["predictions"],
@@ -292,7 +298,7 @@ def _ends(of: _Country, newest: pd.Timestamp) -> tuple[pd.Timestamp, ...]:
 
 def _looked(of: _Country, windows: Sequence[Window], columns: Sequence[str]) -> _Looked:
     if of.reference is None:
-        return _Looked(of, (), not_judged(of.problem), ([], []))
+        return _Looked(of, (), drift_not_judged(of.problem), ([], []))
     state = state_of(of.spec, windows)
     before = state_of_snapshot(of.made) if of.made is not None and _same_champion(of) else None
     return _Looked(
@@ -330,7 +336,7 @@ def _shown(found: _Looked) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "summary": f"{state.state.replace('_', ' ')}: {state.reason}",
         "next": state.next,
-        "numbers": facts(
+        "numbers": facts_metadata(
             {
                 "champion": f"version {of.version.version}" if of.version else "none",
                 "reference": _days(of.reference),
@@ -344,12 +350,12 @@ def _shown(found: _Looked) -> dict[str, Any]:
         ),
     }
     if newest:
-        shown["change"] = svg(
+        shown["change"] = svg_metadata(
             drift_plot(found.windows, of.spec.monitoring.min_effect), "change by window"
         )
-        shown["windows"] = table(_windows_page(found.windows))
+        shown["windows"] = table_metadata(_windows_page(found.windows))
         if newest[0].features:
-            shown["newest_window"] = table(_features_page(newest[0]))
+            shown["newest_window"] = table_metadata(_features_page(newest[0]))
     return {**shown, DRIFT: dg.MetadataValue.json(_as_json(state)), **of.lineage.metadata()}
 
 
@@ -396,7 +402,7 @@ def _verdict(state: DriftState) -> tuple[bool, str, dict[str, Any]]:
 
 def _check(key: dg.AssetKey, state: DriftState) -> dg.AssetCheckResult:
     holds, told, numbers = _verdict(state)
-    return (passed if holds else warned)(key, CHECK, told, numbers)
+    return (passed if holds else warned)(key, DRIFT_CHECK, told, numbers)
 
 
 def _evaluation(key: dg.AssetKey, country: str, state: DriftState) -> dg.AssetCheckEvaluation:
@@ -404,7 +410,7 @@ def _evaluation(key: dg.AssetKey, country: str, state: DriftState) -> dg.AssetCh
     holds, told, numbers = _verdict(state)
     return dg.AssetCheckEvaluation(
         asset_key=key,
-        check_name=CHECK,
+        check_name=DRIFT_CHECK,
         passed=holds,
         metadata=numbers,
         severity=dg.AssetCheckSeverity.WARN,

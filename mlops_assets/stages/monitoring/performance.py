@@ -19,8 +19,8 @@ from mlops_assets.ml.monitoring.performance import (
     record_predictions,
 )
 from mlops_assets.ml.monitoring.performance_plot import realised_plot
-from mlops_assets.ml.reports.tables import metric_unit, told
-from mlops_assets.ml.stats.metrics import Estimate, in_words
+from mlops_assets.ml.reports.tables import format_estimate, metric_unit
+from mlops_assets.ml.stats.metrics import Estimate, format_gain
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.spec import ProductSpec
@@ -35,12 +35,19 @@ from mlops_assets.stages.common.base import (
     warned,
 )
 from mlops_assets.stages.common.lineage import named_input, of_performance
-from mlops_assets.stages.common.ui_metadata import as_before, facts, preview, schema, svg, table
+from mlops_assets.stages.common.ui_metadata import (
+    as_before,
+    facts_metadata,
+    preview,
+    schema,
+    svg_metadata,
+    table_metadata,
+)
 from mlops_assets.stages.training.serving import Served, report_from_json, who_serves
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
 
-CHECK = "realised_error"
+PERFORMANCE_CHECK = "realised_error"
 REALISED = f"{METADATA_PREFIX}realised"
 """In a snapshot's metadata: `Realised` as JSON, an estimate as value, lower and upper end."""
 ON_PREVIOUS = f"{METADATA_PREFIX}on_previous"
@@ -48,7 +55,8 @@ ON_PREVIOUS = f"{METADATA_PREFIX}on_previous"
 RECORDED = f"{METADATA_PREFIX}recorded"
 """The same: version of the newest predictions snapshot whose predictions are in the table."""
 _CHECK_DESCRIPTION = (
-    "The realised error of the champion on the newest matured labels is not surely worse than what "
+    "The realised error of the champion on the newest matured labels is not significantly worse "
+    "than what "
     "it was promoted for, beyond monitoring.tolerance. Too few labels, or a baseline in use: not "
     "judged, and passed."
 )
@@ -74,7 +82,7 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
                 product, "performance", "monitoring", {"parquet"}, _GRAIN, _columns(product)
             )
         },
-        check_specs=[country_check(product, "performance", CHECK, _CHECK_DESCRIPTION)],
+        check_specs=[country_check(product, "performance", PERFORMANCE_CHECK, _CHECK_DESCRIPTION)],
     )
     def performance(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
@@ -187,7 +195,7 @@ def _check(key: dg.AssetKey, found: Realised) -> dg.AssetCheckResult:
         **({"excess": found.excess} if np.isfinite(found.excess) else {}),
     }
     told_of = warned if found.worse else passed
-    return told_of(key, CHECK, found.reason, numbers)
+    return told_of(key, PERFORMANCE_CHECK, found.reason, numbers)
 
 
 def _shown(
@@ -203,10 +211,14 @@ def _shown(
     image = realised_plot(spec, periods, promise, found.version, metric_unit(spec))
     shown: dict[str, Any] = {
         "summary": found.reason,
-        "numbers": facts(_facts(spec, found, promise, gain)),
-        "realised_against_promised": svg(image, "realised against promised") if len(rows) else None,
-        "by_period": table(_page(spec, periods).tail(_PAGE_ROWS)) if len(periods) else None,
-        "by_slice": table(_page(spec, slices).head(_PAGE_ROWS)) if len(slices) else None,
+        "numbers": facts_metadata(_facts(spec, found, promise, gain)),
+        "realised_against_promised": svg_metadata(image, "realised against promised")
+        if len(rows)
+        else None,
+        "by_period": table_metadata(_page(spec, periods).tail(_PAGE_ROWS))
+        if len(periods)
+        else None,
+        "by_slice": table_metadata(_page(spec, slices).head(_PAGE_ROWS)) if len(slices) else None,
         **(preview(rows) if len(rows) else {}),
     }
     return {
@@ -229,9 +241,9 @@ def _facts(
     days = f"{_day(found.first)} to {_day(found.last)}"
     return {
         "champion": f"version {found.version}" if found.version else "none, a baseline serves",
-        f"realised {spec.metric}{unit}": told(found.value),
-        f"promised {spec.metric} on its holdout{unit}": told(promise.value),
-        f"the promise on these rows{unit}": told(found.expected),
+        f"realised {spec.metric}{unit}": format_estimate(found.value),
+        f"promised {spec.metric} on its holdout{unit}": format_estimate(promise.value),
+        f"the promise on these rows{unit}": format_estimate(found.expected),
         f"baseline {spec.baselines[0].name}{unit}": found.baseline,
         "worse than promised by": _in_words(spec, found.excess),
         "matured rows": f"{found.rows:,}, of {days}" if found.rows else "0",
@@ -242,14 +254,14 @@ def _facts(
 
 
 def _in_words(spec: ProductSpec, gain: float) -> str:
-    return in_words(spec.metric, gain) if np.isfinite(gain) else ""
+    return format_gain(spec.metric, gain) if np.isfinite(gain) else ""
 
 
 def _gain(spec: ProductSpec, gain: Estimate) -> str:
-    if not gain.told:
+    if not gain.has_interval:
         return _in_words(spec, gain.value)
-    ends = f"{in_words(spec.metric, gain.lower)} to {in_words(spec.metric, gain.upper)}"
-    return f"{in_words(spec.metric, gain.value)} ({ends})"
+    ends = f"{format_gain(spec.metric, gain.lower)} to {format_gain(spec.metric, gain.upper)}"
+    return f"{format_gain(spec.metric, gain.value)} ({ends})"
 
 
 def _plain(found: Realised) -> dict[str, Any]:

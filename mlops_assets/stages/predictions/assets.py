@@ -29,17 +29,17 @@ from mlops_assets.stages.common.base import (
 from mlops_assets.stages.common.lineage import named_input, of_predictions
 from mlops_assets.stages.common.ui_metadata import (
     as_before,
-    facts,
+    facts_metadata,
     predictions_schema,
     preview,
-    svg,
+    svg_metadata,
 )
 from mlops_assets.stages.training.intervals import intervals_of
 from mlops_assets.stages.training.serving import (
     Served,
+    evaluation_model,
+    evaluation_split,
     fitted,
-    judged_split,
-    judged_twin,
     known_to,
     who_serves,
 )
@@ -155,7 +155,7 @@ def _unseen(spec: ProductSpec, features: pd.DataFrame, served: Served) -> pd.Dat
 
     Of the holdout that the champion was judged on: it stays where it is as long as that serves.
     """
-    judged = judged_split(served.version, spec) if served.version else spec.split
+    judged = evaluation_split(served.version, spec) if served.version else spec.split
     dates = judged.dates(newest_label(features))
     if dates is not None:
         rows = features[features["event_time"] >= pd.Timestamp(dates.holdout_from)]
@@ -193,11 +193,11 @@ def _of_champion(
     spec: ProductSpec,
     registry: Registry,
 ) -> np.ndarray:
-    """By the judged twin what was known at the training, by what serves everything since.
+    """By the evaluation model what was known at the training, by what serves everything since.
 
     So no prediction is of a row that its model has learned.
     """
-    twin = judged_twin(version)
+    twin = evaluation_model(version)
     if twin is version:
         return predict(fitted(version.name, version, spec, registry), rows, spec.task)
     values = np.full(len(rows), np.nan)
@@ -269,11 +269,13 @@ def _shown(
         "model_version": served.version.version if served.version else "none",
         "why_this_model": served.reason,
         "previous_version": served.previous.version if served.previous else "none",
-        "rows_by_when_made": facts(_counted(frame["made"])),
+        "rows_by_when_made": facts_metadata(_counted(frame["made"])),
         **preview(frame.drop(columns=list(_SAID_ONCE))),
     }
     if frame["lower"].notna().any():
-        shown["forecast_against_actual"] = svg(_plot(spec, frame, features), "forecast and actual")
+        shown["forecast_against_actual"] = svg_metadata(
+            _plot(spec, frame, features), "forecast and actual"
+        )
     return shown
 
 

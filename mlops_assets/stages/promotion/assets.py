@@ -22,15 +22,15 @@ from mlops_assets.stages.common.lineage import Lineage, named_input, of_champion
 from mlops_assets.stages.common.ui_metadata import as_before
 from mlops_assets.stages.promotion.alias_moves import carry_out, unfinished
 from mlops_assets.stages.promotion.approvals import approve_by_tag
-from mlops_assets.stages.promotion.champion_metadata import champion_frame, shown
-from mlops_assets.stages.promotion.comparison import compare
-from mlops_assets.stages.promotion.decision_card import tell_decision
-from mlops_assets.stages.promotion.decision_log import Entry, Origin, log_of, record
+from mlops_assets.stages.promotion.champion_metadata import champion_frame, champion_metadata
+from mlops_assets.stages.promotion.comparison import compare_with_champion
+from mlops_assets.stages.promotion.decision_card import write_decision
+from mlops_assets.stages.promotion.decision_log import Entry, Origin, log_of, record_decision
 from mlops_assets.stages.training.evaluation_metadata import CARD_TAG
 from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
-CHECK = "equals_registry_alias"
+ALIAS_CHECK = "equals_registry_alias"
 _CHECK_DESCRIPTION = "The champion alias of the model registry names this version, and it loads."
 _GRAIN = (
     "One row: the model in use in the country, with the decision that compared the newest "
@@ -46,7 +46,7 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
         **country_step(product, "champion"),
         deps=[asset_key(product, "model"), asset_key(product, "features")],
         outs={"champion": output(product, "champion", "models", {"mlflow"}, _GRAIN)},
-        check_specs=[gate(product, "champion", CHECK, _CHECK_DESCRIPTION)],
+        check_specs=[gate(product, "champion", ALIAS_CHECK, _CHECK_DESCRIPTION)],
     )
     def champion(
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
@@ -63,7 +63,7 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
             model = named_input(ctx, lineage, "model")
             entry = decide_on(ctx, model, origin)
         frame = champion_frame(ctx, entry)
-        metadata = {**shown(frame, entry, product.name), **lineage.metadata()}
+        metadata = {**champion_metadata(frame, entry, product.name), **lineage.metadata()}
         yield dg.Output(frame, "champion", metadata=metadata)
         yield alias_check(ctx, key, entry.after.champion)
 
@@ -75,14 +75,14 @@ def alias_check(ctx: CountryContext, key: dg.AssetKey, version: str) -> dg.Asset
     named = ctx.champion()
     if (named.version if named else "") != version:
         text = f"the registry names version {named and named.version}, the asset {version or None}"
-        return failed(key, CHECK, f"{text}; materialize `champion` again")
+        return failed(key, ALIAS_CHECK, f"{text}; materialize `champion` again")
     if named is None:
-        return passed(key, CHECK, "no champion alias and none expected: the baseline serves")
+        return passed(key, ALIAS_CHECK, "no champion alias and none expected: the baseline serves")
     try:
         ctx.registry.load(named)
     except RegistryError as error:
-        return failed(key, CHECK, str(error))
-    return passed(key, CHECK, f"{named.name} version {version} is the champion and loads")
+        return failed(key, ALIAS_CHECK, str(error))
+    return passed(key, ALIAS_CHECK, f"{named.name} version {version} is the champion and loads")
 
 
 def _left_behind(ctx: CountryContext, origin: Origin) -> Entry | None:
@@ -122,8 +122,8 @@ def decide_on(ctx: CountryContext, model: Snapshot, origin: Origin) -> Entry:
         origin: who or what asks.
     """
     in_use = ctx.champion()
-    comparison = compare(ctx, model, in_use, log_of(ctx), origin.run_id)
-    entry = record(ctx, comparison, origin, ctx.aliases())
+    comparison = compare_with_champion(ctx, model, in_use, log_of(ctx), origin.run_id)
+    entry = record_decision(ctx, comparison, origin, ctx.aliases())
     carry_out(ctx, entry)
     _tell(ctx, entry)
     return entry
@@ -139,4 +139,4 @@ def _tell(ctx: CountryContext, entry: Entry) -> None:
     candidate = entry.comparison.candidate
     version = ctx.version(candidate) if candidate else None
     if version is not None and CARD_TAG in version.tags:
-        tell_decision(ctx.registry, version, entry.comparison.decision, ctx.spec)
+        write_decision(ctx.registry, version, entry.comparison.decision, ctx.spec)

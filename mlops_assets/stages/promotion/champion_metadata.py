@@ -13,7 +13,7 @@ from mlops_assets.ml.models.split import split
 from mlops_assets.registry import ModelVersion
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.ui_metadata import facts, rounded, table
+from mlops_assets.stages.common.ui_metadata import facts_metadata, rounded, table_metadata
 from mlops_assets.stages.promotion.decision_log import Entry
 from mlops_assets.stages.training.serving import report_from_json
 
@@ -46,7 +46,7 @@ def champion_frame(ctx: CountryContext, entry: Entry) -> pd.DataFrame:
     )
 
 
-def shown(frame: pd.DataFrame, entry: Entry, product: str) -> dict[str, Any]:
+def champion_metadata(frame: pd.DataFrame, entry: Entry, product: str) -> dict[str, Any]:
     """Metadata of the asset's page."""
     row, decision = frame.iloc[0], entry.comparison.decision
     return {
@@ -57,7 +57,7 @@ def shown(frame: pd.DataFrame, entry: Entry, product: str) -> dict[str, Any]:
         "trigger": entry.origin.trigger,
         **({"person": entry.origin.person} if entry.origin.person else {}),
         "decision_id": entry.decision_id,
-        "decision": facts(_facts(entry, row)),
+        "decision": facts_metadata(_facts(entry, row)),
         "gates": gates_table(entry.comparison.gates),
         "replay": f"mlops-assets decisions {product} --replay {entry.decision_id}",
     }
@@ -75,7 +75,7 @@ def gates_table(gates: Sequence[GateResult]) -> dg.TableMetadataValue:
         )
         for gate in gates
     ]
-    return table(pd.DataFrame(rows, columns=["gate", "outcome", "value", "limit", "why"]))
+    return table_metadata(pd.DataFrame(rows, columns=["gate", "outcome", "value", "limit", "why"]))
 
 
 def report_value(version: ModelVersion) -> float:

@@ -1,6 +1,7 @@
 """What a person does to many countries at once, written down as one unit before it begins.
 
-A unit is opened in the log `units` of the product with all it is going to do, and closed when it is
+A unit is opened in the log `change_sets` of the product with all it is going to do, and closed
+when it is
 done or set back. One that was left open, because its process was killed, is finished by asking for
 the same again, or undone.
 """
@@ -17,13 +18,13 @@ from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import now
 
-Kind = Literal["rollback", "promote", "approve", "undo"]
-State = Literal["opened", "done", "set back"]
+ChangeKind = Literal["rollback", "promote", "approve", "undo"]
+ChangeState = Literal["opened", "done", "set back"]
 _LOG = "units"
 
 
 @dataclass(frozen=True)
-class Request:
+class ChangeRequest:
     """What was asked for.
 
     Attributes:
@@ -33,7 +34,7 @@ class Request:
         unit: for undo: what is undone.
     """
 
-    kind: Kind
+    kind: ChangeKind
     countries: tuple[str, ...]
     version: str = ""
     unit: str = ""
@@ -61,7 +62,7 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Unit:
+class ChangeSet:
     """Moves that belong together.
 
     Attributes:
@@ -75,21 +76,23 @@ class Unit:
     """
 
     id: str
-    request: Request
+    request: ChangeRequest
     moves: tuple[Move, ...]
     person: str
     reason: str
     opened_at: pd.Timestamp
-    state: State = "opened"
+    state: ChangeState = "opened"
 
 
-def new_unit(request: Request, moves: Sequence[Move], person: str, reason: str) -> Unit:
+def new_change_set(
+    request: ChangeRequest, moves: Sequence[Move], person: str, reason: str
+) -> ChangeSet:
     """A unit with an id of its own, not written down yet."""
     number = f"{request.kind}-{uuid.uuid4().hex[:8]}"
-    return Unit(number, request, tuple(moves), person, reason, now())
+    return ChangeSet(number, request, tuple(moves), person, reason, now())
 
 
-def write_down(ctx: ProductContext, unit: Unit, state: State) -> None:
+def record_state(ctx: ProductContext, unit: ChangeSet, state: ChangeState) -> None:
     """Add a row to the log: the unit is in this state now."""
     row = {
         "unit": unit.id,
@@ -106,9 +109,9 @@ def write_down(ctx: ProductContext, unit: Unit, state: State) -> None:
     ctx.store.append(ctx.path(_LOG), None, pd.DataFrame([row]))
 
 
-def units(ctx: ProductContext) -> dict[str, Unit]:
+def change_sets(ctx: ProductContext) -> dict[str, ChangeSet]:
     """Every unit by id, in the order they were opened, each in its last state."""
-    found: dict[str, Unit] = {}
+    found: dict[str, ChangeSet] = {}
     for row in ctx.store.read_log(ctx.path(_LOG)).to_dict("records"):
         if row["unit"] in found:
             found[row["unit"]] = replace(found[row["unit"]], state=row["state"])
@@ -117,16 +120,16 @@ def units(ctx: ProductContext) -> dict[str, Unit]:
     return found
 
 
-def left_open(ctx: ProductContext) -> Unit | None:
+def open_change_set(ctx: ProductContext) -> ChangeSet | None:
     """The unit that was begun and is neither done nor set back; None if there is none."""
-    return next((u for u in units(ctx).values() if u.state == "opened"), None)
+    return next((u for u in change_sets(ctx).values() if u.state == "opened"), None)
 
 
-def _unit(row: Any) -> Unit:
+def _unit(row: Any) -> ChangeSet:
     asked = json.loads(row["request"])
-    return Unit(
+    return ChangeSet(
         id=row["unit"],
-        request=Request(**{**asked, "countries": tuple(asked["countries"])}),
+        request=ChangeRequest(**{**asked, "countries": tuple(asked["countries"])}),
         moves=tuple(_move(held) for held in json.loads(row["moves"])),
         person=row["person"],
         reason=row["reason"],

@@ -14,17 +14,17 @@ from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.gates.gates import GateResult, gates_from_json
 from mlops_assets.ml.gates.judgement import gates_again
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.promotion.decision import Decision
-from mlops_assets.ml.promotion.verdicts import Circumstances, Settings, conclude
+from mlops_assets.ml.promotion.verdicts import Circumstances, VerdictSettings, conclude
 from mlops_assets.registry import ModelVersion
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import INPUTS
-from mlops_assets.stages.promotion.decision_log import Comparison, Entry, barred
+from mlops_assets.stages.promotion.decision_log import Comparison, Entry, blocked_versions
 from mlops_assets.stages.training.intervals import intervals_of
-from mlops_assets.stages.training.serving import judged_split, time_of, unseen_predictions
+from mlops_assets.stages.training.serving import evaluation_split, tagged_time, unseen_predictions
 from mlops_assets.storage import Snapshot
 
 _NAN = float("nan")
@@ -45,7 +45,7 @@ class _Judged:
     evidence: pd.DataFrame
     content_hash: str
     gates: Sequence[GateResult]
-    sides: Sides
+    sides: ModelPair
     champion_problem: str = ""
 
 
@@ -59,7 +59,7 @@ class _Side:
     problem: str = ""
 
 
-def compare(
+def compare_with_champion(
     ctx: CountryContext,
     model: Snapshot,
     in_use: ModelVersion | None,
@@ -96,7 +96,7 @@ def compare(
         rolled_back=_rolled_back(candidate, log),
         champion_problem=judged.champion_problem,
     )
-    settings = Settings(ctx.spec, known)
+    settings = VerdictSettings(ctx.spec, known)
     return replace(
         about,
         decision=conclude(judged.evidence, judged.gates, judged.sides, settings),
@@ -148,7 +148,7 @@ def _judged(
         frame = ctx.store.read(held.asset, ctx.country, version=held.version)
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
-            return _Judged(frame, held.content_hash, gates, Sides.from_json(row["sides"]))
+            return _Judged(frame, held.content_hash, gates, ModelPair.from_json(row["sides"]))
     return _again(ctx, row, features, in_use, held, run_id)
 
 
@@ -168,12 +168,12 @@ def _again(
     """Evidence about the model that is in use now, stored beside the one that was there."""
     candidate = ctx.version(str(row["version"]))
     frame = ctx.store.read(features.asset, ctx.country, version=features.version)
-    parts = split(frame, judged_split(candidate, ctx.spec))
+    parts = split(frame, evaluation_split(candidate, ctx.spec))
     theirs = _side(ctx, in_use, parts.holdout)
     if held is not None:
         before = ctx.store.read(held.asset, ctx.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
-        ours = _as_recorded(Sides.from_json(row["sides"]))
+        ours = _as_recorded(ModelPair.from_json(row["sides"]))
     else:
         ours = _side(ctx, candidate, parts.holdout)
         if ours.predicted is None:
@@ -197,10 +197,10 @@ def _side(ctx: CountryContext, version: ModelVersion | None, holdout: pd.DataFra
         size = ctx.registry.bytes_of(version)
     except (TrainingError, RegistryError) as error:
         return _Side(None, problem=error.problem)
-    return _Side(predicted, time_of(version, "until"), size)
+    return _Side(predicted, tagged_time(version, "until"), size)
 
 
-def _as_recorded(sides: Sides) -> _Side:
+def _as_recorded(sides: ModelPair) -> _Side:
     return _Side(None, sides.candidate_until, sides.candidate_bytes)
 
 
@@ -254,8 +254,8 @@ def _store(
     return written.snapshot.content_hash
 
 
-def _sides(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Side) -> Sides:
-    return Sides(
+def _sides(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Side) -> ModelPair:
+    return ModelPair(
         candidate=candidate,
         champion=in_use.version if in_use else "",
         candidate_until=ours.until,
@@ -266,7 +266,7 @@ def _sides(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Si
 
 
 def _rolled_back(candidate: str, log: Sequence[Entry]) -> str:
-    entry = barred(log).get(candidate)
+    entry = blocked_versions(log).get(candidate)
     if entry is None:
         return ""
     day = entry.decided_at.date()

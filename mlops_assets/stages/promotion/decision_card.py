@@ -45,7 +45,7 @@ def stored_card(
     return with_decision(text, decided[-1], spec) if decided else text
 
 
-def tell_decision(
+def write_decision(
     registry: Registry, version: ModelVersion, decision: Decision, spec: ProductSpec
 ) -> None:
     """Write a decision into the card in MLflow, which was there before it.

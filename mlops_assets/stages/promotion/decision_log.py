@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.ml.gates.gates import GateResult, gates_from_json, gates_to_json
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
@@ -82,7 +82,7 @@ class Comparison:
     validated: str = ""
     evidence: str = ""
     settings: str = ""
-    sides: Sides | None = None
+    sides: ModelPair | None = None
 
     @property
     def decision_id(self) -> str:
@@ -154,7 +154,7 @@ def newest_move(log: Sequence[Entry]) -> Entry | None:
     return next((entry for entry in reversed(log) if entry.moves), None)
 
 
-def barred(log: Sequence[Entry]) -> dict[str, Entry]:
+def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
     """Versions that a person rolled back from, with that decision.
 
     Evidence does not promote them again; a person who puts one into use lifts it, and a rollback
@@ -182,7 +182,7 @@ def _standing(log: Sequence[Entry]) -> list[Entry]:
     return standing[::-1]
 
 
-def record(
+def record_decision(
     ctx: CountryContext,
     comparison: Comparison,
     origin: Origin,
@@ -299,7 +299,7 @@ def _comparison(row: Mapping[Any, Any]) -> Comparison:
         validated=json.loads(row["snapshots"])["validated"],
         evidence=row["evidence"],
         settings=row["settings"],
-        sides=Sides.from_json(row["sides"]) if row["sides"] else None,
+        sides=ModelPair.from_json(row["sides"]) if row["sides"] else None,
     )
 
 

@@ -13,7 +13,7 @@ from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import gates_again
 from mlops_assets.ml.promotion.decision import Decision
-from mlops_assets.ml.promotion.verdicts import Settings, conclude
+from mlops_assets.ml.promotion.verdicts import VerdictSettings, conclude
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import Entry, entries
@@ -24,7 +24,7 @@ _BY_A_PERSON = ("forced", "rolled_back")
 
 
 @dataclass(frozen=True)
-class Replay:
+class DecisionReplay:
     """What came of making a decision again.
 
     Attributes:
@@ -55,7 +55,9 @@ class Replay:
         ]
 
 
-def replay(ctx: ProductContext, decision_id: str, country: str | None = None) -> Replay:
+def replay_decision(
+    ctx: ProductContext, decision_id: str, country: str | None = None
+) -> DecisionReplay:
     """Make one decision again and compare.
 
     Args:
@@ -70,10 +72,12 @@ def replay(ctx: ProductContext, decision_id: str, country: str | None = None) ->
     entry = _found(ctx, decision_id, country)
     if entry.verdict in _BY_A_PERSON:
         basis = "a person decided; the record is looked at, there is nothing to compute"
-        return Replay(entry, basis, tuple(_gaps(entry)))
+        return DecisionReplay(entry, basis, tuple(_gaps(entry)))
     about = entry.comparison
     if not about.candidate or about.candidate == about.champion:
-        return Replay(entry, "there was nothing to compare, so that nothing is computed", ())
+        return DecisionReplay(
+            entry, "there was nothing to compare, so that nothing is computed", ()
+        )
     return _again(ctx, entry)
 
 
@@ -93,17 +97,17 @@ def _found(ctx: ProductContext, wanted: str, country: str | None) -> Entry:
     )
 
 
-def _again(ctx: ProductContext, entry: Entry) -> Replay:
+def _again(ctx: ProductContext, entry: Entry) -> DecisionReplay:
     about = entry.comparison
     held = ctx.store.find(ctx.path(EVIDENCE), about.country, about.evidence)
     basis = f"made again from evidence {about.evidence[:12]}, its settings and sides"
     if held is None or about.sides is None:
-        return Replay(entry, basis, ("the evidence is gone",))
+        return DecisionReplay(entry, basis, ("the evidence is gone",))
     evidence = ctx.store.read(held.asset, about.country, version=held.version)
-    settings = Settings.from_json(about.settings)
+    settings = VerdictSettings.from_json(about.settings)
     gates = gates_again(settings.spec, evidence, about.gates)
     decision = conclude(evidence, gates, about.sides, settings)
-    return Replay(entry, basis, tuple(_differences(entry, decision, gates, evidence)))
+    return DecisionReplay(entry, basis, tuple(_differences(entry, decision, gates, evidence)))
 
 
 def _differences(

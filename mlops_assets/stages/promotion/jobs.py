@@ -11,15 +11,15 @@ from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage, asset_key
 from mlops_assets.stages.common.runs import DATA_VERSION, leave_to_the_older, trigger_of
-from mlops_assets.stages.common.ui_metadata import table
-from mlops_assets.stages.promotion.assets import CHECK, alias_check
-from mlops_assets.stages.promotion.champion_metadata import shown
+from mlops_assets.stages.common.ui_metadata import table_metadata
+from mlops_assets.stages.promotion.assets import ALIAS_CHECK, alias_check
+from mlops_assets.stages.promotion.champion_metadata import champion_metadata
 from mlops_assets.stages.promotion.plan import (
-    Asked,
-    Moved,
-    Plan,
+    ChangePlan,
+    MovedCountry,
     ProductContext,
-    execute,
+    Requester,
+    apply_plan,
     plan_approval,
     plan_promotion,
     plan_rollback,
@@ -78,16 +78,16 @@ class UndoConfig(WordConfig):
 def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
     """`<product>_rollback`, `_promote`, `_approve` and `_undo`, each of one op."""
 
-    def rollback(whole: ProductContext, config: VersionConfig) -> Plan:
+    def rollback(whole: ProductContext, config: VersionConfig) -> ChangePlan:
         return plan_rollback(whole, _countries(product, config), config.version)
 
-    def promote(whole: ProductContext, config: VersionConfig) -> Plan:
+    def promote(whole: ProductContext, config: VersionConfig) -> ChangePlan:
         return plan_promotion(whole, _countries(product, config), config.version)
 
-    def approve(whole: ProductContext, config: MoveConfig) -> Plan:
+    def approve(whole: ProductContext, config: MoveConfig) -> ChangePlan:
         return plan_approval(whole, _countries(product, config))
 
-    def undo(whole: ProductContext, config: UndoConfig) -> Plan:
+    def undo(whole: ProductContext, config: UndoConfig) -> ChangePlan:
         return plan_undo(whole, config.unit)
 
     return [
@@ -110,7 +110,7 @@ def _job(
     product: Product,
     kind: str,
     form: type[_Config],
-    planner: Callable[[ProductContext, _Config], Plan],
+    planner: Callable[[ProductContext, _Config], ChangePlan],
     description: str,
 ) -> dg.JobDefinition:
     def step(
@@ -120,13 +120,15 @@ def _job(
         whole = storage.product(product, mlflow.registry())
         plan = _checked(planner(whole, config), config, context)
         trigger = trigger_of(context.run.tags)
-        asked = Asked(config.person, config.reason, trigger, context.run_id)
+        asked = Requester(config.person, config.reason, trigger, context.run_id)
         try:
-            unit = execute(whole, plan, asked, lambda moved: _report(context, moved))
+            unit = apply_plan(whole, plan, asked, lambda moved: _report(context, moved))
         except MlopsAssetsError as error:
             raise _failure(plan, error) from error
         undo = f"mlops-assets undo {product.name} {unit.id} --reason '...'"
-        context.add_output_metadata({"unit": unit.id, "undo": undo, "moves": table(plan.frame())})
+        context.add_output_metadata(
+            {"unit": unit.id, "undo": undo, "moves": table_metadata(plan.frame())}
+        )
 
     step.__annotations__["config"] = form
     made = dg.op(name=op_name(product.name, kind), description=description)(step)
@@ -147,7 +149,7 @@ def _countries(product: Product, config: MoveConfig) -> Sequence[str]:
     return list(config.countries or product.spec.countries)
 
 
-def _checked(plan: Plan, config: WordConfig, context: dg.OpExecutionContext) -> Plan:
+def _checked(plan: ChangePlan, config: WordConfig, context: dg.OpExecutionContext) -> ChangePlan:
     """The plan, if it starts from what the person who asks has seen."""
     context.log.info("\n".join(f"{line}" for line in plan.frame().to_dict("records")))
     expected = config.expected if isinstance(config, MoveConfig) else {}
@@ -166,16 +168,18 @@ def _checked(plan: Plan, config: WordConfig, context: dg.OpExecutionContext) -> 
     return plan
 
 
-def _failure(plan: Plan, error: MlopsAssetsError) -> dg.Failure:
-    return dg.Failure(str(error), metadata={"plan": table(plan.frame())}, allow_retries=False)
+def _failure(plan: ChangePlan, error: MlopsAssetsError) -> dg.Failure:
+    return dg.Failure(
+        str(error), metadata={"plan": table_metadata(plan.frame())}, allow_retries=False
+    )
 
 
-def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
+def _report(context: dg.OpExecutionContext, moved: MovedCountry) -> None:
     """Tell Dagster at once what the asset `champion` of the country is now, and check it."""
     ctx, snapshot = moved.ctx, moved.snapshot
     key = asset_key(ctx.product, "champion")
     told = {
-        **shown(moved.frame, moved.entry, ctx.product.name),
+        **champion_metadata(moved.frame, moved.entry, ctx.product.name),
         **snapshot.metadata,
         "dagster/partition_row_count": snapshot.rows,
         "dagster/uri": snapshot.uri,
@@ -193,7 +197,7 @@ def _report(context: dg.OpExecutionContext, moved: Moved) -> None:
     result = alias_check(ctx, key, moved.entry.after.champion)
     check = dg.AssetCheckEvaluation(
         asset_key=key,
-        check_name=CHECK,
+        check_name=ALIAS_CHECK,
         passed=result.passed,
         severity=result.severity,
         description=result.description,

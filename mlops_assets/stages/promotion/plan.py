@@ -24,13 +24,13 @@ from mlops_assets.stages.promotion.alias_moves import carry_out, unfinished, wai
 from mlops_assets.stages.promotion.approvals import approved
 from mlops_assets.stages.promotion.champion_metadata import champion_frame, report_value
 from mlops_assets.stages.promotion.change_sets import (
+    ChangeRequest,
+    ChangeSet,
     Move,
-    Request,
-    Unit,
-    left_open,
-    new_unit,
-    units,
-    write_down,
+    change_sets,
+    new_change_set,
+    open_change_set,
+    record_state,
 )
 from mlops_assets.stages.promotion.decision_log import (
     Comparison,
@@ -47,7 +47,7 @@ _COLUMNS = ("country", "from", "to", "metric", "value now", "value then", "note"
 
 
 @dataclass(frozen=True)
-class Problem:
+class Obstacle:
     """Why a country cannot be moved, and what to do instead."""
 
     country: str
@@ -55,7 +55,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChangePlan:
     """What would happen, listed before it does.
 
     Attributes:
@@ -68,11 +68,11 @@ class Plan:
     """
 
     product: str
-    request: Request
+    request: ChangeRequest
     metric: dict[str, str]
     moves: tuple[Move, ...]
-    problems: tuple[Problem, ...]
-    resumes: Unit | None = None
+    problems: tuple[Obstacle, ...]
+    resumes: ChangeSet | None = None
 
     def frame(self) -> pd.DataFrame:
         """One row a country, those with a problem first."""
@@ -95,7 +95,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Requester:
     """Who asks, and why; recorded with every decision of the unit."""
 
     person: str
@@ -105,7 +105,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Moved:
+class MovedCountry:
     """A country that was moved.
 
     Attributes:
@@ -121,31 +121,33 @@ class Moved:
     snapshot: Snapshot
 
 
-Tell = Callable[[Moved], None]
+Tell = Callable[[MovedCountry], None]
 
 
-def plan_rollback(whole: ProductContext, countries: Sequence[str], version: str = "") -> Plan:
+def plan_rollback(whole: ProductContext, countries: Sequence[str], version: str = "") -> ChangePlan:
     """Put the version that was in use before, or a named one, into use again."""
-    return _planned(whole, Request("rollback", tuple(countries), version), _rollback)
+    return _planned(whole, ChangeRequest("rollback", tuple(countries), version), _rollback)
 
 
-def plan_promotion(whole: ProductContext, countries: Sequence[str], version: str = "") -> Plan:
+def plan_promotion(
+    whole: ProductContext, countries: Sequence[str], version: str = ""
+) -> ChangePlan:
     """Put the newest candidate, or a named version, into use whatever evidence says."""
-    return _planned(whole, Request("promote", tuple(countries), version), _promotion)
+    return _planned(whole, ChangeRequest("promote", tuple(countries), version), _promotion)
 
 
-def plan_approval(whole: ProductContext, countries: Sequence[str]) -> Plan:
+def plan_approval(whole: ProductContext, countries: Sequence[str]) -> ChangePlan:
     """Put the version that waits for approval into use."""
-    return _planned(whole, Request("approve", tuple(countries)), _approval)
+    return _planned(whole, ChangeRequest("approve", tuple(countries)), _approval)
 
 
-def plan_undo(whole: ProductContext, unit: str) -> Plan:
+def plan_undo(whole: ProductContext, unit: str) -> ChangePlan:
     """Set every country that a unit moved back as it was.
 
     Raises:
         ConfigurationError: there is no such unit.
     """
-    known = units(whole)
+    known = change_sets(whole)
     if unit not in known:
         newest = ", ".join(list(known)[-5:][::-1]) or "none"
         raise ConfigurationError(
@@ -155,10 +157,10 @@ def plan_undo(whole: ProductContext, unit: str) -> Plan:
             culprits={"unit": unit},
         )
     touched = [m.country for m in known[unit].moves if _entry_of(whole, known[unit], m.country)]
-    return _planned(whole, Request("undo", tuple(touched), unit=unit), _undoing)
+    return _planned(whole, ChangeRequest("undo", tuple(touched), unit=unit), _undoing)
 
 
-def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit:
+def apply_plan(whole: ProductContext, plan: ChangePlan, asked: Requester, tell: Tell) -> ChangeSet:
     """Carry a plan out as one unit.
 
     Args:
@@ -174,9 +176,9 @@ def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit
         RegistryError: a country failed; those before it were moved back, which is recorded.
     """
     _require(plan, asked)
-    unit = plan.resumes or new_unit(plan.request, plan.moves, asked.person, asked.reason)
+    unit = plan.resumes or new_change_set(plan.request, plan.moves, asked.person, asked.reason)
     if plan.resumes is None:
-        write_down(whole, unit, "opened")
+        record_state(whole, unit, "opened")
     begun: list[Move] = []
     for move in unit.moves:
         begun.append(move)
@@ -184,14 +186,14 @@ def execute(whole: ProductContext, plan: Plan, asked: Asked, tell: Tell) -> Unit
             _carry(whole, unit, move, asked, tell)
         except Exception as error:
             stuck = _set_back(whole, unit, begun, asked, tell, error)
-            write_down(whole, unit, "set back")
+            record_state(whole, unit, "set back")
             raise _failed(whole, unit, move, stuck, error) from error
-    write_down(whole, unit, "done")
+    record_state(whole, unit, "done")
     _close_undone(whole, plan)
     return replace(unit, state="done")
 
 
-def refusal(plan: Plan) -> ConfigurationError:
+def refusal(plan: ChangePlan) -> ConfigurationError:
     """The error that lists what stands in the way of a plan."""
     told = "; ".join(f"{each.country}: {each.text}" for each in plan.problems)
     return ConfigurationError(
@@ -202,25 +204,25 @@ def refusal(plan: Plan) -> ConfigurationError:
     )
 
 
-_Planner = Callable[[CountryContext, Request], "Move | Problem"]
+_Planner = Callable[[CountryContext, ChangeRequest], "Move | Obstacle"]
 
 
-def _planned(whole: ProductContext, request: Request, planner: _Planner) -> Plan:
+def _planned(whole: ProductContext, request: ChangeRequest, planner: _Planner) -> ChangePlan:
     name, metric = whole.product.name, {c: whole.country(c).spec.metric for c in request.countries}
-    begun = left_open(whole)
+    begun = open_change_set(whole)
     if begun is not None and begun.request == request:
-        return Plan(name, request, metric, begun.moves, (), begun)
+        return ChangePlan(name, request, metric, begun.moves, (), begun)
     if begun is not None and begun.id != request.unit:
-        return Plan(name, request, metric, (), (_in_the_way(begun, name),))
+        return ChangePlan(name, request, metric, (), (_in_the_way(begun, name),))
     found = [planner(whole.country(country), request) for country in request.countries]
     moves = tuple(each for each in found if isinstance(each, Move))
-    problems = tuple(each for each in found if isinstance(each, Problem))
-    return Plan(name, request, metric, moves, problems)
+    problems = tuple(each for each in found if isinstance(each, Obstacle))
+    return ChangePlan(name, request, metric, moves, problems)
 
 
-def _in_the_way(begun: Unit, product: str) -> Problem:
+def _in_the_way(begun: ChangeSet, product: str) -> Obstacle:
     when = f"{begun.opened_at:%Y-%m-%d %H:%M} UTC"
-    return Problem(
+    return Obstacle(
         ", ".join(move.country for move in begun.moves),
         f"unit {begun.id} ({begun.request.kind} by {begun.person}, {when}) was begun and not "
         "finished. Ask for the very same again to finish it, or take it back: mlops-assets undo "
@@ -228,57 +230,57 @@ def _in_the_way(begun: Unit, product: str) -> Problem:
     )
 
 
-def _rollback(ctx: CountryContext, request: Request) -> Move | Problem:
+def _rollback(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
     named = _in_use(ctx)
     if not named.champion:
-        return Problem(ctx.country, "no version is in use, the baseline serves")
+        return Obstacle(ctx.country, "no version is in use, the baseline serves")
     target = request.version or named.previous
     if not target:
         text = f"no version was in use before version {named.champion}; name one (--to VERSION)"
-        return Problem(ctx.country, text)
+        return Obstacle(ctx.country, text)
     return _move(ctx, named, target)
 
 
-def _promotion(ctx: CountryContext, request: Request) -> Move | Problem:
+def _promotion(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
     named = _in_use(ctx)
     target = request.version or named.challenger
     if not target:
         text = "no candidate was ever registered; materialize `model` of the country first"
-        return Problem(ctx.country, text)
+        return Obstacle(ctx.country, text)
     return _move(ctx, named, target)
 
 
-def _approval(ctx: CountryContext, request: Request) -> Move | Problem:
+def _approval(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
     held, named = waiting(log_of(ctx)), _in_use(ctx)
     if held is None:
-        return Problem(ctx.country, f"nothing waits for approval, so nothing to {request.kind}")
+        return Obstacle(ctx.country, f"nothing waits for approval, so nothing to {request.kind}")
     if held.before.champion != named.champion:
         text = (
             f"version {held.comparison.candidate} was compared with "
             f"{_called(held.before.champion)}, and {_called(named.champion)} is in use now; "
             "materialize `champion` of the country, which compares again"
         )
-        return Problem(ctx.country, text)
+        return Obstacle(ctx.country, text)
     found = _move(ctx, named, held.comparison.candidate)
     return replace(found, basis=held.decision_id) if isinstance(found, Move) else found
 
 
-def _undoing(ctx: CountryContext, request: Request) -> Move | Problem:
+def _undoing(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
     log, named = log_of(ctx), _in_use(ctx)
     entry = next(e for e in reversed(log) if e.origin.unit == request.unit)
     if any(later.origin.undoes == entry.decision_id for later in log) or entry.origin.undoes in {
         e.decision_id for e in log if e.origin.unit == request.unit
     }:
-        return Problem(ctx.country, f"unit {request.unit} was undone already")
+        return Obstacle(ctx.country, f"unit {request.unit} was undone already")
     if named.champion != entry.after.champion:
         text = (
             f"{_called(named.champion)} is in use now, not {_called(entry.after.champion)} as the "
             "unit left it; roll back to the version you want instead (rollback --to VERSION)"
         )
-        return Problem(ctx.country, text)
+        return Obstacle(ctx.country, text)
     target = entry.before.champion
     found = _move(ctx, named, target) if target else Move(ctx.country, named, entry.before)
-    if isinstance(found, Problem):
+    if isinstance(found, Obstacle):
         return found
     return replace(found, after=entry.before, basis=entry.decision_id)
 
@@ -289,17 +291,17 @@ def _in_use(ctx: CountryContext) -> Aliases:
     return left.after if left is not None else ctx.aliases()
 
 
-def _move(ctx: CountryContext, named: Aliases, target: str) -> Move | Problem:
+def _move(ctx: CountryContext, named: Aliases, target: str) -> Move | Obstacle:
     if target == named.champion:
-        return Problem(ctx.country, f"version {target} is in use already")
+        return Obstacle(ctx.country, f"version {target} is in use already")
     try:
         version = ctx.version(target)
         missing = _missing_features(ctx, version)
     except RegistryError as error:
-        return Problem(ctx.country, f"{error.problem} Name another one ({_others(ctx, target)})")
+        return Obstacle(ctx.country, f"{error.problem} Name another one ({_others(ctx, target)})")
     if missing:
         text = f"version {target} needs the features {', '.join(missing)}, which there are no more"
-        return Problem(ctx.country, f"{text}; name another one ({_others(ctx, target)})")
+        return Obstacle(ctx.country, f"{text}; name another one ({_others(ctx, target)})")
     held = ctx.version(named.champion) if named.champion else None
     return Move(
         ctx.country,
@@ -328,7 +330,7 @@ def _others(ctx: CountryContext, target: str) -> str:
     return f"there are versions {', '.join(numbers)}" if numbers else "there is no other version"
 
 
-def _require(plan: Plan, asked: Asked) -> None:
+def _require(plan: ChangePlan, asked: Requester) -> None:
     if plan.problems:
         raise refusal(plan)
     for what, text in (("reason", asked.reason), ("person", asked.person)):
@@ -344,7 +346,9 @@ def _require(plan: Plan, asked: Asked) -> None:
         )
 
 
-def _carry(whole: ProductContext, unit: Unit, move: Move, asked: Asked, tell: Tell) -> None:
+def _carry(
+    whole: ProductContext, unit: ChangeSet, move: Move, asked: Requester, tell: Tell
+) -> None:
     """Record, then move the aliases, then show it; what is done already stays as it is."""
     ctx = whole.country(move.country)
     entry = _entry_of(whole, unit, move.country)
@@ -369,17 +373,17 @@ def _require_unmoved(ctx: CountryContext, move: Move) -> None:
         )
 
 
-def _entry_of(whole: ProductContext, unit: Unit, country: str) -> Entry | None:
+def _entry_of(whole: ProductContext, unit: ChangeSet, country: str) -> Entry | None:
     wanted = _id(unit, country)
     log = log_of(whole.country(country))
     return next((entry for entry in log if entry.decision_id == wanted), None)
 
 
-def _id(unit: Unit, country: str) -> str:
+def _id(unit: ChangeSet, country: str) -> str:
     return f"{unit.id}-{country}"
 
 
-def _decided(ctx: CountryContext, unit: Unit, move: Move, asked: Asked) -> Entry:
+def _decided(ctx: CountryContext, unit: ChangeSet, move: Move, asked: Requester) -> Entry:
     """The decision of one country, resting on what is recorded of the version, if anything is."""
     log, kind = log_of(ctx), unit.request.kind
     undoes = move.basis if kind == "undo" else ""
@@ -401,7 +405,7 @@ def _decided(ctx: CountryContext, unit: Unit, move: Move, asked: Asked) -> Entry
     )
 
 
-def _words(unit: Unit, move: Move, asked: Asked) -> tuple[Any, str]:
+def _words(unit: ChangeSet, move: Move, asked: Requester) -> tuple[Any, str]:
     change = f"from {_called(move.before.champion)} to {_called(move.after.champion)}"
     if unit.request.kind == "promote":
         return "forced", f"forced by {asked.person}, {change}: {asked.reason}"
@@ -431,7 +435,7 @@ def _about(ctx: CountryContext, move: Move, log: Sequence[Entry]) -> Comparison:
     )
 
 
-def _show(ctx: CountryContext, entry: Entry, run_id: str) -> Moved:
+def _show(ctx: CountryContext, entry: Entry, run_id: str) -> MovedCountry:
     """Write what the asset `champion` holds now.
 
     It keeps the lineage of the comparison before it, so that a rerun over unchanged data finds
@@ -444,7 +448,7 @@ def _show(ctx: CountryContext, entry: Entry, run_id: str) -> Moved:
         metadata |= {name: getattr(value, "value", value) for name, value in told.items()}
     asset = ctx.path("champion")
     written = ctx.store.write(asset, ctx.country, frame, run_id=run_id, metadata=metadata)
-    return Moved(ctx, entry, frame, written.snapshot)
+    return MovedCountry(ctx, entry, frame, written.snapshot)
 
 
 def _is_newest_candidate(ctx: CountryContext, entry: Entry) -> bool:
@@ -456,9 +460,9 @@ def _is_newest_candidate(ctx: CountryContext, entry: Entry) -> bool:
 
 def _set_back(
     whole: ProductContext,
-    unit: Unit,
+    unit: ChangeSet,
     begun: Sequence[Move],
-    asked: Asked,
+    asked: Requester,
     tell: Tell,
     why: Exception,
 ) -> dict[str, str]:
@@ -473,7 +477,7 @@ def _set_back(
 
 
 def _take_back(
-    whole: ProductContext, unit: Unit, move: Move, asked: Asked, tell: Tell, why: str
+    whole: ProductContext, unit: ChangeSet, move: Move, asked: Requester, tell: Tell, why: str
 ) -> None:
     ctx, entry = whole.country(move.country), _entry_of(whole, unit, move.country)
     if entry is None:
@@ -495,15 +499,15 @@ def _take_back(
     tell(_show(ctx, back, asked.run_id))
 
 
-def _close_undone(whole: ProductContext, plan: Plan) -> None:
+def _close_undone(whole: ProductContext, plan: ChangePlan) -> None:
     """A unit that was left open is no longer so once it is undone."""
-    undone = units(whole).get(plan.request.unit)
+    undone = change_sets(whole).get(plan.request.unit)
     if undone is not None and undone.state == "opened":
-        write_down(whole, undone, "set back")
+        record_state(whole, undone, "set back")
 
 
 def _failed(
-    whole: ProductContext, unit: Unit, move: Move, stuck: dict[str, str], error: Exception
+    whole: ProductContext, unit: ChangeSet, move: Move, stuck: dict[str, str], error: Exception
 ) -> RegistryError:
     others = [each.country for each in unit.moves if each.country != move.country]
     back = "Nothing is moved; countries that were are moved back, which is recorded."

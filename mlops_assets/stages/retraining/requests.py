@@ -7,8 +7,8 @@ from mlops_assets.stages.common.runs import (
     ASKED_BY,
     CAUSE,
     COUNTRY,
-    EVIDENCE,
-    POOLED,
+    EVIDENCE_TAG,
+    POOLED_JOB,
     REQUEST,
     ROLLBACK,
     TRIGGER,
@@ -40,7 +40,7 @@ def tags_of(product: Product, action: Action, who: str) -> dict[str, str]:
         f"{ASKED}{cause_of_key(action.country, key)}": named_key(product, key)
         for key in action.covers
     }
-    evidence = {f"{EVIDENCE}{name}": value for name, value in action.evidence.items()}
+    evidence = {f"{EVIDENCE_TAG}{name}": value for name, value in action.evidence.items()}
     return {**tags, **asked, **evidence}
 
 
@@ -57,7 +57,7 @@ def tags_of_pooled(product: Product, ask: PooledAsk, who: str) -> dict[str, str]
         TRIGGER: f"{who}: {ask.reason}"[:_LONGEST_TAG],
         REQUEST: named_key(product, ask.key),
         ASKED_BY: who,
-        CAUSE: POOLED,
+        CAUSE: POOLED_JOB,
     }
 
 

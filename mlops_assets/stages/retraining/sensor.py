@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import dagster as dg
 
-from mlops_assets.ml.retraining.plan import KINDS, Action, Plan
+from mlops_assets.ml.retraining.plan import ACTION_KINDS, Action, RetrainingPlan
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import AssetJob, Storage, asset_key
 from mlops_assets.stages.common.runs import (
     PERSON,
-    POOLED,
+    POOLED_JOB,
     ROLLBACK,
     RUN_KEY,
     SCHEDULE,
@@ -25,7 +25,7 @@ from mlops_assets.stages.common.runs import (
 )
 from mlops_assets.stages.promotion.jobs import op_name
 from mlops_assets.stages.retraining.requests import cause_of_key, named_key, tags_of, tags_of_pooled
-from mlops_assets.stages.retraining.state import View, last_due, look
+from mlops_assets.stages.retraining.state import RetrainingState, last_due, read_state
 
 _INTERVAL_SECONDS = 10
 _FOLLOW_UP = "*/10 * * * *"
@@ -45,7 +45,8 @@ _IN_WORDS = {
 _SENSOR = (
     "Asks for the training of countries whose realised error is worse than promised, whose data "
     "have drifted, or that have many new labels or an old model; for a rollback where the model "
-    "before was surely better. Within the budget of the YAML (`retraining`), those with most to "
+    "before was significantly better. Within the budget of the YAML (`retraining`), those with "
+    "most to "
     "lose first, and pooled models that are old before them; an incident of most countries holds "
     "it. Each tick says what is done in every country, or why not. Start it with the switch on "
     "this page."
@@ -82,10 +83,10 @@ def retraining_sensor(
         context: dg.SensorEvaluationContext, storage: Storage, mlflow: MlflowRegistry
     ) -> dg.SensorResult | dg.SkipReason:
         now = dt.datetime.now(dt.UTC)
-        view = look(storage.product(product, mlflow.registry()), context.instance, now)
+        view = read_state(storage.product(product, mlflow.registry()), context.instance, now)
         plan = view.plan(product.spec)
         follow = _unasked(_follow_up(product, view), context.instance)
-        text = f"{told(plan)}{_told_of(follow)}"
+        text = f"{describe_plan(plan)}{_told_of(follow)}"
         actions = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
         asked = [
             *_pooled_request(product, plan),
@@ -102,20 +103,20 @@ def retraining_sensor(
     return retraining
 
 
-def _pooled_request(product: Product, plan: Plan) -> list[dg.RunRequest]:
+def _pooled_request(product: Product, plan: RetrainingPlan) -> list[dg.RunRequest]:
     """The run that trains the pooled models, where countries wait for it and none goes on."""
     if plan.pooled is None or not plan.pooled.key:
         return []
     return [
         dg.RunRequest(
             run_key=named_key(product, plan.pooled.key),
-            job_name=f"{product.name}_{POOLED}",
+            job_name=f"{product.name}_{POOLED_JOB}",
             tags=tags_of_pooled(product, plan.pooled, SENSOR),
         )
     ]
 
 
-def _follow_up(product: Product, view: View) -> list[dg.RunRequest]:
+def _follow_up(product: Product, view: RetrainingState) -> list[dg.RunRequest]:
     """Predictions, and what watches them, of countries whose champion or features changed."""
     return [
         dg.RunRequest(
@@ -167,14 +168,14 @@ def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
         now = dt.datetime.now(dt.UTC)
         ticks = context.scheduled_execution_time
         due = last_due(cron, ticks) if _is_time_of(cron, ticks) else None
-        view = look(storage.product(product, mlflow.registry()), context.instance, now, due)
-        countries = [each.country for each in view.situations if each.due is not None]
+        view = read_state(storage.product(product, mlflow.registry()), context.instance, now, due)
+        countries = [each.country for each in view.country_states if each.due is not None]
         if not countries:
             return dg.SkipReason(f"no country is due; the next are by `{cron}` (UTC)")
         plan = without_asking(view).plan(product.spec, only=countries)
         mine = [each for each in plan.actions if each.country in countries]
         asked = [each for each in mine if each.kind == "retrain"]
-        text = told(Plan(tuple(mine), plan.incident))
+        text = describe_plan(RetrainingPlan(tuple(mine), plan.incident))
         context.log.info(text)
         if not asked:
             return dg.SkipReason(text)
@@ -211,7 +212,7 @@ def run_request(product: Product, action: Action, who: str) -> dg.RunRequest:
     )
 
 
-def without_asking(view: View) -> View:
+def without_asking(view: RetrainingState) -> RetrainingState:
     """A look from which nobody asks for pooled models; what is going on is waited for.
 
     The schedule of the pooled models is due at the same time as that of the countries.
@@ -220,7 +221,7 @@ def without_asking(view: View) -> View:
     return view if waits else replace(view, pooled=None)
 
 
-def told(plan: Plan) -> str:
+def describe_plan(plan: RetrainingPlan) -> str:
     """What is done in every country or why not, as text: countries that are alike together."""
     lines = []
     if plan.incident is not None:
@@ -228,7 +229,7 @@ def told(plan: Plan) -> str:
         lines.append(f"Incident ({plan.incident.kind}; {does}): {plan.incident.reason}.")
     if plan.pooled is not None and plan.pooled.key:
         lines.append(f"pooled models asked for: {plan.pooled.reason}.")
-    for kind in KINDS:
+    for kind in ACTION_KINDS:
         found = [each for each in plan.actions if each.kind == kind]
         lines += [_line(_IN_WORDS[kind], group, alike) for group, alike in _groups(found)]
     return "\n".join(lines)

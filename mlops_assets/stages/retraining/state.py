@@ -14,12 +14,12 @@ import pandas as pd
 
 from mlops_assets.ml.retraining.plan import (
     ATTEMPTS,
-    Plan,
+    Attempts,
+    CountryState,
     PooledModels,
-    Situation,
-    Tried,
+    RetrainingPlan,
     asks,
-    plan,
+    plan_retraining,
 )
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
@@ -34,7 +34,7 @@ from mlops_assets.stages.common.runs import (
     CAUSE,
     DUPLICATE,
     PERSON,
-    POOLED,
+    POOLED_JOB,
     ROLLBACK,
     country_of,
 )
@@ -64,7 +64,7 @@ _GOING_ON = tuple(
 
 
 @dataclass(frozen=True)
-class Past:
+class DecisionHistory:
     """What the recorded decisions of a country amount to.
 
     Attributes:
@@ -83,17 +83,17 @@ class Past:
     waiting: str = ""
     chosen_by: str = ""
     since: dt.datetime | None = None
-    decided: dt.datetime | None = None
+    decision_histories: dt.datetime | None = None
     runs: frozenset[str] = frozenset()
     newest: Entry | None = None
 
 
 @dataclass(frozen=True)
-class View:
+class RetrainingState:
     """A look at all countries of a product.
 
     Attributes:
-        situations: of its countries, in the order of the YAML.
+        country_states: of its countries, in the order of the YAML.
         resolve: the product as it is for each country with overrides.
         asked_today: trainings that sensor and schedule asked for in the last 24 hours.
         past: by country, what its decisions amount to.
@@ -104,19 +104,19 @@ class View:
             features than the newest, while no run is at it: what they are to be made of.
     """
 
-    situations: Sequence[Situation]
+    country_states: Sequence[CountryState]
     resolve: Mapping[str, ProductSpec]
     asked_today: int
-    past: Mapping[str, Past]
+    past: Mapping[str, DecisionHistory]
     now: dt.datetime
     pooled: PooledModels | None = None
     unserved: Mapping[str, str] = field(default_factory=dict)
 
-    def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> Plan:
+    def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> RetrainingPlan:
         """What is done; see `retraining.plan`."""
-        return plan(
+        return plan_retraining(
             spec,
-            self.situations,
+            self.country_states,
             now=self.now,
             asked_today=self.asked_today,
             resolve=self.resolve,
@@ -151,12 +151,12 @@ class _Labels:
     times: pd.Series
 
 
-def look(
+def read_state(
     ctx: ProductContext,
     instance: dg.DagsterInstance,
     now: dt.datetime,
     due: dt.datetime | None = None,
-) -> View:
+) -> RetrainingState:
     """All that is known of a product's countries.
 
     Args:
@@ -167,24 +167,24 @@ def look(
     """
     countries = list(ctx.product.spec.countries)
     own = {country: ctx.product.resolved(country) for country in ctx.product.spec.overrides}
-    past, (going_on, busy) = decided(ctx), _going_on(ctx.product, instance)
+    past, (going_on, busy) = decision_histories(ctx), _going_on(ctx.product, instance)
     recent = _recent(ctx.product, instance, past, own, now)
     due = due or due_by_schedule(ctx.product, instance, now)
     state = Staleness(ctx)
     found = {country: _seen(state.whole.country(country)) for country in countries}
-    situations = [
+    country_states = [
         _with_past(
             replace(found[country], going_on=country in going_on),
-            past.get(country, Past()),
+            past.get(country, DecisionHistory()),
             recent,
             due,
         )
         for country in countries
     ]
-    situations = _with_labels(ctx, situations, own)
-    situations = _with_tried(ctx.product, instance, situations, own, past)
+    country_states = _with_labels(ctx, country_states, own)
+    country_states = _with_tried(ctx.product, instance, country_states, own, past)
     unserved, pooled = _unserved(state, busy), _pooled(state, instance)
-    return View(situations, own, recent.today, past, now, pooled, unserved)
+    return RetrainingState(country_states, own, recent.today, past, now, pooled, unserved)
 
 
 def due_by_schedule(
@@ -221,11 +221,11 @@ def last_due(cron: str, now: dt.datetime) -> dt.datetime:
 
 # Decisions
 
-_decided: dict[tuple[str, str, str], tuple[frozenset[str], Past]] = {}
+_decided: dict[tuple[str, str, str], tuple[frozenset[str], DecisionHistory]] = {}
 """By store, product and country: ids of the log's entries, which never change, and their sum."""
 
 
-def decided(ctx: ProductContext) -> dict[str, Past]:
+def decision_histories(ctx: ProductContext) -> dict[str, DecisionHistory]:
     """What the decisions of each country amount to; only new entries are read."""
     asset, log = ctx.path("decisions"), {}
     for file in ctx.store.log_files(asset):
@@ -251,11 +251,11 @@ def _entries(
     return found
 
 
-def _past(log: Sequence[Entry]) -> Past:
+def _past(log: Sequence[Entry]) -> DecisionHistory:
     move, trainings = newest_move(log), [entry for entry in log if not entry.origin.person]
     newest = log[-1] if log else None
     waits = newest is not None and newest.verdict == "waiting"
-    return Past(
+    return DecisionHistory(
         refused=len(_refused(log)),
         candidate=newest.comparison.candidate if newest else "",
         waiting=newest.comparison.candidate if newest and waits else "",
@@ -297,11 +297,11 @@ def _chosen_by(move: Entry | None) -> str:
 # Snapshots
 
 
-def _seen(ctx: CountryContext) -> Situation:
+def _seen(ctx: CountryContext) -> CountryState:
     """Drift and realised error of a country's champion, from the metadata alone."""
     aliases, drift, performance = ctx.aliases(), ctx.current("drift"), ctx.current("performance")
     versions = {"performance": performance, "drift": drift}
-    situation = Situation(
+    country_state = CountryState(
         ctx.country,
         champion=aliases.champion,
         previous=aliases.previous,
@@ -309,7 +309,11 @@ def _seen(ctx: CountryContext) -> Situation:
         realised=realised_of(performance) if performance else None,
         evidence={name: each.version for name, each in versions.items() if each},
     )
-    return replace(situation, on_previous=on_previous_of(performance)) if performance else situation
+    return (
+        replace(country_state, on_previous=on_previous_of(performance))
+        if performance
+        else country_state
+    )
 
 
 def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
@@ -340,10 +344,11 @@ def _pooled(state: Staleness, instance: dg.DagsterInstance) -> PooledModels | No
     ctx = state.whole
     made = ctx.current("pooled_model")
     runs = instance.get_runs(
-        dg.RunsFilter(job_name=f"{ctx.product.name}_{POOLED}", statuses=list(_GOING_ON)), limit=1
+        dg.RunsFilter(job_name=f"{ctx.product.name}_{POOLED_JOB}", statuses=list(_GOING_ON)),
+        limit=1,
     )
     asked = instance.get_run_records(
-        dg.RunsFilter(tags={"product": ctx.product.name, CAUSE: POOLED}), limit=1
+        dg.RunsFilter(tags={"product": ctx.product.name, CAUSE: POOLED_JOB}), limit=1
     )
     trained = _utc(made.created_at) if made else None
     tried = _utc(asked[0].create_timestamp) if asked else None
@@ -353,15 +358,15 @@ def _pooled(state: Staleness, instance: dg.DagsterInstance) -> PooledModels | No
 
 
 def _with_past(
-    situation: Situation,
-    past: Past,
+    country_state: CountryState,
+    past: DecisionHistory,
     recent: _Requests,
     due: dt.datetime | None,
-) -> Situation:
-    times = [past.decided, recent.last.get(situation.country)]
+) -> CountryState:
+    times = [past.decided, recent.last.get(country_state.country)]
     last = max((time for time in times if time is not None), default=None)
     return replace(
-        situation,
+        country_state,
         since=past.since,
         refused=past.refused,
         candidate=past.candidate,
@@ -395,7 +400,7 @@ def is_training(product: Product, run: dg.DagsterRun) -> bool:
 def _recent(
     product: Product,
     instance: dg.DagsterInstance,
-    past: Mapping[str, Past],
+    past: Mapping[str, DecisionHistory],
     own: Mapping[str, ProductSpec],
     now: dt.datetime,
 ) -> _Requests:
@@ -416,14 +421,14 @@ def _recent(
     last = {
         country: time
         for country, each in by_country.items()
-        if (time := _last(each, past.get(country, Past()).runs)) is not None
+        if (time := _last(each, past.get(country, DecisionHistory()).runs)) is not None
     }
     return _Requests(last, sum(_created(record) > now - _DAY for record in records))
 
 
 def _is_requested_training(run: dg.DagsterRun) -> bool:
     tags = run.tags
-    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED)
+    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED_JOB)
 
 
 def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.datetime | None:
@@ -452,28 +457,33 @@ def _created(record: dg.RunRecord) -> dt.datetime:
 def _with_tried(
     product: Product,
     instance: dg.DagsterInstance,
-    situations: Sequence[Situation],
+    country_states: Sequence[CountryState],
     own: Mapping[str, ProductSpec],
-    past: Mapping[str, Past],
-) -> list[Situation]:
+    past: Mapping[str, DecisionHistory],
+) -> list[CountryState]:
     """With what became of earlier requests for what asks now."""
     keys = {
-        situation.country: [
-            ask.key for ask in asks(own.get(situation.country, product.spec), situation)
+        country_state.country: [
+            ask.key for ask in asks(own.get(country_state.country, product.spec), country_state)
         ]
-        for situation in situations
+        for country_state in country_states
     }
     runs = _runs_of(product, instance, keys)
     return [
         replace(
-            situation,
+            country_state,
             tried={
-                key: _tried(product, instance, runs[key], past.get(situation.country, Past()).runs)
-                for key in keys[situation.country]
+                key: _tried(
+                    product,
+                    instance,
+                    runs[key],
+                    past.get(country_state.country, DecisionHistory()).runs,
+                )
+                for key in keys[country_state.country]
                 if key in runs
             },
         )
-        for situation in situations
+        for country_state in country_states
     ]
 
 
@@ -499,11 +509,11 @@ def _tried(
     instance: dg.DagsterInstance,
     records: Sequence[dg.RunRecord],
     decided_in: frozenset[str],
-) -> Tried:
+) -> Attempts:
     ended = [record.dagster_run for record in records if record.dagster_run.is_finished]
     failed = [run for run in ended if _has_failed(run, decided_in)]
     refused = [run for run in failed if refused_by_gate(product, instance, run.run_id)]
-    return Tried(
+    return Attempts(
         finished=len(ended) > len(failed) or bool(refused),
         failed=len(failed) - len(refused),
         last=max(map(_created, records)),
@@ -543,24 +553,27 @@ _tags: dict[tuple[str, str, str], Mapping[str, str]] = {}
 
 def _with_labels(
     ctx: ProductContext,
-    situations: Sequence[Situation],
+    country_states: Sequence[CountryState],
     own: Mapping[str, ProductSpec],
-) -> list[Situation]:
+) -> list[CountryState]:
     """With labels and the champion's age, in countries where something depends on them."""
     wanted = {
-        situation.country
-        for situation in situations
-        if situation.champion and _asks_by_time(own.get(situation.country, ctx.product.spec))
+        country_state.country
+        for country_state in country_states
+        if country_state.champion
+        and _asks_by_time(own.get(country_state.country, ctx.product.spec))
     }
     if not wanted:
-        return list(situations)
+        return list(country_states)
     labels = _known_labels(ctx, sorted(wanted))
-    tags = _champion_tags(ctx.product, ctx.registry, [s for s in situations if s.country in wanted])
+    tags = _champion_tags(
+        ctx.product, ctx.registry, [s for s in country_states if s.country in wanted]
+    )
     return [
-        _aged(situation, labels[situation.country], tags.get(situation.country, {}))
-        if situation.country in labels
-        else situation
-        for situation in situations
+        _aged(country_state, labels[country_state.country], tags.get(country_state.country, {}))
+        if country_state.country in labels
+        else country_state
+        for country_state in country_states
     ]
 
 
@@ -569,11 +582,11 @@ def _asks_by_time(spec: ProductSpec) -> bool:
     return policy.new_labels is not None or policy.max_age_days is not None
 
 
-def _aged(situation: Situation, labels: _Labels, tags: Mapping[str, str]) -> Situation:
+def _aged(country_state: CountryState, labels: _Labels, tags: Mapping[str, str]) -> CountryState:
     known = _time(tags.get("known_until"))
     new = 0 if known is None else int((labels.times > known).sum())
     return replace(
-        situation,
+        country_state,
         learned_until=_time(tags.get("until")),
         known_until=labels.until,
         new_labels=new,
@@ -598,17 +611,23 @@ def _known_labels(ctx: ProductContext, countries: Sequence[str]) -> dict[str, _L
 
 
 def _champion_tags(
-    product: Product, registry: Registry, situations: Sequence[Situation]
+    product: Product, registry: Registry, country_states: Sequence[CountryState]
 ) -> dict[str, Mapping[str, str]]:
-    def key(situation: Situation) -> tuple[str, str, str]:
-        return registry.tracking_uri, f"{product.name}.{situation.country}", situation.champion
+    def key(country_state: CountryState) -> tuple[str, str, str]:
+        return (
+            registry.tracking_uri,
+            f"{product.name}.{country_state.country}",
+            country_state.champion,
+        )
 
-    if any(key(situation) not in _tags for situation in situations):
+    if any(key(country_state) not in _tags for country_state in country_states):
         found: Mapping[str, ModelVersion] = registry.champions(product.name)
         for country, version in found.items():
             name = f"{product.name}.{country}"
             _tags[registry.tracking_uri, name, version.version] = version.tags
-    return {situation.country: _tags.get(key(situation), {}) for situation in situations}
+    return {
+        country_state.country: _tags.get(key(country_state), {}) for country_state in country_states
+    }
 
 
 def _time(text: str | None) -> pd.Timestamp | None:

@@ -10,7 +10,7 @@ from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_from_j
 from mlops_assets.ml.training.selection import pooled_names, rows_served
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, TrackedRun
-from mlops_assets.registry.isolated.process import prepare
+from mlops_assets.registry.isolated.process import start_server
 from mlops_assets.spec import GateName
 from mlops_assets.stages.common.base import (
     EVIDENCE,
@@ -28,10 +28,10 @@ from mlops_assets.stages.common.lineage import INPUTS, Lineage, named_input, of_
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, rounded
 from mlops_assets.stages.training.candidate import Candidate, TrainingContext, train
-from mlops_assets.stages.training.evaluation_metadata import shown
+from mlops_assets.stages.training.evaluation_metadata import candidate_metadata
 from mlops_assets.stages.training.pooled import build_pooled
 from mlops_assets.stages.training.serving import (
-    judged_twin,
+    evaluation_model,
     load_pooled,
     pooled_versions,
     report_numbers,
@@ -50,7 +50,8 @@ _GATES: Mapping[GateName, str] = {
     "coverage": "As many labels are inside the prediction intervals as these promise.",
     "stability": "The candidate is better than the best naive rule in most months.",
     "behaviour": "The candidate behaves as the product's behavioural tests say.",
-    "loads_and_predicts": "A fresh process loads the registered files and predicts the same, and "
+    "loads_and_predicts": "An isolated process loads the registered files and predicts the "
+    "same, and "
     "row by row the same as all rows at once.",
     "latency_and_size": "The model loads and predicts in time, and is not too large.",
 }
@@ -108,7 +109,7 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
         candidate, run = _trained(ctx, lineage, storage, mlflow)
         frame = _frame(ctx, candidate, run, lineage, context.run.run_id)
         metadata = {
-            **shown(candidate.facts),
+            **candidate_metadata(candidate.facts),
             "mlflow_run": dg.MetadataValue.url(run.url),
             "config": dg.MetadataValue.json(ctx.spec.model_dump(mode="json")),
             **lineage.metadata(),
@@ -128,7 +129,7 @@ def _trained(
     ctx: CountryContext, lineage: Lineage, storage: Storage, mlflow: MlflowRegistry
 ) -> tuple[Candidate, TrackedRun]:
     versions = pooled_versions(ctx.whole, ctx.country)
-    prepare()  # its imports go on while this process trains
+    start_server()  # its imports go on while this process trains
     source = named_input(ctx, lineage, "features")
     record = record_now(ctx.product, ctx.country, {ctx.country: source}, versions, storage.moment)
     features = ctx.store.read(source.asset, ctx.country, version=source.version)
@@ -148,7 +149,7 @@ def _made_before(ctx: CountryContext, lineage: Lineage) -> tuple[Snapshot, str] 
         try:
             version = ctx.version(held["version"])
             ctx.registry.load(version)
-            ctx.registry.require_intact(judged_twin(version))
+            ctx.registry.require_intact(evaluation_model(version))
         except RegistryError:
             return None  # lost or damaged: training again repairs it
     return made, str(held["gates"])

@@ -1,4 +1,4 @@
-"""A country's candidate: chosen, stored, tried in a fresh process, judged beside the champion."""
+"""A country's candidate: chosen, stored, tried in isolation, judged beside the champion."""
 
 import inspect
 import time
@@ -14,7 +14,7 @@ from mlops_assets.ml.evaluation.report import Footprint
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_to_json
 from mlops_assets.ml.gates.judgement import Judgement, judge
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import Split, newest_label
 from mlops_assets.ml.reports.model_card import CardFacts, Chosen, Learned, MadeFrom
@@ -25,10 +25,15 @@ from mlops_assets.ml.training.selection import (
     rows_served,
 )
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRun
-from mlops_assets.registry.isolated.check import check_fresh, largest_difference
+from mlops_assets.registry.isolated.check import check_isolated, largest_difference
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.training.evaluation_metadata import CARD_FILE, CARD_TAG, artifacts, metrics
+from mlops_assets.stages.training.evaluation_metadata import (
+    CARD_FILE,
+    CARD_TAG,
+    artifacts,
+    flat_metrics,
+)
 from mlops_assets.stages.training.intervals import SCALE_TAG, errors_file
 from mlops_assets.stages.training.references import (
     REFERENCE_FILE,
@@ -37,15 +42,15 @@ from mlops_assets.stages.training.references import (
     reference_files,
 )
 from mlops_assets.stages.training.serving import (
+    EVALUATION_MODEL_TAGS,
     HOLDOUT_FROM,
-    JUDGED_TAGS,
     KNOWN_UNTIL,
-    example,
-    judged_tags,
+    evaluation_model_tags,
     logged,
+    model_example,
     model_tags,
     report_to_json,
-    time_of,
+    tagged_time,
     unseen_predictions,
 )
 from mlops_assets.stages.training.training_record import TrainingRecord, trials_file
@@ -71,7 +76,7 @@ class Candidate:
     selection: Selection
     judged: Judgement
     version: ModelVersion | None
-    sides: Sides
+    sides: ModelPair
     parts: Split
     facts: CardFacts
 
@@ -174,13 +179,15 @@ def _stored(
     assert judged is not None
     if selection.pooled_name:
         version = training.versions[selection.pooled_name]
-        told = {name: value for name, value in version.tags.items() if name in JUDGED_TAGS}
+        told = {
+            name: value for name, value in version.tags.items() if name in EVALUATION_MODEL_TAGS
+        }
         return logged(version), told
-    stored = training.run.log_model(served.estimator, *example(served, features))
+    stored = training.run.log_model(served.estimator, *model_example(served, features))
     if judged is served:
         return stored, {}
-    twin = training.run.log_model(judged.estimator, *example(judged, features), name="judged")
-    return stored, judged_tags(twin, judged)
+    twin = training.run.log_model(judged.estimator, *model_example(judged, features), name="judged")
+    return stored, evaluation_model_tags(twin, judged)
 
 
 def _times(parts: Split) -> dict[str, str]:
@@ -204,7 +211,7 @@ def _champion(training: TrainingContext, parts: Split) -> _Champion:
         size = training.registry.bytes_of(version)
     except (RegistryError, TrainingError):
         return _Champion(version)
-    return _Champion(version, predicted, time_of(version, "until"), size)
+    return _Champion(version, predicted, tagged_time(version, "until"), size)
 
 
 def _judge(
@@ -242,10 +249,10 @@ def _tried(
         return (), None
     spec = training.spec
     rows = (parts.holdout if len(parts.holdout) else parts.final).head(100)
-    found = check_fresh(version, rows, spec.task, training.registry)
+    found = check_isolated(version, rows, spec.task, training.registry)
     if found.problem:
         result = gates.loads_and_predicts(
-            same_in_fresh_process=None, batch_equals_rows=None, problem=found.problem
+            same_in_isolated_process=None, batch_equals_rows=None, problem=found.problem
         )
         return (result, gates.latency_and_size(None, spec)), None
     ours = predict(selection.served, rows, spec.task)
@@ -258,16 +265,16 @@ def _tried(
     )
     same = largest_difference(found.batch, ours) <= _EQUAL
     result = gates.loads_and_predicts(
-        same_in_fresh_process=same, batch_equals_rows=found.rows_agree
+        same_in_isolated_process=same, batch_equals_rows=found.rows_agree
     )
     return (result, gates.latency_and_size(footprint, spec)), footprint
 
 
 def _sides(
     version: ModelVersion | None, judged: Judgement, selection: Selection, champion: _Champion
-) -> Sides:
+) -> ModelPair:
     footprint = judged.report.footprint
-    return Sides(
+    return ModelPair(
         candidate=version.version if version else "",
         champion=champion.version.version if champion.version else "",
         candidate_until=selection.served.until if selection.served else None,
@@ -282,7 +289,7 @@ def _tell(
 ) -> None:
     """Everything a person may ask of the candidate, in MLflow."""
     validation = {f"validation.{training.spec.metric}": selection.value}
-    training.run.log({}, {**metrics(facts.report), **validation})
+    training.run.log({}, {**flat_metrics(facts.report), **validation})
     training.run.log_texts({**artifacts(facts), "gates.json": gates_to_json(facts.gates)})
     if version is not None:
         training.registry.tag(version, {"report": report_to_json(facts.report)})
@@ -364,7 +371,7 @@ def _facts(
 
 
 def _judged_on(selection: Selection, parts: Split) -> Learned | None:
-    """What the judged twin learned, where another model serves."""
+    """What the evaluation model learned, where another model serves."""
     if selection.model is None or selection.model is selection.served:
         return None
     times = parts.final["event_time"]

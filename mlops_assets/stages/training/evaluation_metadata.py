@@ -25,8 +25,8 @@ from mlops_assets.ml.reports.model_card import (
 from mlops_assets.ml.reports.tables import metric_unit
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import GREATER_IS_BETTER, ProductSpec
-from mlops_assets.stages.common.ui_metadata import facts as facts_table
-from mlops_assets.stages.common.ui_metadata import rounded, svg, table
+from mlops_assets.stages.common.ui_metadata import facts_metadata as facts_table
+from mlops_assets.stages.common.ui_metadata import rounded, svg_metadata, table_metadata
 from mlops_assets.stages.training.serving import report_to_json
 
 CARD_FILE = "model_card.md"
@@ -38,7 +38,7 @@ _PAGE_ROWS = 15
 _PAGE_FORECASTS = 90
 
 
-def shown(facts: CardFacts) -> dict[str, Any]:
+def candidate_metadata(facts: CardFacts) -> dict[str, Any]:
     """Metadata of the asset `model` about the candidate and its evaluation, for people.
 
     Args:
@@ -51,15 +51,15 @@ def shown(facts: CardFacts) -> dict[str, Any]:
         report.metric: rounded(report.value),
         f"baseline_{report.metric}": rounded(report.baseline_value),
         "evaluation": facts_table(_evaluation(facts)),
-        "metrics": table(tables.metrics(report, spec)),
-        "gates": table(tables.gates(facts.gates, spec)),
-        "candidates_tried": table(chosen.tried),
-        "by_month": table(tables.months(report)),
+        "metrics": table_metadata(tables.metrics(report, spec)),
+        "gates": table_metadata(tables.gates(facts.gates, spec)),
+        "candidates_tried": table_metadata(chosen.tried),
+        "by_month": table_metadata(tables.months(report)),
         **_page_plots(facts),
-        "slices": table(tables.slice_rows(report).head(_PAGE_ROWS)),
-        "importance": table(report.importance.head(_PAGE_ROWS)),
-        "worst_cases": table(report.worst.head(_PAGE_ROWS)),
-        "footprint": table(tables.footprint(report)),
+        "slices": table_metadata(tables.slice_rows(report).head(_PAGE_ROWS)),
+        "importance": table_metadata(report.importance.head(_PAGE_ROWS)),
+        "worst_cases": table_metadata(report.worst.head(_PAGE_ROWS)),
+        "footprint": table_metadata(tables.footprint(report)),
     }
     return {name: value for name, value in found.items() if _has_content(value)}
 
@@ -76,7 +76,7 @@ def artifacts(facts: CardFacts) -> Mapping[str, str]:
     }
 
 
-def metrics(report: Report) -> dict[str, float]:
+def flat_metrics(report: Report) -> dict[str, float]:
     """Numbers for the candidate's MLflow run, ends of intervals included; unknown ones left out."""
     return tables.flat_metrics(report)
 
@@ -92,7 +92,7 @@ def _evaluation(facts: CardFacts) -> dict[str, object]:
         "trained on": f"{facts.made.rows:,} rows",
         "judged on": f"{report.rows:,} holdout rows, {_day(report.first)} to {_day(report.last)}",
         **{
-            f"{name} ({unit})" if unit else name: tables.told(
+            f"{name} ({unit})" if unit else name: tables.format_estimate(
                 report.estimates.get(name, Estimate(value))
             )
             for name, value in report.metrics.items()
@@ -110,9 +110,11 @@ def _evaluation(facts: CardFacts) -> dict[str, object]:
 def _trust(report: Report, spec: ProductSpec) -> dict[str, object]:
     """Whether probabilities or prediction intervals can be taken at their word."""
     if spec.task == "classification":
-        return {"calibration error": tables.told(report.calibration)}
+        return {"calibration error": tables.format_estimate(report.calibration)}
     return {
-        f"labels inside the {spec.predictions.interval:.0%} interval": tables.told(report.coverage)
+        f"labels inside the {spec.predictions.interval:.0%} interval": tables.format_estimate(
+            report.coverage
+        )
     }
 
 
@@ -150,7 +152,7 @@ def _page_plots(facts: CardFacts) -> dict[str, dg.MarkdownMetadataValue]:
     if len(report.importance):
         first = report.importance.head(_PAGE_ROWS)
         small["importance_plot"] = plots.importance(first, report.metric, metric_unit(spec))
-    return {name: svg(image, name.replace("_", " ")) for name, image in small.items()}
+    return {name: svg_metadata(image, name.replace("_", " ")) for name, image in small.items()}
 
 
 def _gain(gain: Estimate, value: float, spec: ProductSpec) -> str | None:
@@ -158,7 +160,7 @@ def _gain(gain: Estimate, value: float, spec: ProductSpec) -> str | None:
     if not np.isfinite(value):
         return None
     form = "{:+.4g}" if spec.metric in GREATER_IS_BETTER else "{:+.1%}"
-    ends = f" ({form.format(gain.lower)} to {form.format(gain.upper)})" if gain.told else ""
+    ends = f" ({form.format(gain.lower)} to {form.format(gain.upper)})" if gain.has_interval else ""
     return form.format(value) + ends
 
 

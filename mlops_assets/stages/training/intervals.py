@@ -44,13 +44,13 @@ def intervals_of(
     """Intervals of a registered model's predictions, exactly as it was judged with them.
 
     Its errors before the holdout are stored with it. Those since then are of `rows`, and of
-    predictions for rows that their model has not seen: of the judged twin as long as the labels
-    were known at the training, and of the served model afterwards.
+    predictions for rows that their model has not seen: of the evaluation model as long as the
+    labels were known at the training, and of the served model afterwards.
 
     Args:
         version: as registered.
         rows: of a features frame, since the start of the holdout.
-        predicted: by the version or its judged twin, shape (rows,).
+        predicted: by the version or its evaluation model, shape (rows,).
         spec: the product as it is for the country.
         registry: where the errors are.
 

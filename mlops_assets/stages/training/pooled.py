@@ -18,13 +18,13 @@ from mlops_assets.stages.common.base import Storage, about, asset_key, failed, o
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
 from mlops_assets.stages.common.runs import leave_to_the_older
-from mlops_assets.stages.common.ui_metadata import as_before, table
+from mlops_assets.stages.common.ui_metadata import as_before, table_metadata
 from mlops_assets.stages.training.serving import (
     KNOWN_UNTIL,
     VALIDATION_DIGEST,
     VALIDATION_URI,
-    example,
-    judged_tags,
+    evaluation_model_tags,
+    model_example,
     model_tags,
     pooled_key,
     report_numbers,
@@ -40,7 +40,8 @@ from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
 _GATE = (
-    "On the holdout of all its countries at least one pooled model surely beats the best naive "
+    "On the holdout of all its countries at least one pooled model significantly beats the best "
+    "naive "
     "rule: by the lower end of the interval of its gain. Those that do not are not put into use."
 )
 _GRAIN = (
@@ -127,7 +128,7 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
                 for model in models.values()
             ]
         )
-    shown = {"candidates": table(frame), "mlflow_run": dg.MetadataValue.url(run.url)}
+    shown = {"candidates": table_metadata(frame), "mlflow_run": dg.MetadataValue.url(run.url)}
     yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
     yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
 
@@ -169,9 +170,11 @@ def _register_pooled(
     serve.
     """
     name, report = model.name, model.report
-    served = run.log_model(model.served.estimator, *example(model.served, sample))
+    served = run.log_model(model.served.estimator, *model_example(model.served, sample))
     twin = run.log_model(
-        model.for_validation.estimator, *example(model.for_validation, sample), name="validation"
+        model.for_validation.estimator,
+        *model_example(model.for_validation, sample),
+        name="validation",
     )
     run.log(
         {
@@ -212,11 +215,11 @@ def _register_pooled(
 
 
 def _judged(run: TrackedRun, model: PooledModel, sample: pd.DataFrame) -> dict[str, str]:
-    """Tags about the judged twin, which is stored beside the model where another one serves."""
+    """Tags about the evaluation model, stored beside the model where another one serves."""
     if model.final is model.served:
         return {}
-    twin = run.log_model(model.final.estimator, *example(model.final, sample), name="judged")
-    return judged_tags(twin, model.final)
+    twin = run.log_model(model.final.estimator, *model_example(model.final, sample), name="judged")
+    return evaluation_model_tags(twin, model.final)
 
 
 def _pooled_gate(

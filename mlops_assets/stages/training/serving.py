@@ -24,9 +24,9 @@ VALIDATION_DIGEST = "validation_sha256"
 JUDGED_URI = "judged_uri"
 JUDGED_DIGEST = "judged_sha256"
 _JUDGED_LEARNED = ("train_rows", "until")
-JUDGED_TAGS = (JUDGED_URI, JUDGED_DIGEST, *(f"judged_{name}" for name in _JUDGED_LEARNED))
-"""Tags of a registered version: the files of its judged twin, which has not seen the holdout, and
-what it had learned."""
+EVALUATION_MODEL_TAGS = (JUDGED_URI, JUDGED_DIGEST, *(f"judged_{name}" for name in _JUDGED_LEARNED))
+"""Tags of a registered version: the files of its evaluation model, which has not seen the holdout,
+and what it had learned."""
 KNOWN_UNTIL = "known_until"
 """Tag of a registered version: label time of the newest label that was known at its training."""
 HOLDOUT_FROM = "holdout_from"
@@ -96,7 +96,7 @@ def load_pooled(
 
 
 def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> PooledModel:
-    served, twin = fitted(name, version, spec, registry), judged_twin(version)
+    served, twin = fitted(name, version, spec, registry), evaluation_model(version)
     return PooledModel(
         candidate=version.tags["candidate"],
         for_validation=fitted(name, _validation_twin(version), spec, registry),
@@ -104,11 +104,11 @@ def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Regis
         served=served,
         report=report_from_json(version.tags["report"]),
         region=version.tags["region"],
-        known_until=time_of(version, KNOWN_UNTIL),
+        known_until=tagged_time(version, KNOWN_UNTIL),
     )
 
 
-def judged_twin(version: ModelVersion) -> ModelVersion:
+def evaluation_model(version: ModelVersion) -> ModelVersion:
     """The files of a version that were judged on its holdout, which they have not seen.
 
     The version itself where what was judged serves: without `split.refit`.
@@ -121,8 +121,8 @@ def judged_twin(version: ModelVersion) -> ModelVersion:
     return replace(version, uri=version.tags[JUDGED_URI], tags=tags)
 
 
-def judged_tags(twin: LoggedModel, model: FittedModel) -> dict[str, str]:
-    """What a registered version says of its judged twin; `judged_twin` reads it."""
+def evaluation_model_tags(twin: LoggedModel, model: FittedModel) -> dict[str, str]:
+    """What a registered version says of its evaluation model; `evaluation_model` reads it."""
     told = model_tags(model, "")
     return {
         JUDGED_URI: twin.uri,
@@ -140,31 +140,31 @@ def unseen_predictions(
         RegistryError: its files are lost or damaged, those that serve or those that were judged.
         TrainingError: it needs features that the rows do not have.
     """
-    twin = judged_twin(version)
+    twin = evaluation_model(version)
     if twin is not version:
         registry.require_intact(version)
     model = fitted(version.name, twin, spec, registry)
     predicted = predict(model, holdout, spec.task)
-    began = time_of(version, HOLDOUT_FROM)
+    began = tagged_time(version, HOLDOUT_FROM)
     if began is None:
         return predicted
     return np.where((holdout["event_time"] < began).to_numpy(), np.nan, predicted)
 
 
-def judged_split(version: ModelVersion, spec: ProductSpec) -> SplitSpec:
+def evaluation_split(version: ModelVersion, spec: ProductSpec) -> SplitSpec:
     """The split with the very holdout that a version was judged on, wherever it is by now."""
     began = version.tags.get(HOLDOUT_FROM)
     return spec.split.fixed(dt.date.fromisoformat(began)) if began else spec.split
 
 
-def time_of(version: ModelVersion, tag: str) -> pd.Timestamp | None:
+def tagged_time(version: ModelVersion, tag: str) -> pd.Timestamp | None:
     """A time that a version says of itself; None when it does not."""
     return pd.Timestamp(version.tags[tag]) if tag in version.tags else None
 
 
 def known_to(version: ModelVersion, rows: pd.DataFrame) -> np.ndarray:
     """Whether the truth of a row may have been known when a version was trained, shape (rows,)."""
-    until = time_of(version, KNOWN_UNTIL)
+    until = tagged_time(version, KNOWN_UNTIL)
     if until is None:
         return np.zeros(len(rows), dtype=bool)
     return (rows["label_time"] <= until).to_numpy()
@@ -180,7 +180,7 @@ def fitted(name: str, version: ModelVersion, spec: ProductSpec, registry: Regist
         task=spec.task,
         rows=int(tags["train_rows"]),
         params=params_of(version),
-        until=time_of(version, "until"),
+        until=tagged_time(version, "until"),
     )
 
 
@@ -225,7 +225,7 @@ def who_serves(ctx: CountryContext) -> Served:
     return Served("baseline", None, str(decisions["reason"].iloc[-1]))
 
 
-def example(model: FittedModel, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
+def model_example(model: FittedModel, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
     """Rows and their predictions for a model's signature: numbers as float64, the rest as text.
 
     Whole numbers become float64 because a later row may lack the value.

@@ -30,9 +30,9 @@ from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import SHARED
 from mlops_assets.stages.features.assets import features_from
 from mlops_assets.stages.training.serving import (
+    evaluation_model,
+    evaluation_split,
     fitted,
-    judged_split,
-    judged_twin,
     pooled_key,
     report_from_json,
 )
@@ -44,7 +44,7 @@ from mlops_assets.stages.training.training_record import (
 )
 from mlops_assets.storage import SnapshotStore
 
-LOG = "reproductions"
+REPRODUCTION_LOG = "reproductions"
 """Name of the append-only log, a row a reproduction."""
 
 
@@ -73,7 +73,7 @@ class _Original:
     @property
     def parts(self) -> Split:
         """The rows by their use, with the holdout of then."""
-        return split(self.frame, judged_split(self.version, self.record.spec))
+        return split(self.frame, evaluation_split(self.version, self.record.spec))
 
     @property
     def features(self) -> FeaturesInput:
@@ -89,7 +89,7 @@ class _Rebuilt:
     provenance: Provenance
 
 
-def reproduce(
+def reproduce_model(
     ctx: CountryContext,
     version: str | None = None,
     *,
@@ -113,7 +113,7 @@ def reproduce(
     again = _features_again(original, ctx.store)
     result = judged(_compared(original, rebuilt, again))
     row = _row(result, original.features, run_id)
-    ctx.store.append(ctx.path(LOG), ctx.country, pd.DataFrame([row]))
+    ctx.store.append(ctx.path(REPRODUCTION_LOG), ctx.country, pd.DataFrame([row]))
     return result
 
 
@@ -133,7 +133,7 @@ def _original(
             culprits={"product": product.name, "country": country},
         )
     record, name = recorded(version, registry), version.tags["candidate"]
-    model, twin = fitted(name, version, record.spec, registry), judged_twin(version)
+    model, twin = fitted(name, version, record.spec, registry), evaluation_model(version)
     return _Original(
         product=product,
         version=version,

@@ -13,8 +13,8 @@ from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.stages.common.base import Storage
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.common.ui_metadata import table
-from mlops_assets.stages.upkeep.reproduction import reproduce
+from mlops_assets.stages.common.ui_metadata import table_metadata
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets.storage import SnapshotStore
 
 _WEEKLY = "0 5 * * 0"
@@ -120,7 +120,7 @@ def _lines(
     """One after another; a country that cannot be judged does not keep the next from it."""
     for country in countries:
         try:
-            found = reproduce(
+            found = reproduce_model(
                 ProductContext(product, store, registry).country(country), run_id=context.run_id
             )
         except MlopsAssetsError as error:
@@ -146,7 +146,7 @@ def _table(lines: Sequence[_Line]) -> dg.TableMetadataValue:
 
     names = ["country", "version", "kind", "verdict", "rows", "largest", "why"]
     rows: list[list[Any]] = [[getattr(line, name) for name in names] for line in lines]
-    return table(pd.DataFrame(rows, columns=names))
+    return table_metadata(pd.DataFrame(rows, columns=names))
 
 
 def _failure(product: Product, lines: Sequence[_Line]) -> str:

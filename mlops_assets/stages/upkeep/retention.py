@@ -137,7 +137,7 @@ class _Claims:
     unknown: Mapping[str, str]
 
 
-def plan(
+def plan_retention(
     ctx: ProductContext,
     *,
     now: dt.datetime,
@@ -176,7 +176,7 @@ def plan(
     return RetentionPlan(ctx.product.name, moment, days, tuple(kept), tuple(removable))
 
 
-def execute(planned: RetentionPlan, ctx: ProductContext) -> Removed:
+def apply_retention(planned: RetentionPlan, ctx: ProductContext) -> Removed:
     """Remove what a plan calls removable and what is unneeded still.
 
     Each removal is noted in the log `removals` of the product before its file goes. A run that is
@@ -193,7 +193,7 @@ def execute(planned: RetentionPlan, ctx: ProductContext) -> Removed:
             stored="Nothing was removed.",
             way_out="Plan and remove with the same product.",
         )
-    fresh = plan(ctx, now=planned.now, keep_days=planned.keep_days)
+    fresh = plan_retention(ctx, now=planned.now, keep_days=planned.keep_days)
     unneeded = {_key(each.snapshot): each for each in fresh.removable}
     removed = []
     for each in sorted(planned.removable, key=lambda judged: judged.snapshot.version):

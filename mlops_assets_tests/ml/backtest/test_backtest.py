@@ -12,18 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.ml.backtest.backtest import Training, Walked, walk
+from mlops_assets.ml.backtest.backtest import BacktestResult, BacktestTraining, run_backtest
 from mlops_assets.ml.backtest.data import (
+    backtest_data,
+    backtest_moments,
     known_at,
-    moments_of,
     naive_predictions,
-    past_of,
     relative_split,
-    stretches_of,
+    true_runs,
 )
 from mlops_assets.ml.backtest.policies import Policy, parse_period, parse_policy
 from mlops_assets.ml.backtest.report import by_country, by_month, chart, summary, trainings
-from mlops_assets.ml.backtest.training import Order, Pooled, Rival, candidate_at
+from mlops_assets.ml.backtest.training import ModelInUse, Pooled, TrainingOrder, candidate_at
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.monitoring.performance import no_performance, realised, record_predictions
 from mlops_assets.spec import ProductSpec
@@ -97,31 +97,31 @@ def walked(
     *policies: Policy,
     spec: ProductSpec = SPEC,
     end: pd.Timestamp = END,
-) -> tuple[Walked, ...]:
-    past, _ = past_of(spec, frames, end)
-    return walk(past, policies, moments_of(START, end, WEEK), Alone(past))
+) -> tuple[BacktestResult, ...]:
+    past, _ = backtest_data(spec, frames, end)
+    return run_backtest(past, policies, backtest_moments(START, end, WEEK), Alone(past))
 
 
 @pytest.fixture(scope="module")
-def changed() -> tuple[Walked, ...]:
+def changed() -> tuple[BacktestResult, ...]:
     return walked(world(CHANGE), NEVER, MONTHLY, DRIFT)
 
 
 @pytest.fixture(scope="module")
-def still() -> tuple[Walked, ...]:
+def still() -> tuple[BacktestResult, ...]:
     return walked(world(None), NEVER, DRIFT)
 
 
-def again(each: Walked) -> list[Training]:
+def again(each: BacktestResult) -> list[BacktestTraining]:
     return [one for one in each.trainings if one.cause != "first"]
 
 
-def error_since(each: Walked, moment: pd.Timestamp) -> float:
+def error_since(each: BacktestResult, moment: pd.Timestamp) -> float:
     rows = each.rows[each.rows["event_time"] > moment]
     return float((rows["label"] - rows["prediction"]).abs().mean())
 
 
-def without_seconds(each: Walked) -> list[Training]:
+def without_seconds(each: BacktestResult) -> list[BacktestTraining]:
     return [replace(one, seconds=0.0) for one in each.trainings]
 
 
@@ -129,7 +129,7 @@ def without_seconds(each: Walked) -> list[Training]:
 
 
 def test_a_model_that_is_never_trained_again_gets_bad_when_the_world_changes(
-    changed: tuple[Walked, ...],
+    changed: tuple[BacktestResult, ...],
 ) -> None:
     never = changed[0]
     rows = never.rows[never.rows["event_time"] < CHANGE]
@@ -140,7 +140,9 @@ def test_a_model_that_is_never_trained_again_gets_bad_when_the_world_changes(
     assert all(each.worse for each in late)
 
 
-def test_drift_trains_soon_after_the_change_and_not_before(changed: tuple[Walked, ...]) -> None:
+def test_drift_trains_soon_after_the_change_and_not_before(
+    changed: tuple[BacktestResult, ...],
+) -> None:
     drift = changed[2]
     assert [each for each in again(drift) if each.moment < CHANGE] == []
     for country in ("DEU", "FRA"):
@@ -150,7 +152,7 @@ def test_drift_trains_soon_after_the_change_and_not_before(changed: tuple[Walked
 
 
 def test_drift_finds_the_way_back_with_a_quarter_of_the_trainings(
-    changed: tuple[Walked, ...],
+    changed: tuple[BacktestResult, ...],
 ) -> None:
     never, monthly, drift = changed
     later = CHANGE + 12 * WEEK
@@ -160,7 +162,7 @@ def test_drift_finds_the_way_back_with_a_quarter_of_the_trainings(
 
 
 def test_with_an_age_drift_is_about_as_good_as_monthly_with_half_of_the_trainings(
-    changed: tuple[Walked, ...],
+    changed: tuple[BacktestResult, ...],
 ) -> None:
     """A model of the first weeks of a new world promises little; its age asks for the next one."""
     aged = spec_of(retraining={"max_age_days": 60})
@@ -171,23 +173,27 @@ def test_with_an_age_drift_is_about_as_good_as_monthly_with_half_of_the_training
     assert error_since(drift, CHANGE) < 1.25 * error_since(monthly, CHANGE)
 
 
-def test_every_period_is_as_often_as_said_whatever_the_step(changed: tuple[Walked, ...]) -> None:
+def test_every_period_is_as_often_as_said_whatever_the_step(
+    changed: tuple[BacktestResult, ...],
+) -> None:
     monthly = changed[1]
     for country in ("DEU", "FRA"):
         moments = [each.moment for each in monthly.trainings if each.country == country]
-        due = pd.date_range(START, moments_of(START, END, WEEK)[-1], freq="30D")
+        due = pd.date_range(START, backtest_moments(START, END, WEEK)[-1], freq="30D")
         assert len(moments) == len(due)
         delays = [moment - day for moment, day in zip(moments, due, strict=True)]
         assert all(pd.Timedelta(0) <= delay < WEEK for delay in delays)
 
 
-def test_a_world_that_stays_as_it_is_gives_about_no_retraining(still: tuple[Walked, ...]) -> None:
+def test_a_world_that_stays_as_it_is_gives_about_no_retraining(
+    still: tuple[BacktestResult, ...],
+) -> None:
     never, drift = still
     assert len(again(drift)) <= 1
     assert error_since(drift, START) == pytest.approx(error_since(never, START), rel=0.02)
 
 
-def test_policies_start_with_the_very_same_models(changed: tuple[Walked, ...]) -> None:
+def test_policies_start_with_the_very_same_models(changed: tuple[BacktestResult, ...]) -> None:
     first = [[one for one in without_seconds(each) if one.cause == "first"] for each in changed]
     assert len(first[0]) == 2
     assert first[0] == first[1] == first[2]
@@ -197,7 +203,7 @@ def test_policies_start_with_the_very_same_models(changed: tuple[Walked, ...]) -
 
 
 def test_nothing_that_happens_later_changes_what_was_done_before(
-    changed: tuple[Walked, ...],
+    changed: tuple[BacktestResult, ...],
 ) -> None:
     moment = pd.Timestamp("2022-08-01")
     frames = world(CHANGE)
@@ -218,7 +224,7 @@ def test_nothing_that_happens_later_changes_what_was_done_before(
         assert told_before(one, END) != told_before(two, END) or one.policy is NEVER
 
 
-def told_before(each: Walked, moment: pd.Timestamp) -> list[Any]:
+def told_before(each: BacktestResult, moment: pd.Timestamp) -> list[Any]:
     """Everything but the gains, which are looked at eight weeks later."""
     trained = [replace(one, gain=0.0) for one in without_seconds(each) if one.moment <= moment]
     return [*trained, *(one for one in each.watched if one.moment <= moment)]
@@ -243,8 +249,8 @@ def test_a_moment_knows_events_up_to_it_and_labels_that_are_known_by_it(
 def test_a_country_takes_part_from_the_moment_it_has_enough_rows() -> None:
     frames = {**world(CHANGE), "LUX": shifting(5, None, first="2021-11-01")}
     never, monthly = walked(frames, NEVER, MONTHLY)
-    past, _ = past_of(SPEC, frames, END)
-    joined = next(m for m in moments_of(START, END, WEEK) if past.ready("LUX", m))
+    past, _ = backtest_data(SPEC, frames, END)
+    joined = next(m for m in backtest_moments(START, END, WEEK) if past.ready("LUX", m))
     assert joined > START
     for each in (never, monthly):
         (first,) = [one for one in each.trainings if one.cause == "first" and one.country == "LUX"]
@@ -256,10 +262,10 @@ def test_a_country_takes_part_from_the_moment_it_has_enough_rows() -> None:
 
 def test_a_country_without_rows_is_left_out_and_none_at_all_is_an_error() -> None:
     frames = {**world(None), "NOR": shifting(1, None).iloc[:0]}
-    past, _ = past_of(SPEC, frames, END)
+    past, _ = backtest_data(SPEC, frames, END)
     assert past.countries == ("DEU", "FRA")
     with pytest.raises(ConfigurationError, match="No country has features"):
-        past_of(SPEC, frames, pd.Timestamp("2019-01-01"))
+        backtest_data(SPEC, frames, pd.Timestamp("2019-01-01"))
 
 
 def test_the_baseline_serves_where_no_candidate_passes_its_gates() -> None:
@@ -274,7 +280,7 @@ def test_the_baseline_serves_where_no_candidate_passes_its_gates() -> None:
 # Shared work
 
 
-def test_policies_together_give_what_each_gives_alone(changed: tuple[Walked, ...]) -> None:
+def test_policies_together_give_what_each_gives_alone(changed: tuple[BacktestResult, ...]) -> None:
     for together in changed:
         (alone,) = walked(world(CHANGE), together.policy)
         assert without_seconds(alone) == without_seconds(together)
@@ -311,8 +317,10 @@ def test_without_a_cool_down_the_pooled_models_are_trained_once_a_moment() -> No
 
 
 def test_a_candidate_of_a_walk_is_the_one_that_a_training_makes() -> None:
-    past, _ = past_of(SPEC, world(None), END)
-    made = candidate_at(past, START, Pooled(), Order("DEU", (Rival(),), True), time.process_time)
+    past, _ = backtest_data(SPEC, world(None), END)
+    made = candidate_at(
+        past, START, Pooled(), TrainingOrder("DEU", (ModelInUse(),), True), time.process_time
+    )
     assert made.kind == "local"
     assert made.decisions[""].verdict == "promoted"
     rows = world(None)["DEU"]
@@ -329,15 +337,15 @@ def test_a_candidate_of_a_walk_is_the_one_that_a_training_makes() -> None:
 
 
 def test_what_is_watched_is_what_the_table_of_performance_says(
-    changed: tuple[Walked, ...],
+    changed: tuple[BacktestResult, ...],
 ) -> None:
     never, frames = changed[0], world(CHANGE)
-    past, _ = past_of(SPEC, frames, END)
-    order = Order("DEU", (Rival(),), False)
+    past, _ = backtest_data(SPEC, frames, END)
+    order = TrainingOrder("DEU", (ModelInUse(),), False)
     promise = candidate_at(past, START, Pooled(), order, time.process_time).promise
     own = never.rows[never.rows["country"] == "DEU"]
     version, table, seen = own["version"].iloc[0], no_performance(), []
-    for moment in moments_of(START, END, WEEK)[1:]:
+    for moment in backtest_moments(START, END, WEEK)[1:]:
         features = past.known("DEU", moment)
         new = (own["event_time"] > moment - WEEK) & (own["event_time"] <= moment)
         made = own[new].assign(
@@ -359,7 +367,7 @@ def test_what_is_watched_is_what_the_table_of_performance_says(
 
 
 def test_a_naive_mean_is_of_the_labels_known_at_the_event() -> None:
-    past, _ = past_of(SPEC, world(None), END)
+    past, _ = backtest_data(SPEC, world(None), END)
     told, rows = naive_predictions(past, "DEU"), past.frames["DEU"]
     assert np.isnan(told[0])
     for place in (1, 50, 500):
@@ -371,7 +379,7 @@ def test_a_naive_mean_is_of_the_labels_known_at_the_event() -> None:
 # The table and the chart
 
 
-def test_the_table_says_what_each_policy_cost_and_gave(changed: tuple[Walked, ...]) -> None:
+def test_the_table_says_what_each_policy_cost_and_gave(changed: tuple[BacktestResult, ...]) -> None:
     table: dict[str, dict[Any, Any]] = {
         row["policy"]: row for row in summary("mae", changed, WEEK).to_dict("records")
     }
@@ -391,7 +399,9 @@ def test_the_table_says_what_each_policy_cost_and_gave(changed: tuple[Walked, ..
     assert table["drift"]["false_alarms"] <= len(again(changed[2]))
 
 
-def test_gains_are_those_of_the_rows_of_the_next_eight_weeks(changed: tuple[Walked, ...]) -> None:
+def test_gains_are_those_of_the_rows_of_the_next_eight_weeks(
+    changed: tuple[BacktestResult, ...],
+) -> None:
     drift = changed[2]
     first = min(again(drift), key=lambda one: one.moment)
     assert first.verdict == "promoted"
@@ -407,7 +417,7 @@ def test_gains_are_those_of_the_rows_of_the_next_eight_weeks(changed: tuple[Walk
     assert first.gain > 0
 
 
-def test_tables_by_country_and_month_cover_every_row(changed: tuple[Walked, ...]) -> None:
+def test_tables_by_country_and_month_cover_every_row(changed: tuple[BacktestResult, ...]) -> None:
     countries, months = by_country("mae", changed), by_month("mae", changed)
     assert len(countries) == 3 * 2
     assert countries["rows"].sum() == sum(len(each.rows) for each in changed)
@@ -415,7 +425,7 @@ def test_tables_by_country_and_month_cover_every_row(changed: tuple[Walked, ...]
     assert len(trainings(changed)) == sum(len(each.trainings) for each in changed)
 
 
-def test_the_chart_names_every_policy_and_stays_small(changed: tuple[Walked, ...]) -> None:
+def test_the_chart_names_every_policy_and_stays_small(changed: tuple[BacktestResult, ...]) -> None:
     drawn = chart("mae", "EUR", changed, title="a & b")
     assert drawn.startswith("<svg")
     assert len(drawn) < 50_000
@@ -456,9 +466,9 @@ def test_a_fixed_split_is_read_as_distances_from_the_newest_label() -> None:
 
 
 def test_stretches_are_first_and_last_place_of_each() -> None:
-    assert stretches_of([True, True, False, True, False, False, True]) == [(0, 1), (3, 3), (6, 6)]
-    assert stretches_of([]) == []
+    assert true_runs([True, True, False, True, False, False, True]) == [(0, 1), (3, 3), (6, 6)]
+    assert true_runs([]) == []
 
 
 def test_moments_end_before_the_end() -> None:
-    assert moments_of(START, START + 2 * WEEK, WEEK) == (START, START + WEEK)
+    assert backtest_moments(START, START + 2 * WEEK, WEEK) == (START, START + WEEK)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.ml.datasets.coercion import Kind, as_text, typed
+from mlops_assets.ml.datasets.coercion import ColumnKind, as_text, typed
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.plain_rules import plain_text, plainly_coerced, plainly_filled
 
-KINDS = st.sampled_from(get_args(Kind))
+KINDS = st.sampled_from(get_args(ColumnKind))
 MISSING = st.sampled_from([None, np.nan, pd.NA, pd.NaT])
 BLANKS = st.text(" \t\n\r\x1c\x85\xa0\u2003\u200b", max_size=2)
 NUMBERS = st.one_of(
@@ -57,7 +57,7 @@ def columns(values: st.SearchStrategy[Any]) -> st.SearchStrategy[pd.Series]:
     return rows.map(lambda found: pd.Series(found, index=range(5, 5 + len(found)), dtype="object"))
 
 
-def require_plain_rules(published: pd.Series, kind: Kind, *, nullable: bool) -> None:
+def require_plain_rules(published: pd.Series, kind: ColumnKind, *, nullable: bool) -> None:
     found = typed(published, kind, nullable=nullable)
     coerced = plainly_coerced(published, kind)
     filled = plainly_filled(coerced.values, kind, nullable=nullable)
@@ -71,7 +71,7 @@ def require_plain_rules(published: pd.Series, kind: Kind, *, nullable: bool) -> 
 @given(columns(PADDED), KINDS, st.booleans())
 @example(pd.Series(["\ud800", "1"]), "float", True)
 def test_columns_of_text_are_typed_value_by_value(
-    published: pd.Series, kind: Kind, nullable: bool
+    published: pd.Series, kind: ColumnKind, nullable: bool
 ) -> None:
     require_plain_rules(published, kind, nullable=nullable)
 
@@ -79,7 +79,7 @@ def test_columns_of_text_are_typed_value_by_value(
 @settings(max_examples=examples(200), deadline=None)
 @given(columns(ANYTHING), KINDS, st.booleans())
 def test_columns_of_mixed_values_are_typed_value_by_value(
-    published: pd.Series, kind: Kind, nullable: bool
+    published: pd.Series, kind: ColumnKind, nullable: bool
 ) -> None:
     require_plain_rules(published, kind, nullable=nullable)
 
@@ -96,7 +96,7 @@ def test_columns_of_mixed_values_are_typed_value_by_value(
     st.booleans(),
 )
 def test_columns_of_dates_are_typed_value_by_value(
-    published: pd.Series, kind: Kind, nullable: bool
+    published: pd.Series, kind: ColumnKind, nullable: bool
 ) -> None:
     require_plain_rules(published, kind, nullable=nullable)
 
@@ -124,10 +124,10 @@ NATIVE = {
 }
 
 
-@pytest.mark.parametrize("kind", get_args(Kind))
+@pytest.mark.parametrize("kind", get_args(ColumnKind))
 @pytest.mark.parametrize("name", NATIVE)
 @pytest.mark.parametrize("nullable", [True, False])
-def test_typed_columns_follow_the_same_rules(name: str, kind: Kind, nullable: bool) -> None:
+def test_typed_columns_follow_the_same_rules(name: str, kind: ColumnKind, nullable: bool) -> None:
     require_plain_rules(NATIVE[name], kind, nullable=nullable)
 
 
@@ -140,7 +140,7 @@ def test_text_is_written_value_by_value(published: pd.Series) -> None:
 def test_a_column_handed_in_is_never_changed() -> None:
     published = pd.Series([" 1", None, np.nan, "x", "2024-01-01 "], dtype="object")
     before = published.tolist()
-    for kind in get_args(Kind):
+    for kind in get_args(ColumnKind):
         typed(published, kind, nullable=True)
     assert all(a is b for a, b in zip(published.tolist(), before, strict=True))
 
@@ -148,7 +148,7 @@ def test_a_column_handed_in_is_never_changed() -> None:
 @pytest.mark.parametrize(
     ("kind", "text"), [("float", "{}.25"), ("integer", "{}"), ("boolean", "true"), ("text", "n{}")]
 )
-def test_text_is_typed_faster_than_value_by_value(kind: Kind, text: str) -> None:
+def test_text_is_typed_faster_than_value_by_value(kind: ColumnKind, text: str) -> None:
     published = pd.Series([text.format(number) for number in range(50_000)], dtype="object")
 
     def seconds(call: Any) -> float:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.ml.datasets.validation import Validation, describe, validate
+from mlops_assets.ml.datasets.validation import Validation, describe_columns, validate
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import SOURCE, Prices, raw
 
@@ -202,7 +202,7 @@ def test_unusual_types_of_a_contract_are_kept() -> None:
 
 
 def test_describe_gives_every_column_with_its_constraints() -> None:
-    docs = {doc.name: doc for doc in describe(Prices)}
+    docs = {doc.name: doc for doc in describe_columns(Prices)}
     assert list(docs) == ["country", "date", "price", "units", "kind"]
     assert docs["country"].description == "code"
     assert docs["price"].constraints == ("in_range(-1000, 5000)",)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_assets.ml.evaluation.behaviour import TESTED_ROWS, behave, behaviours, changed
+from mlops_assets.ml.evaluation.behaviour import TESTED_ROWS, behave, behaviours, perturbed
 from mlops_assets.ml.gates.gates import behaviour
 from mlops_assets.ml.models.fitted_model import FittedModel
 from mlops_assets.spec import BehaviourSpec, ChangeSpec, ProductSpec
@@ -97,7 +97,7 @@ def test_changes_set_add_and_multiply_and_leave_missing_values_and_other_feature
         "kind": ChangeSpec(set="z"),
         "flag": ChangeSpec(set=False),
     }
-    after = changed(rows, changes)
+    after = perturbed(rows, changes)
     assert np.isnan(after["x"][0])
     np.testing.assert_allclose(after["x"][1:], rows["x"][1:] + 2)
     np.testing.assert_allclose(after["level"], -rows["level"])

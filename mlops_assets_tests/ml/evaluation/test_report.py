@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from mlops_assets.ml.evaluation.calibration import calibration_error, reliability
+from mlops_assets.ml.evaluation.calibration import calibration_error, reliability_table
 from mlops_assets.ml.evaluation.importance import REPEATS, permutation_importance
 from mlops_assets.ml.evaluation.report import evaluate
 from mlops_assets.ml.models.baselines import baseline_predictions
@@ -129,7 +129,7 @@ def test_the_prior_has_an_auc_of_a_half() -> None:
 
 def test_reliability_has_rows_and_shares_per_bin() -> None:
     p = np.array([0.05, 0.07, 0.95, 1.0, 0.55])
-    table = reliability(np.array([0.0, 1.0, 1.0, 1.0, 0.0]), p)
+    table = reliability_table(np.array([0.0, 1.0, 1.0, 1.0, 0.0]), p)
     assert table["rows"].tolist() == [2, 1, 2]
     assert table["observed"].tolist() == [0.5, 0.0, 1.0]
     np.testing.assert_allclose(table["predicted"], [0.06, 0.55, 0.975])
@@ -154,7 +154,7 @@ def test_a_few_days_tell_values_without_intervals_and_why() -> None:
     rows = regression_rows(20)
     report = evaluate(rows, rows["x"].to_numpy(), product(), rows)
     assert np.isfinite(report.gain.value)
-    assert not report.gain.told
+    assert not report.gain.has_interval
     assert "20 days" in report.interval_problem
 
 

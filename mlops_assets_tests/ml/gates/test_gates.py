@@ -344,17 +344,17 @@ def test_months_of_few_rows_do_not_count() -> None:
 
 
 def test_stored_files_must_predict_as_in_training_alone_and_together() -> None:
-    fine = loads_and_predicts(same_in_fresh_process=True, batch_equals_rows=True)
+    fine = loads_and_predicts(same_in_isolated_process=True, batch_equals_rows=True)
     assert fine.passed is True
-    for fresh, single, word in ((False, True, "fresh process"), (True, False, "one by one")):
-        wrong = loads_and_predicts(same_in_fresh_process=fresh, batch_equals_rows=single)
+    for fresh, single, word in ((False, True, "isolated process"), (True, False, "one by one")):
+        wrong = loads_and_predicts(same_in_isolated_process=fresh, batch_equals_rows=single)
         assert wrong.passed is False
         assert word in wrong.description
     lost = loads_and_predicts(
-        same_in_fresh_process=None, batch_equals_rows=None, problem="the files are gone"
+        same_in_isolated_process=None, batch_equals_rows=None, problem="the files are gone"
     )
     assert (lost.passed, lost.description) == (False, "the files are gone")
-    assert loads_and_predicts(same_in_fresh_process=None, batch_equals_rows=True).passed is None
+    assert loads_and_predicts(same_in_isolated_process=None, batch_equals_rows=True).passed is None
 
 
 @pytest.mark.parametrize(

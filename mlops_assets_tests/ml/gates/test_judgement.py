@@ -16,7 +16,7 @@ from mlops_assets.ml.gates.gates import (
     loads_and_predicts,
 )
 from mlops_assets.ml.gates.judgement import Judgement, gates_again, gates_of, judge
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import fit, predict
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.promotion.decision import REQUIRED, decide, settings_of, spec_of
@@ -41,7 +41,7 @@ PARTS = split(FRAME, product().split)
 MODEL = fit(GBM, PARTS.final, "regression", 3)
 PREDICTED = predict(MODEL, PARTS.holdout, "regression")
 USABLE = [
-    loads_and_predicts(same_in_fresh_process=True, batch_equals_rows=True),
+    loads_and_predicts(same_in_isolated_process=True, batch_equals_rows=True),
     latency_and_size(Footprint(1, 0.1, 1.0, 100, 1.0), product()),
 ]
 
@@ -67,7 +67,7 @@ def test_a_good_model_passes_every_declared_gate_and_becomes_champion() -> None:
     assert tuple(gate.name for gate in judgement.gates) == declared_gates(spec)
     failed = [gate for gate in judgement.gates if gate.passed is not True]
     assert failed == []
-    decision = decide(spec, judgement.evidence, judgement.gates, Sides("1"))
+    decision = decide(spec, judgement.evidence, judgement.gates, ModelPair("1"))
     assert decision.verdict == "promoted"
 
 
@@ -102,7 +102,7 @@ def test_gates_that_were_not_measured_are_not_judged_and_nothing_is_promoted() -
     unjudged = {gate.name for gate in judgement.gates if gate.passed is None}
     assert unjudged == {"loads_and_predicts", "latency_and_size"}
     assert unjudged <= set(REQUIRED)
-    decision = decide(spec, judgement.evidence, judgement.gates, Sides("1"))
+    decision = decide(spec, judgement.evidence, judgement.gates, ModelPair("1"))
     assert decision.verdict == "not_judged"
 
 
@@ -139,7 +139,7 @@ def test_a_decision_is_made_again_from_evidence_settings_and_recorded_gates(
 ) -> None:
     spec = product(**SECTIONS)
     judgement = judged(spec, champion=champion)
-    sides = Sides("2", "" if champion is None else "1")
+    sides = ModelPair("2", "" if champion is None else "1")
     stored = spec_of(json.loads(json.dumps(settings_of(spec))))
     gates = gates_again(stored, as_stored(judgement.evidence), judgement.gates)
     assert gates == judgement.gates

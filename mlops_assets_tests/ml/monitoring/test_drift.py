@@ -15,7 +15,7 @@ from mlops_assets.ml.monitoring.drift import (
     PREDICTION,
     DriftState,
     Window,
-    compare,
+    compare_window,
     continued,
     make_reference,
     new_columns,
@@ -63,7 +63,7 @@ def seen(new: pd.DataFrame, learned: pd.DataFrame, **changes: Any) -> Window:
     spec = product(monitoring=changes)
     reference = make_reference(spec, learned, predictions(learned).to_numpy(), IMPORTANCE)
     end = new["event_time"].max() + pd.Timedelta(days=1)
-    return compare(spec, reference, profile(reference, new, predictions(new), end))
+    return compare_window(spec, reference, profile(reference, new, predictions(new), end))
 
 
 # Distances, by another route.
@@ -125,7 +125,7 @@ def test_one_row_of_a_value_never_seen_is_a_small_effect() -> None:
 
 def test_numbers_become_the_same_steps_far_out_and_at_the_edges() -> None:
     values = np.array([-np.inf, -1e308, -5.0, -5.0001, 0.0, 0.25, 4.999, 5.0, 1e308, np.inf])
-    places = d.place_of(d.steps_of(values, 0.0, 1.0))
+    places = d.midpoint_of(d.bins_of(values, 0.0, 1.0))
     assert places.tolist() == [0, 0, 1, 1, 21, 22, 40, 41, 41, 41], "rounded to 1/1024 first"
     exact = np.searchsorted(EDGES, values[[0, 2, 4, 5, 6, 7, 9]], side="right")
     assert places[[0, 2, 4, 5, 6, 7, 9]].tolist() == exact.tolist()
@@ -307,7 +307,7 @@ def test_columns_that_are_gone_or_new_are_told_and_break_nothing() -> None:
     reference = make_reference(SPEC, learned, predictions(learned).to_numpy(), IMPORTANCE)
     assert new_columns(reference, list(map(str, changed))) == (["more"], ["z", "kind"])
     end = new["event_time"].max() + pd.Timedelta(days=1)
-    found = compare(SPEC, reference, profile(reference, changed, predictions(new), end))
+    found = compare_window(SPEC, reference, profile(reference, changed, predictions(new), end))
     assert found.deviates
     assert found.upstream == "z is empty; kind is empty"
 

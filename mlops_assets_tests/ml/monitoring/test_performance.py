@@ -17,8 +17,8 @@ from sklearn import metrics as sk
 from mlops_assets.ml.evaluation.report import evaluate
 from mlops_assets.ml.monitoring.performance import (
     PERFORMANCE_COLUMNS,
+    PERFORMANCE_SLICE_COLUMNS,
     PERIOD_COLUMNS,
-    SLICE_COLUMNS,
     Promise,
     against_previous,
     by_period,
@@ -380,7 +380,7 @@ def test_metrics_by_slice_are_of_the_newest_labels_of_each_slice(metric: str, se
             numbers = (row["label"], row["prediction"], row["baseline"])
             rows.setdefault(key, []).append(numbers)
     made = by_slice(spec, table, where)
-    assert list(made.columns) == list(SLICE_COLUMNS)
+    assert list(made.columns) == list(PERFORMANCE_SLICE_COLUMNS)
     assert {tuple(key) for key in made[["feature", "slice", "model_version"]].to_numpy()} == set(
         rows
     )
@@ -488,7 +488,7 @@ def test_a_model_as_good_as_promised_is_not_worse_and_one_far_worse_is() -> None
     label, guess = noisy()
     as_good = realised(product(), recorded(label, guess), promised(0.8, 0.1), "1")
     assert as_good.worse is False
-    assert "not surely worse" in as_good.reason
+    assert "not significantly worse" in as_good.reason
     worse = realised(
         product(), recorded(label, label + 2 * (guess - label)), promised(0.8, 0.1), "1"
     )
@@ -631,7 +631,7 @@ def test_what_a_baseline_is_worth_is_told_though_it_promised_nothing() -> None:
     found = realised(spec, recorded(label, guess, model_version=""), promise_of(spec, None), "")
     expected = float(np.abs(label - guess)[-56:].mean())
     assert found.value.value == pytest.approx(expected)
-    assert found.value.told
+    assert found.value.has_interval
 
 
 def test_probabilities_are_judged_by_their_errors_like_numbers() -> None:
@@ -784,7 +784,7 @@ def test_too_few_rows_or_another_version_before_say_nothing_of_the_version_befor
         classes = (np.arange(60) % 2 == 0) * 1.0
         classes[np.flatnonzero(classes)[ones:]] = 0.0
         table = recorded(classes, np.linspace(0, 1, 60), classifier(), level=0.0, **columns)
-        assert against_previous(classifier(), table, "1").told is told
+        assert against_previous(classifier(), table, "1").has_interval is told
 
 
 # The plot

@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics
 
 from mlops_assets.ml.gates.gates import GateResult
-from mlops_assets.ml.gates.model_pair import Sides
+from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.promotion.decision import (
     REQUIRED,
     Decision,
@@ -24,9 +24,9 @@ from mlops_assets.spec import GATES, ProductSpec
 from mlops_assets_tests.ml.scenarios import classifier, product
 
 PASSED = [GateResult("beats_baseline", True, 1.0, 2.0, "fine")]
-BOTH = Sides("2", "1")
+BOTH = ModelPair("2", "1")
 MOVING = {"holdout_from": None, "holdout_days": 90, "train_days": 400, "refit": True}
-FIRST = Sides("1")
+FIRST = ModelPair("1")
 
 
 def evidence(
@@ -75,7 +75,7 @@ def test_a_clearly_better_candidate_is_promoted_with_its_numbers_and_units() -> 
     assert decision.gain == pytest.approx(improvement("mae", *values))
     assert 0 < decision.lower < decision.gain < decision.upper < 1
     assert (decision.rows, decision.level, decision.block_days) == (400, 0.05, 7)
-    for told in ("mae", "EUR", "400 rows", f"{100 * decision.gain:.3g} %", "surely better"):
+    for told in ("mae", "EUR", "400 rows", f"{100 * decision.gain:.3g} %", "significantly better"):
         assert told in decision.reason
 
 
@@ -96,7 +96,7 @@ def test_the_first_candidate_that_passes_becomes_champion() -> None:
 @pytest.mark.parametrize(("passed", "verdict"), [(False, "kept"), (None, "not_judged")])
 @pytest.mark.parametrize("sides", [BOTH, FIRST])
 def test_a_required_gate_that_did_not_pass_stops_even_the_best_candidate(
-    passed: bool | None, verdict: str, sides: Sides
+    passed: bool | None, verdict: str, sides: ModelPair
 ) -> None:
     stop = GateResult("above_floor", passed, 1.0, 0.5, "too bad")
     champion = WORSE if sides.champion else None
@@ -174,11 +174,11 @@ def test_a_fresher_candidate_is_promoted_when_surely_not_worse_by_the_margin() -
     same = GOOD + rng.normal(0, 0.01, 400)
     spec = deciding(refresh_after_days=100, margin=0.05)
     days = pd.Timestamp("2024-01-01")
-    fresh = Sides("2", "1", days + pd.Timedelta(days=100), days)
+    fresh = ModelPair("2", "1", days + pd.Timedelta(days=100), days)
     decision = decide(spec, evidence(Y, same, GOOD), PASSED, fresh)
     assert decision.verdict == "promoted"
     assert "knows 100 days more" in decision.reason
-    early = Sides("2", "1", days + pd.Timedelta(days=99), days)
+    early = ModelPair("2", "1", days + pd.Timedelta(days=99), days)
     assert decide(spec, evidence(Y, same, GOOD), PASSED, early).verdict == "kept"
     assert decide(spec, evidence(Y, same, GOOD), PASSED, BOTH).verdict == "kept"
     assert decide(spec, evidence(Y, WORSE, GOOD), PASSED, fresh).verdict == "kept"

@@ -20,13 +20,13 @@ from mlops_assets.ml.retraining.plan import (
     ATTEMPTS,
     PAUSE,
     Action,
-    Plan,
+    Attempts,
+    CountryState,
     PooledModels,
-    Situation,
-    Tried,
+    RetrainingPlan,
     asks,
     find_incident,
-    plan,
+    plan_retraining,
 )
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import ProductSpec
@@ -52,7 +52,7 @@ def error(worse: bool | None = True, excess: float = 0.3, version: str = "3") ->
     )
 
 
-def quiet(country: str = "DEU", **changes: Any) -> Situation:
+def quiet(country: str = "DEU", **changes: Any) -> CountryState:
     """A country with a champion and nothing to complain about."""
     held: dict[str, Any] = {
         "champion": "3",
@@ -62,33 +62,33 @@ def quiet(country: str = "DEU", **changes: Any) -> Situation:
         "evidence": {"drift": "d1", "performance": "p1"},
         "last_training": NOW - dt.timedelta(days=30),
     }
-    return Situation(country, **(held | changes))
+    return CountryState(country, **(held | changes))
 
 
-def worse(country: str = "DEU", excess: float = 0.3, **changes: Any) -> Situation:
+def worse(country: str = "DEU", excess: float = 0.3, **changes: Any) -> CountryState:
     return quiet(country, realised=error(True, excess), **changes)
 
 
-def drifted(country: str = "DEU", **changes: Any) -> Situation:
+def drifted(country: str = "DEU", **changes: Any) -> CountryState:
     return quiet(country, **({"drift": ALARM} | changes))
 
 
 def planned(
-    situations: Sequence[Situation], spec: ProductSpec | None = None, asked_today: int = 0
-) -> Plan:
-    return plan(spec or product(), situations, now=NOW, asked_today=asked_today)
+    country_states: Sequence[CountryState], spec: ProductSpec | None = None, asked_today: int = 0
+) -> RetrainingPlan:
+    return plan_retraining(spec or product(), country_states, now=NOW, asked_today=asked_today)
 
 
-def only(situation: Situation, spec: ProductSpec | None = None) -> Action:
-    (action,) = planned([situation], spec).actions
+def only(country_state: CountryState, spec: ProductSpec | None = None) -> Action:
+    (action,) = planned([country_state], spec).actions
     return action
 
 
-def kinds(found: Plan) -> list[str]:
+def kinds(found: RetrainingPlan) -> list[str]:
     return [action.kind for action in found.actions]
 
 
-def many(count: int, make: Any = drifted, **changes: Any) -> list[Situation]:
+def many(count: int, make: Any = drifted, **changes: Any) -> list[CountryState]:
     return [make(f"C{place:02}", **changes) for place in range(count)]
 
 
@@ -116,8 +116,8 @@ CAUSES = {
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_each_cause_asks_for_a_training_and_names_what_it_saw(cause: str) -> None:
-    situation, policy = CAUSES[cause]
-    action = only(situation, spec(**policy))
+    country_state, policy = CAUSES[cause]
+    action = only(country_state, spec(**policy))
     assert (action.kind, action.cause) == ("retrain", cause)
     assert action.key.startswith("DEU ")
     assert cause in action.key
@@ -126,7 +126,7 @@ def test_each_cause_asks_for_a_training_and_names_what_it_saw(cause: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("situation", "policy"),
+    ("country_state", "policy"),
     [
         (worse(), {"on_error": False}),
         (drifted(), {"on_drift": False}),
@@ -143,9 +143,9 @@ def test_each_cause_asks_for_a_training_and_names_what_it_saw(cause: str) -> Non
     ],
 )
 def test_what_is_switched_off_below_its_limit_or_of_another_version_asks_for_nothing(
-    situation: Situation, policy: dict[str, Any]
+    country_state: CountryState, policy: dict[str, Any]
 ) -> None:
-    assert only(situation, spec(**policy)).kind == "nothing"
+    assert only(country_state, spec(**policy)).kind == "nothing"
 
 
 def test_of_several_causes_the_strongest_is_named_and_all_are_answered() -> None:
@@ -154,13 +154,13 @@ def test_of_several_causes_the_strongest_is_named_and_all_are_answered() -> None
     assert action.cause == "error"
     assert "also drift, schedule" in action.reason
     assert len(action.covers) == 3
-    answered = replace(both, tried={key: Tried(finished=True) for key in action.covers})
+    answered = replace(both, tried={key: Attempts(finished=True) for key in action.covers})
     assert only(answered).kind == "wait"
 
 
 def test_the_country_s_own_policy_holds_in_that_country_alone() -> None:
     own = {"C01": spec(on_drift=False)}
-    found = plan(product(), many(2), now=NOW, asked_today=0, resolve=own)
+    found = plan_retraining(product(), many(2), now=NOW, asked_today=0, resolve=own)
     assert kinds(found) == ["retrain", "nothing"]
 
 
@@ -169,7 +169,7 @@ def test_the_country_s_own_policy_holds_in_that_country_alone() -> None:
 
 def test_the_same_evidence_asks_once_and_new_evidence_again() -> None:
     first = only(worse())
-    done = worse(tried={first.key: Tried(finished=True, last=NOW)})
+    done = worse(tried={first.key: Attempts(finished=True, last=NOW)})
     assert only(done).kind == "wait"
     assert "already" in only(done).reason
     again = only(replace(done, evidence={"performance": "p2", "drift": "d1"}))
@@ -213,12 +213,12 @@ def test_age_asks_for_all_countries_at_the_same_dates_however_old_they_are() -> 
 def test_a_failed_training_is_tried_three_times_and_then_a_person_is_asked() -> None:
     base, keys = only(worse()).key, []
     for failed in range(ATTEMPTS):
-        action = only(worse(tried={base: Tried(failed=failed, last=NOW - dt.timedelta(days=1))}))
+        action = only(worse(tried={base: Attempts(failed=failed, last=NOW - dt.timedelta(days=1))}))
         assert action.kind == "retrain"
         assert action.covers == (base,)
         keys.append(action.key)
     assert len(set(keys)) == ATTEMPTS
-    last = only(worse(tried={base: Tried(failed=ATTEMPTS, last=NOW)}))
+    last = only(worse(tried={base: Attempts(failed=ATTEMPTS, last=NOW)}))
     assert last.kind == "ask"
     assert "failed" in last.reason
 
@@ -227,7 +227,7 @@ def test_the_next_attempt_waits_a_little_longer_each_time() -> None:
     base = only(worse()).key
     for failed in (1, 2):
         pause = failed * PAUSE
-        early = Tried(failed=failed, last=NOW - pause + dt.timedelta(seconds=1))
+        early = Attempts(failed=failed, last=NOW - pause + dt.timedelta(seconds=1))
         late = replace(early, last=NOW - pause)
         assert only(worse(tried={base: early})).kind == "wait"
         assert only(worse(tried={base: late})).kind == "retrain"
@@ -306,7 +306,7 @@ def test_a_person_s_choice_is_not_rolled_back_but_the_person_is_asked() -> None:
 
 def test_a_rollback_that_was_done_is_not_done_again() -> None:
     key = only(quiet(on_previous=CLEARLY_WORSE)).key
-    done = quiet(on_previous=CLEARLY_WORSE, tried={key: Tried(finished=True)})
+    done = quiet(on_previous=CLEARLY_WORSE, tried={key: Attempts(finished=True)})
     assert only(done).kind == "nothing"
 
 
@@ -348,7 +348,7 @@ def test_errors_that_grew_along_with_the_baseline_s_are_a_regime_and_a_broken_fe
     found = planned(many(6, drifted, realised=grown))
     assert found.incident is not None
     assert (found.incident.kind, found.incident.holds) == ("regime", False)
-    assert "6 are surely larger along with the baseline's" in found.incident.reason
+    assert "6 are significantly larger along with the baseline's" in found.incident.reason
     assert "retrain" in kinds(found)
     broken = planned(many(6, drifted, realised=grown, drift=EMPTY)).incident
     assert broken is not None
@@ -366,9 +366,9 @@ def test_half_of_those_judged_are_enough_to_confirm_and_fewer_are_not() -> None:
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_an_incident_that_models_have_stood_holds_drift_alone(cause: str) -> None:
-    situation, policy = CAUSES[cause]
+    country_state, policy = CAUSES[cause]
     old = replace(ALARM, since=END - 4 * WEEK)
-    outside = replace(situation, country="ZZZ")
+    outside = replace(country_state, country="ZZZ")
     found = planned([*many(4, drift=old), outside], spec(**policy))
     assert found.incident is not None
     assert (found.incident.holds, found.incident.harmless) == (True, True)
@@ -382,8 +382,8 @@ def test_an_incident_that_models_have_stood_holds_drift_alone(cause: str) -> Non
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_an_incident_before_the_models_holds_every_cause_in_every_country(cause: str) -> None:
-    situation, policy = CAUSES[cause]
-    outside = replace(situation, country="ZZZ")
+    country_state, policy = CAUSES[cause]
+    outside = replace(country_state, country="ZZZ")
     found = planned([*many(4), outside], spec(**policy))
     assert found.actions[-1].kind == "hold"
     assert "incident" in found.actions[-1].reason
@@ -466,12 +466,12 @@ def test_those_with_most_to_lose_go_first() -> None:
 
 def test_drift_orders_those_whose_error_is_not_known() -> None:
     unknown = error(None, math.nan)
-    situations = [
+    country_states = [
         drifted("A", drift=replace(ALARM, score=0.2), realised=unknown),
         drifted("B", drift=replace(ALARM, score=0.9), realised=unknown),
         *many(9, quiet),
     ]
-    assert kinds(planned(situations, spec(at_once=1)))[:2] == ["wait", "retrain"]
+    assert kinds(planned(country_states, spec(at_once=1)))[:2] == ["wait", "retrain"]
 
 
 def test_what_goes_on_counts_for_the_budget_and_so_does_what_was_asked_today() -> None:
@@ -485,8 +485,8 @@ def test_what_goes_on_counts_for_the_budget_and_so_does_what_was_asked_today() -
 
 
 def test_only_the_countries_asked_for_use_the_budget() -> None:
-    situations = [worse("A", excess=0.9), quiet("B", due=NOW)]
-    found = plan(spec(at_once=1), situations, now=NOW, asked_today=0, only={"B"})
+    country_states = [worse("A", excess=0.9), quiet("B", due=NOW)]
+    found = plan_retraining(spec(at_once=1), country_states, now=NOW, asked_today=0, only={"B"})
     assert kinds(found) == ["wait", "retrain"]
 
 
@@ -496,9 +496,11 @@ OLD = PooledModels(NOW - dt.timedelta(days=29))
 
 
 def beside_pooled(
-    situations: Sequence[Situation], pooled: PooledModels | None, **retraining: Any
-) -> Plan:
-    return plan(spec(**retraining), situations, now=NOW, asked_today=0, pooled=pooled)
+    country_states: Sequence[CountryState], pooled: PooledModels | None, **retraining: Any
+) -> RetrainingPlan:
+    return plan_retraining(
+        spec(**retraining), country_states, now=NOW, asked_today=0, pooled=pooled
+    )
 
 
 @pytest.mark.parametrize("pooled", [OLD, PooledModels()])
@@ -568,10 +570,10 @@ ERRORS = st.sampled_from(
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> list[Situation]:
+def country_states(draw: st.DrawFn) -> list[CountryState]:
     count = draw(st.integers(0, 12))
     return [
-        Situation(
+        CountryState(
             f"C{place:02}",
             champion=draw(st.sampled_from(["", "3"])),
             previous=draw(st.sampled_from(["", "2"])),
@@ -603,10 +605,10 @@ POLICIES = st.builds(
 )
 
 
-@given(situations(), POLICIES, st.integers(0, 12))
+@given(country_states(), POLICIES, st.integers(0, 12))
 @settings(max_examples=examples(200), deadline=None)
 def test_every_country_gets_one_action_and_no_budget_is_exceeded(
-    given_situations: list[Situation], policy: ProductSpec, asked_today: int
+    given_situations: list[CountryState], policy: ProductSpec, asked_today: int
 ) -> None:
     found = planned(given_situations, policy, asked_today)
     assert [a.country for a in found.actions] == [s.country for s in given_situations]
@@ -614,25 +616,25 @@ def test_every_country_gets_one_action_and_no_budget_is_exceeded(
     running = sum(s.going_on for s in given_situations)
     assert not trained or len(trained) + running <= policy.retraining.at_once
     assert not trained or len(trained) + asked_today <= policy.retraining.per_day
-    for situation, action in zip(given_situations, found.actions, strict=True):
+    for country_state, action in zip(given_situations, found.actions, strict=True):
         requested = action.kind in ("retrain", "rollback")
         assert bool(action.key) == bool(action.covers) == requested
         assert action.reason
         assert action.group
         if requested:
-            assert not situation.going_on
+            assert not country_state.going_on
         if action.kind == "retrain":
-            assert situation.refused < policy.retraining.give_up_after
-            last = situation.last_training
+            assert country_state.refused < policy.retraining.give_up_after
+            last = country_state.last_training
             assert last is None or last + policy.retraining.cooldown <= NOW
     if found.incident and found.incident.holds:
         assert not trained
 
 
-@given(situations(), POLICIES)
+@given(country_states(), POLICIES)
 @settings(max_examples=examples(100), deadline=None)
 def test_nobody_waits_for_a_country_with_less_to_lose(
-    given_situations: list[Situation], policy: ProductSpec
+    given_situations: list[CountryState], policy: ProductSpec
 ) -> None:
     found = planned(given_situations, policy)
     by_country = {s.country: s for s in given_situations}
@@ -648,10 +650,10 @@ def test_nobody_waits_for_a_country_with_less_to_lose(
     assert not trained or not put_off or min(trained) >= max(put_off)
 
 
-@given(situations(), POLICIES, st.integers(1, 6))
+@given(country_states(), POLICIES, st.integers(1, 6))
 @settings(max_examples=examples(100), deadline=None)
 def test_however_often_it_is_asked_the_same_evidence_leads_to_one_request(
-    given_situations: list[Situation], policy: ProductSpec, ticks: int
+    given_situations: list[CountryState], policy: ProductSpec, ticks: int
 ) -> None:
     """Every request is carried out, and leads to a decision; nothing else ever changes."""
     held, answered, trained_again = list(given_situations), set[str](), 0
@@ -663,7 +665,7 @@ def test_however_often_it_is_asked_the_same_evidence_leads_to_one_request(
             answered |= set(action.covers)
             trained_again += action.kind == "retrain"
             held = [
-                replace(s, tried={**s.tried, **dict.fromkeys(action.covers, Tried(True))})
+                replace(s, tried={**s.tried, **dict.fromkeys(action.covers, Attempts(True))})
                 if s.country == action.country
                 else s
                 for s in held
@@ -671,15 +673,15 @@ def test_however_often_it_is_asked_the_same_evidence_leads_to_one_request(
     assert trained_again <= len(given_situations)
 
 
-@given(situations(), POLICIES)
+@given(country_states(), POLICIES)
 @settings(max_examples=examples(50), deadline=None)
 def test_the_same_evidence_has_the_same_key_at_any_time_and_among_any_others(
-    given_situations: list[Situation], policy: ProductSpec
+    given_situations: list[CountryState], policy: ProductSpec
 ) -> None:
-    for situation in given_situations:
-        keys = [ask.key for ask in asks(policy, situation)]
+    for country_state in given_situations:
+        keys = [ask.key for ask in asks(policy, country_state)]
         assert len(keys) == len(set(keys))
-        later = replace(situation, last_training=None, going_on=False, refused=0)
+        later = replace(country_state, last_training=None, going_on=False, refused=0)
         assert [ask.key for ask in asks(policy, later)] == keys
-        found = planned([situation], policy).actions[0]
+        found = planned([country_state], policy).actions[0]
         assert set(found.covers) <= set(keys)

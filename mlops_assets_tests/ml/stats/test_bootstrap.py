@@ -141,8 +141,8 @@ def test_draws_in_which_a_metric_cannot_be_told_are_left_out() -> None:
     draws = draw_days(times(np.arange(100)), block_days=7, draws=200, seed=0)
     values = resampled("auc", rare, p, draws)
     assert 0 < np.isnan(values).sum() < 100
-    assert estimate("auc", rare, p, draws, 0.05).told
-    assert not estimate("auc", np.zeros(100), p, draws, 0.05).told
+    assert estimate("auc", rare, p, draws, 0.05).has_interval
+    assert not estimate("auc", np.zeros(100), p, draws, 0.05).has_interval
     nothing = draws.of(np.zeros(100, dtype="bool"))
     assert np.isnan(resampled_mean(np.empty(0), nothing)).all()
 

@@ -55,7 +55,7 @@ def parts_of(spec: ProductSpec, country: str = "DEU") -> Split:
     return split(FRAMES[country], spec.for_country(country).split)
 
 
-def by_scope(selection: module.Selection) -> dict[tuple[str, str], module.Tried]:
+def by_scope(selection: module.Selection) -> dict[tuple[str, str], module.CandidateOutcome]:
     return {(one.name, one.scope): one for one in selection.tried}
 
 

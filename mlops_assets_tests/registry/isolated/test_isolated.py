@@ -29,7 +29,7 @@ from sklearn.preprocessing import FunctionTransformer
 from mlops_assets.ml.estimators import FrameEncoder
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.isolated import process as fresh_processes
-from mlops_assets.registry.isolated.check import FreshCheck, check_fresh, largest_difference
+from mlops_assets.registry.isolated.check import IsolatedCheck, check_isolated, largest_difference
 from mlops_assets.registry.models import DIGEST_TAG, _digest
 from mlops_assets_tests.registry.conftest import ROWS
 
@@ -89,7 +89,7 @@ def gone(process: int, patience: float = 20.0) -> bool:
     return not is_alive(process)
 
 
-def nothing_of(check: FreshCheck) -> bool:
+def nothing_of(check: IsolatedCheck) -> bool:
     return not len(check.batch) and not len(check.single) and not check.bytes
 
 
@@ -105,7 +105,7 @@ def test_another_process_predicts_what_this_one_does_at_once_and_row_by_row(
     registry: Registry, stored: Store, classifier: Pipeline
 ) -> None:
     version = registered_with_text(registry, stored, classifier)
-    check = check_fresh(version, FRAME, "classification", registry)
+    check = check_isolated(version, FRAME, "classification", registry)
     assert check.problem == ""
     here = classifier.predict_proba(FRAME[FEATURES].head(100))[:, 1]
     np.testing.assert_array_equal(check.batch, here)
@@ -134,9 +134,9 @@ def test_one_server_serves_every_check_and_no_child_of_it_is_left(
     registry: Registry, ridge: LoggedModel
 ) -> None:
     version = version_of(registry, ridge)
-    first = check_fresh(version, ROWS, "regression", registry)
+    first = check_isolated(version, ROWS, "regression", registry)
     server = server_id()
-    second = check_fresh(version, ROWS.head(3), "regression", registry)
+    second = check_isolated(version, ROWS.head(3), "regression", registry)
     assert server_id() == server
     assert [len(first.single), len(second.single), len(second.batch)] == [20, 3, 3]
     children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
@@ -149,7 +149,7 @@ def test_the_server_has_imported_what_the_model_is_made_of_but_no_orchestrator(
     fresh_processes.close()
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.setenv("WAREHOUSE_PASSWORD", "secret")
-    check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
+    check = check_isolated(version_of(registry, ridge), ROWS, "regression", registry)
     assert check.problem == ""
     maps = Path(f"/proc/{server_id()}/maps").read_text()
     assert "/sklearn/" in maps
@@ -166,7 +166,7 @@ def test_a_changed_file_is_the_problem_and_nothing_is_predicted(
     version = version_of(registry, logged)
     with (files(logged) / "model.skops").open("ab") as file:
         file.write(b"\0")
-    check = check_fresh(version, ROWS, "regression", registry)
+    check = check_isolated(version, ROWS, "regression", registry)
     assert "not the one that was registered" in check.problem
     assert nothing_of(check)
     assert not check.rows_agree
@@ -176,7 +176,7 @@ def test_a_damaged_file_is_the_problem(registry: Registry, stored: Store) -> Non
     logged = stored()
     version = version_of(registry, logged)
     (files(logged) / "model.skops").write_bytes(b"PK\x03\x04 cut off")
-    check = check_fresh(registered_as_it_is(version, logged), ROWS, "regression", registry)
+    check = check_isolated(registered_as_it_is(version, logged), ROWS, "regression", registry)
     assert "damaged" in check.problem
 
 
@@ -184,7 +184,7 @@ def test_a_lost_file_is_the_problem(registry: Registry, stored: Store) -> None:
     logged = stored()
     version = version_of(registry, logged)
     (files(logged) / "MLmodel").unlink()
-    assert "cannot be read" in check_fresh(version, ROWS, "regression", registry).problem
+    assert "cannot be read" in check_isolated(version, ROWS, "regression", registry).problem
 
 
 def test_a_type_that_is_not_trusted_is_the_problem_and_is_never_built(
@@ -196,19 +196,19 @@ def test_a_type_that_is_not_trusted_is_the_problem_and_is_never_built(
     version = version_of(registry, logged)
     order = functools.partial(os.system, f"touch {tmp_path / 'ran'}")
     (files(logged) / "model.skops").write_bytes(skops.io.dumps(FunctionTransformer(order)))
-    check = check_fresh(registered_as_it_is(version, logged), ROWS, "regression", registry)
+    check = check_isolated(registered_as_it_is(version, logged), ROWS, "regression", registry)
     assert "not trusted: posix.system" in check.problem
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_feature_is_the_problem(registry: Registry, ridge: LoggedModel) -> None:
     version = version_of(registry, ridge)
-    check = check_fresh(version, ROWS[["price"]], "regression", registry)
+    check = check_isolated(version, ROWS[["price"]], "regression", registry)
     assert "needs the features temperature" in check.problem
 
 
 def test_no_rows_are_no_problem(registry: Registry, ridge: LoggedModel) -> None:
-    check = check_fresh(version_of(registry, ridge), ROWS.head(0), "regression", registry)
+    check = check_isolated(version_of(registry, ridge), ROWS.head(0), "regression", registry)
     assert check.problem == ""
     assert check.rows_agree
     assert not len(check.batch)
@@ -247,7 +247,7 @@ def test_a_crash_is_a_result_with_its_reason_and_the_next_check_works(
     version = version_of(registry, ridge)
     for statement, reason in CRASHES.items():
         bad = replace(version, name=statement)
-        check = check_fresh(bad, ROWS, "regression", registry)
+        check = check_isolated(bad, ROWS, "regression", registry)
         assert check.problem.startswith(reason), statement
         assert nothing_of(check)
         assert not check.rows_agree
@@ -262,7 +262,7 @@ def test_a_model_that_hangs_is_ended_with_all_it_started(
         f"open({str(note)!r}, 'w').write(f'{{os.getpid()}} {{other.pid}}'); time.sleep(600)"
     )
     bad = replace(version_of(registry, ridge), name=statement)
-    check = check_fresh(bad, ROWS, "regression", registry, limit_seconds=2.0)
+    check = check_isolated(bad, ROWS, "regression", registry, limit_seconds=2.0)
     assert check.problem == "it took more than 2 s"
     assert all(gone(int(process)) for process in note.read_text().split())
     assert is_alive(server_id())
@@ -270,11 +270,11 @@ def test_a_model_that_hangs_is_ended_with_all_it_started(
 
 def test_a_server_that_was_killed_is_replaced(registry: Registry, ridge: LoggedModel) -> None:
     version = version_of(registry, ridge)
-    check_fresh(version, ROWS, "regression", registry)
+    check_isolated(version, ROWS, "regression", registry)
     killed = server_id()
     os.kill(killed, signal.SIGKILL)
     assert gone(killed)
-    assert check_fresh(version, ROWS, "regression", registry).problem == ""
+    assert check_isolated(version, ROWS, "regression", registry).problem == ""
     assert server_id() != killed
 
 
@@ -283,14 +283,14 @@ def test_a_server_that_cannot_start_is_a_problem_with_its_last_words(
 ) -> None:
     fresh_processes.close()
     monkeypatch.setattr(fresh_processes, "_PROGRAM", "raise ImportError('no scikit-learn here')")
-    check = check_fresh(version_of(registry, ridge), ROWS, "regression", registry)
+    check = check_isolated(version_of(registry, ridge), ROWS, "regression", registry)
     assert "no scikit-learn here" in check.problem
     fresh_processes.close()
 
 
 def a_check(tracking_uri: str, artifact_root: str, version: ModelVersion) -> tuple[str, int]:
     """In a worker: the problem, and the server it had."""
-    check = check_fresh(version, ROWS, "regression", Registry(tracking_uri, artifact_root))
+    check = check_isolated(version, ROWS, "regression", Registry(tracking_uri, artifact_root))
     return check.problem, server_id()
 
 
@@ -299,7 +299,7 @@ def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
     registry: Registry, ridge: LoggedModel, method: str
 ) -> None:
     version = version_of(registry, ridge)
-    check_fresh(version, ROWS, "regression", registry)
+    check_isolated(version, ROWS, "regression", registry)
     own = server_id()
     with ProcessPoolExecutor(1, mp_context=get_context(method)) as pool:
         asked = (registry.tracking_uri, registry.artifact_root, version)
@@ -309,7 +309,7 @@ def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
     assert answers[0][1] != own
     assert gone(answers[0][1])
     assert is_alive(own)
-    assert check_fresh(version, ROWS, "regression", registry).problem == ""
+    assert check_isolated(version, ROWS, "regression", registry).problem == ""
 
 
 @pytest.mark.parametrize(
@@ -398,13 +398,13 @@ def test_equal_predictions_never_differ(values: list[float]) -> None:
 
 def test_a_constant_model_can_be_checked(registry: Registry, stored: Store) -> None:
     logged = stored(DummyRegressor().fit(ROWS, ROWS["price"]))
-    check = check_fresh(version_of(registry, logged), ROWS, "regression", registry)
+    check = check_isolated(version_of(registry, logged), ROWS, "regression", registry)
     np.testing.assert_array_equal(check.batch, np.full(len(ROWS), 9.5))
 
 
 def test_a_linear_model_agrees_up_to_rounding(registry: Registry, stored: Store) -> None:
     rng = np.random.default_rng(1)
     model = Ridge().fit(ROWS, rng.normal(size=len(ROWS)))
-    check = check_fresh(version_of(registry, stored(model)), ROWS, "regression", registry)
+    check = check_isolated(version_of(registry, stored(model)), ROWS, "regression", registry)
     assert check.rows_agree
     np.testing.assert_allclose(check.batch, model.predict(ROWS), rtol=1e-12)

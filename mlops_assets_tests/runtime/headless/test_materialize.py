@@ -12,7 +12,7 @@ from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.headless.workers import workers as headless
 from mlops_assets.runtime.workers import run_executor as warm
-from mlops_assets.stages.promotion.plan import Asked, execute, plan_promotion
+from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_promotion
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
 from mlops_assets_tests.platform import Platform, generated
 
@@ -85,7 +85,7 @@ def test_what_a_gate_stopped_and_a_person_put_into_use_predicts_without_a_failur
     assert "beats_baseline" in " ".join(stopped.failures[COUNTRY])
     whole = platform.context
     forced = plan_promotion(whole, [COUNTRY])
-    execute(whole, forced, Asked("ana", "known to be right"), lambda _: None)
+    apply_plan(whole, forced, Requester("ana", "known to be right"), lambda _: None)
     outcome = materialized(platform, "all", COUNTRY)
     assert (outcome.failures, outcome.fallback) == ({}, set())
     assert set(platform.frame("predictions", COUNTRY)["model_version"]) == {"1"}

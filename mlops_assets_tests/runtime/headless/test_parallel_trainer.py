@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pandas as pd
 
-from mlops_assets.ml.backtest.backtest import Walked, walk
-from mlops_assets.ml.backtest.data import moments_of, past_of
-from mlops_assets.runtime.headless.parallel_trainer import Forked
+from mlops_assets.ml.backtest.backtest import BacktestResult, run_backtest
+from mlops_assets.ml.backtest.data import backtest_data, backtest_moments
+from mlops_assets.runtime.headless.parallel_trainer import ParallelTrainer
 from mlops_assets_tests.ml.alone import Alone
 from mlops_assets_tests.ml.backtest.test_backtest import (
     CHANGE,
@@ -22,7 +22,7 @@ END = pd.Timestamp("2022-07-31")
 STEP = pd.Timedelta(weeks=2)
 
 
-def told(walks: tuple[Walked, ...]) -> list[str]:
+def told(walks: tuple[BacktestResult, ...]) -> list[str]:
     """All but the seconds, as text: what is not known equals nothing."""
     return [
         repr([replace(one, seconds=0.0) for one in each.trainings])
@@ -33,10 +33,10 @@ def told(walks: tuple[Walked, ...]) -> list[str]:
 
 
 def test_a_walk_in_two_processes_is_that_in_one() -> None:
-    past, _ = past_of(POOLED, world(CHANGE), END)
-    policies, moments = (NEVER, MONTHLY, DRIFT), moments_of(START, END, STEP)
-    alone = walk(past, policies, moments, Alone(past))
-    with Forked(past, 2) as trainer:
-        together = walk(past, policies, moments, trainer)
+    past, _ = backtest_data(POOLED, world(CHANGE), END)
+    policies, moments = (NEVER, MONTHLY, DRIFT), backtest_moments(START, END, STEP)
+    alone = run_backtest(past, policies, moments, Alone(past))
+    with ParallelTrainer(past, 2) as trainer:
+        together = run_backtest(past, policies, moments, trainer)
     assert told(together) == told(alone)
     assert len(alone[1].trainings) > 2 * 2

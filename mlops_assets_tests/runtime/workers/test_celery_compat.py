@@ -70,7 +70,7 @@ def app(tmp_path: Path) -> Iterator[Celery]:
         (tmp_path / name).mkdir()
     made = celery_compat.make_app(
         {
-            "broker": f"{folder_queue.NAME}://",
+            "broker": f"{folder_queue.TRANSPORT_NAME}://",
             "backend": f"file://{tmp_path / 'results'}",
             "config_source": {"broker_transport_options": _options(tmp_path)},
         }
@@ -123,7 +123,7 @@ def test_kombus_own_transport_names_and_reads_files_as_ours(tmp_path: Path) -> N
 
 
 def test_a_url_finds_our_transport() -> None:
-    found: Any = resolve_transport(folder_queue.NAME)
+    found: Any = resolve_transport(folder_queue.TRANSPORT_NAME)
     assert found is folder_queue.Transport
     assert found.Channel is folder_queue.Channel
     assert issubclass(found, celery_compat.Transport)

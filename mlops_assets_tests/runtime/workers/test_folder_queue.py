@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kombu.connection import Connection
 
-from mlops_assets.runtime.workers.folder_queue import NAME
+from mlops_assets.runtime.workers.folder_queue import TRANSPORT_NAME
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def channel(tmp_path: Path) -> Iterator[Any]:
         "data_folder_out": str(tmp_path / "queue"),
         "control_folder": str(tmp_path / "control"),
     }
-    with Connection(f"{NAME}://", transport_options=options) as connection:
+    with Connection(f"{TRANSPORT_NAME}://", transport_options=options) as connection:
         yield connection.channel()
 
 

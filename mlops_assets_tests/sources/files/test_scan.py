@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_assets.sources.files.landing import Listed, hashed, place_of, scan
+from mlops_assets.sources.files.landing import Listed, file_place, hashed, scan
 from mlops_assets.sources.files.reading import list_files
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.sources.conftest import Put
@@ -98,7 +98,7 @@ def test_a_link_to_nowhere_is_listed(landing: Path) -> None:
 def test_a_scan_of_a_prefix_is_one_call_a_thousand_objects(
     bucket: str, s3_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fs: Any = place_of(f"s3://{bucket}", s3_options).fs
+    fs: Any = file_place(f"s3://{bucket}", s3_options).fs
     fs.pipe({f"{bucket}/in/{number:04}.csv": GOOD for number in range(40)})
     calls: list[str] = []
     real = type(fs)._call_s3
@@ -118,7 +118,7 @@ def test_a_scan_of_a_prefix_is_one_call_a_thousand_objects(
 def test_a_listed_object_has_the_stamp_of_the_hashed_one_and_another_with_other_content(
     bucket: str, s3_options: dict[str, Any]
 ) -> None:
-    place = place_of(f"s3://{bucket}/in/a.csv", s3_options)
+    place = file_place(f"s3://{bucket}/in/a.csv", s3_options)
     place.fs.pipe_file(place.path, GOOD)
     (listed,) = scan(f"s3://{bucket}/in", s3_options)
     file = hashed(listed, s3_options)

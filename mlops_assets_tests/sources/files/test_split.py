@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.sources.files.reading import list_files, read_by_country
-from mlops_assets.sources.files.split import split
+from mlops_assets.sources.files.split import split_by_country
 from mlops_assets_tests.effort import examples
 
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
@@ -57,7 +57,7 @@ def test_every_wanted_row_is_given_once_in_order_with_its_number_in_its_file(
         lines[file] = lines.get(file, 0) + 1
         if (country := code.get((published or "").strip())) is not None:
             expected.setdefault(country, []).append((place, file, lines[file]))
-    found = split(batches_of(rows, sizes), "c0", WANTED)
+    found = split_by_country(batches_of(rows, sizes), "c0", WANTED)
     columns = {
         country: [t[n].to_pylist() for n in ("x", "file", "line")] for country, t in found.items()
     }
@@ -68,7 +68,7 @@ def test_numbers_that_the_reader_gives_are_taken_as_they_are() -> None:
     batch = pa.RecordBatch.from_pydict(
         {"c0": ["FRA", "DEU", "FRA"], "file": pa.array([0, 1, 1], pa.int32()), "row": [4, 0, 9]}
     )
-    found = split([batch], "c0", WANTED)
+    found = split_by_country([batch], "c0", WANTED)
     assert found["FRA"].to_pydict() == {"c0": ["FRA"] * 2, "file": [0, 1], "line": [5, 10]}
 
 
@@ -83,7 +83,7 @@ def test_numbers_that_the_reader_gives_are_taken_as_they_are() -> None:
 )
 def test_a_country_of_any_type_is_found_by_its_text(codes: pa.Array) -> None:
     batch = pa.RecordBatch.from_pydict({"c0": codes, "file": pa.array([0] * 4, pa.int32())})
-    found = split([batch], "c0", WANTED)
+    found = split_by_country([batch], "c0", WANTED)
     assert {country: table["line"].to_pylist() for country, table in found.items()} == {
         "SEVEN": [1, 4],
         "NONE": [3],
@@ -93,7 +93,7 @@ def test_a_country_of_any_type_is_found_by_its_text(codes: pa.Array) -> None:
 def test_files_out_of_order_stop_the_reading_instead_of_giving_wrong_numbers() -> None:
     batches = batches_of([(0, "DEU"), (1, "DEU"), (0, "DEU")], [2])
     with pytest.raises(duckdb.InternalException, match="order of the files"):
-        split(batches, "c0", WANTED)
+        split_by_country(batches, "c0", WANTED)
 
 
 def test_several_threads_may_ask_for_tables_and_each_gets_the_same(tmp_path: Path) -> None:

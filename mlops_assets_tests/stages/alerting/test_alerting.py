@@ -267,7 +267,7 @@ def test_a_country_that_alarms_by_itself_is_told_once_a_cause_with_what_follows(
     assert [each["kind"] for each in hook.documents] == ["alarm", "alarm"]
     assert {each["country"] for each in hook.documents} == {COUNTRY}
     error, drift = hook.documents
-    assert "surely worse than it promised" in error["title"]
+    assert "significantly worse than it promised" in error["title"]
     assert "trained again" in error["text"]
     assert ALARM.reason in drift["text"]
 
@@ -297,7 +297,7 @@ def test_a_rollback_by_itself_is_told_with_how_to_undo_it(two: Platform, hook: R
     (document,) = hook.documents
     assert (document["kind"], document["country"]) == ("rollback", COUNTRY)
     assert "mlops-assets undo parcels" in document["text"]
-    assert "surely worse than version 1" in document["text"]
+    assert "significantly worse than version 1" in document["text"]
 
 
 def test_what_was_raised_is_in_a_log_of_the_store(trained: Platform, hook: Received) -> None:

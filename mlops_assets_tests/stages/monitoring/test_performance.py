@@ -152,7 +152,7 @@ def test_a_champion_that_keeps_its_promise_passes_and_one_that_got_worse_is_told
     deliver(going, 60)
     as_before = checks(serve(going))[CHECK]
     assert as_before.passed
-    assert "not surely worse" in as_before.description
+    assert "not significantly worse" in as_before.description
     week = np.resize([2.0, 1.0, 0.5, 2.5, 0.2, 1.5, 3.0], 60)
     upside_down = week * float(going.frame("validated", COUNTRY)["demand"].mean())
     deliver(going, 60, **{DEMAND: upside_down})

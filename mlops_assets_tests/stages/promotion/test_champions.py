@@ -14,8 +14,8 @@ import pytest
 from mlops_assets.ml.gates.gates import gates_from_json
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.promotion.decision_replay import replay
-from mlops_assets.stages.upkeep.retention import execute, plan
+from mlops_assets.stages.promotion.decision_replay import replay_decision
+from mlops_assets.stages.upkeep.retention import apply_retention, plan_retention
 from mlops_assets_tests.platform import Platform, checks, rebuilt
 from mlops_assets_tests.stages.proposals import (
     PRODUCT,
@@ -134,7 +134,7 @@ def test_evidence_about_another_champion_is_made_again_for_the_one_in_use(
     pd.testing.assert_frame_equal(again[unchanged], old[unchanged])
     errors = [(each["champion"] - each["label"]) for each in (again, old)]
     np.testing.assert_allclose(errors[1], 3.0 * errors[0])
-    assert replay(trained.context, decision["decision_id"]).same
+    assert replay_decision(trained.context, decision["decision_id"]).same
 
 
 def test_a_candidate_whose_evidence_is_lost_is_compared_on_evidence_made_now(
@@ -146,7 +146,7 @@ def test_a_candidate_whose_evidence_is_lost_is_compared_on_evidence_made_now(
     assert row["verdict"] == "kept"  # its files are those of version 1: no gain at all
     assert row["gain"] == 0
     assert trained.store.find((PRODUCT, EVIDENCE), COUNTRY, row["evidence"]) is not None
-    assert replay(trained.context, row["decision_id"]).same
+    assert replay_decision(trained.context, row["decision_id"]).same
 
 
 def test_a_champion_whose_files_are_lost_serves_nobody_so_that_the_gates_alone_decide(
@@ -159,7 +159,7 @@ def test_a_champion_whose_files_are_lost_serves_nobody_so_that_the_gates_alone_d
     row = newest(trained)
     assert (row["verdict"], in_use(trained, COUNTRY)) == ("promoted", version)
     assert "the champion cannot be compared" in row["reason"]
-    assert replay(trained.context, row["decision_id"]).same
+    assert replay_decision(trained.context, row["decision_id"]).same
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_promotion_that_needs_approval_waits_and_the_champion_stays(trained: P
     row = newest(careful)
     assert (row["verdict"], row["candidate_version"]) == ("waiting", version)
     assert (in_use(careful, COUNTRY), shows(careful, COUNTRY)) == ("1", "1")
-    assert replay(ProductContext(careful.product, careful.store), row["decision_id"]).same
+    assert replay_decision(ProductContext(careful.product, careful.store), row["decision_id"]).same
     log = careful.decisions(COUNTRY)
     decide(careful, COUNTRY)
     assert len(careful.decisions(COUNTRY)) == len(log)
@@ -220,7 +220,7 @@ def test_a_tag_in_mlflow_approves_at_the_next_champion_run(trained: Platform) ->
     assert "looked at the plots" in row["reason"]
     assert row["evidence"] == waiting["evidence"]
     assert (in_use(careful, COUNTRY), shows(careful, COUNTRY)) == (version, version)
-    assert replay(ProductContext(careful.product, careful.store), row["decision_id"]).same
+    assert replay_decision(ProductContext(careful.product, careful.store), row["decision_id"]).same
     log = careful.decisions(COUNTRY)
     decide(careful, COUNTRY)
     assert len(careful.decisions(COUNTRY)) == len(log)
@@ -241,13 +241,13 @@ def test_evidence_stays_while_a_decision_or_the_candidate_names_it(trained: Plat
     propose(trained, COUNTRY, error=0.4)  # not decided on yet
     trained.store.write(asset, COUNTRY, evidence_of(trained, COUNTRY, 0.1))
     later = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
-    planned = plan(trained.context, now=later, keep_days=1)
+    planned = plan_retention(trained.context, now=later, keep_days=1)
     gone = {each.snapshot.version for each in planned.removable if each.snapshot.asset == asset}
     assert gone == {stray.version}
     assert stray.version in {
-        each.snapshot.version for each in execute(planned, trained.context).removed
+        each.snapshot.version for each in apply_retention(planned, trained.context).removed
     }
     for decision_id in trained.decisions(COUNTRY)["decision_id"]:
-        assert replay(trained.context, decision_id).same
+        assert replay_decision(trained.context, decision_id).same
     decide(trained, COUNTRY)
-    assert replay(trained.context, newest(trained)["decision_id"]).same
+    assert replay_decision(trained.context, newest(trained)["decision_id"]).same

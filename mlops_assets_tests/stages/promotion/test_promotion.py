@@ -10,13 +10,13 @@ import pytest
 from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.registry import Aliases
 from mlops_assets.registry.models import registered_name
-from mlops_assets.stages.promotion.change_sets import Unit, left_open, units
-from mlops_assets.stages.promotion.decision_replay import replay
+from mlops_assets.stages.promotion.change_sets import ChangeSet, change_sets, open_change_set
+from mlops_assets.stages.promotion.decision_replay import replay_decision
 from mlops_assets.stages.promotion.plan import (
-    Asked,
-    Moved,
-    Plan,
-    execute,
+    ChangePlan,
+    MovedCountry,
+    Requester,
+    apply_plan,
     plan_approval,
     plan_promotion,
     plan_rollback,
@@ -42,12 +42,12 @@ COUNTRY = "FRA"
 ASSETS = ("model", "champion", "predictions")
 
 
-def quietly(moved: Moved) -> None:
+def quietly(moved: MovedCountry) -> None:
     """No Dagster run to tell."""
 
 
-def done(platform: Platform, plan: Plan) -> Unit:
-    return execute(platform.context, plan, ASKED, quietly)
+def done(platform: Platform, plan: ChangePlan) -> ChangeSet:
+    return apply_plan(platform.context, plan, ASKED, quietly)
 
 
 def all_aliases(platform: Platform) -> dict[str, Aliases]:
@@ -66,7 +66,7 @@ def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_dec
     for number in ("1", "2"):
         tags = two.registry.version(registered_name(PRODUCT, COUNTRY), number).tags
         assert tags["mlops_assets.verdict"] == "rolled_back"
-    assert replay(two.context, row["decision_id"]).same
+    assert replay_decision(two.context, row["decision_id"]).same
 
 
 def test_a_second_rollback_comes_back_to_where_the_first_began(two: Platform) -> None:
@@ -106,7 +106,7 @@ def test_evidence_does_not_promote_again_what_a_person_rolled_back_from(two: Pla
     decision = two.decisions(COUNTRY).iloc[-1]
     assert (decision["verdict"], in_use(two, COUNTRY)) == ("kept", "1")
     assert "ana rolled back from version 2" in decision["reason"]
-    assert replay(two.context, decision["decision_id"]).same
+    assert replay_decision(two.context, decision["decision_id"]).same
     done(two, plan_promotion(two.context, [COUNTRY]))
     assert in_use(two, COUNTRY) == "2"
 
@@ -172,10 +172,10 @@ def test_the_plan_lists_every_country_and_problems_first(two: Platform) -> None:
     assert {c: len(two.decisions(c)) for c in COUNTRIES} == logs
 
 
-@pytest.mark.parametrize("asked", [Asked("ana", " "), Asked("", "why not")])
-def test_nothing_moves_without_a_person_and_a_reason(two: Platform, asked: Asked) -> None:
+@pytest.mark.parametrize("asked", [Requester("ana", " "), Requester("", "why not")])
+def test_nothing_moves_without_a_person_and_a_reason(two: Platform, asked: Requester) -> None:
     with pytest.raises(ConfigurationError, match=r"needs a (reason|person)"):
-        execute(two.context, plan_rollback(two.context, [COUNTRY]), asked, quietly)
+        apply_plan(two.context, plan_rollback(two.context, [COUNTRY]), asked, quietly)
     assert in_use(two, COUNTRY) == "2"
 
 
@@ -211,18 +211,18 @@ def test_a_version_that_is_in_use_or_unknown_is_refused(two: Platform, version: 
 def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Platform) -> None:
     before = all_aliases(two)
 
-    def break_down(moved: Moved) -> None:
+    def break_down(moved: MovedCountry) -> None:
         if moved.desk.country == "FRA" and moved.entry.after.champion == "1":
             raise OSError("the event log is full")
 
     with pytest.raises(RegistryError, match=r"failed in FRA.*the event log is full"):
-        execute(two.context, plan_rollback(two.context, COUNTRIES), ASKED, break_down)
+        apply_plan(two.context, plan_rollback(two.context, COUNTRIES), ASKED, break_down)
     assert all_aliases(two) == before
     assert {shows(two, country) for country in COUNTRIES} == {"2"}
     verdicts = {c: two.decisions(c)["verdict"].tolist()[2:] for c in COUNTRIES}
     assert verdicts == {"DEU": ["rolled_back"] * 2, "FRA": ["rolled_back"] * 2, "NOR": []}
     assert "set back" in two.decisions("DEU")["reason"].iloc[-1]
-    assert [unit.state for unit in units(two.context).values()] == ["set back"]
+    assert [unit.state for unit in change_sets(two.context).values()] == ["set back"]
     row = two.frame("model", "DEU").assign(train_rows=1)
     write_model(two, "DEU", row)
     decide(two, "DEU")
@@ -305,7 +305,7 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
 ) -> None:
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
     assert [in_use(two, country) for country in COUNTRIES] == ["1", "2", "2"]
-    begun = left_open(two.context)
+    begun = open_change_set(two.context)
     assert begun is not None
     (problem,) = plan_rollback(two.context, ["NOR"]).problems
     assert begun.id in problem.text
@@ -316,19 +316,19 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
     assert {shows(two, country) for country in COUNTRIES} == {"1"}
     assert {len(two.decisions(country)) for country in COUNTRIES} == {3}
-    assert left_open(two.context) is None
+    assert open_change_set(two.context) is None
 
 
 def test_a_unit_killed_in_the_middle_can_be_undone_instead(two: Platform) -> None:
     before = all_aliases(two)
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
-    begun = left_open(two.context)
+    begun = open_change_set(two.context)
     assert begun is not None
     plan = plan_undo(two.context, begun.id)
     assert [move.country for move in plan.moves] == ["DEU", "FRA"]
     done(two, plan)
     assert all_aliases(two) == before
-    assert left_open(two.context) is None
+    assert open_change_set(two.context) is None
 
 
 # Jobs

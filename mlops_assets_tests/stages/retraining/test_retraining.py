@@ -27,7 +27,7 @@ from mlops_assets.registry import Aliases
 from mlops_assets.spec import RetrainingSpec
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.promotion.decision_log import entries
-from mlops_assets.stages.retraining import state as situations
+from mlops_assets.stages.retraining import state as country_states
 from mlops_assets_tests.platform import Platform, failures, platform_of
 from mlops_assets_tests.stages.proposals import PRODUCT, aliases, decide, in_use, propose
 from mlops_assets_tests.stages.watched import (
@@ -122,7 +122,7 @@ def test_repeated_ticks_and_a_restart_ask_with_the_same_key(watched: Platform) -
     watch(watched, OTHER, drift=ALARM)
     keys = []
     for _ in range(3):
-        for cache in (situations._decided, situations._by_gate, situations._labels):
+        for cache in (country_states._decided, country_states._by_gate, country_states._labels):
             cache.clear()  # as after a restart
         again = platform_of(watched.product, watched.home, watched.instance)
         keys.append([request.run_key for request in asked(again)])
@@ -308,7 +308,7 @@ def test_no_more_are_asked_for_than_a_day_allows_and_the_rest_the_next_day(
     queued(one, request, STATES.SUCCESS)
     assert "1 trainings in 24 hours" in said(one)
     now = dt.datetime.now(dt.UTC) + dt.timedelta(days=1, seconds=1)
-    tomorrow = situations.look(one.product, one.store, one.registry, one.instance, now)
+    tomorrow = country_states.read_state(one.product, one.store, one.registry, one.instance, now)
     later = [a.country for a in tomorrow.plan(one.product.spec).actions if a.kind == "retrain"]
     assert later == [COUNTRY]
 
@@ -329,7 +329,7 @@ def test_a_training_that_a_person_runs_counts_for_what_runs_at_once(watched: Pla
 
 
 def refuse(platform: Platform, country: str, times: int, trigger: str) -> None:
-    """Candidates that are surely worse than the champion."""
+    """Candidates that are significantly worse than the champion."""
     for _ in range(times):
         propose(platform, country, error=1.5)
         result = platform.run(
@@ -398,7 +398,7 @@ def test_a_champion_clearly_worse_than_the_one_before_is_rolled_back_by_itself(
     assert aliases(two, COUNTRY) == Aliases("1", "2", "2")
     newest = entries(two.context, COUNTRY)[-1]
     assert newest.origin.person == "retraining sensor"
-    assert "surely worse than version 1" in newest.comparison.decision.reason
+    assert "significantly worse than version 1" in newest.comparison.decision.reason
     assert newest.origin.trigger.startswith("retraining sensor: rollback: ")
     assert asked(two) == []
 
@@ -465,15 +465,17 @@ def test_the_sensor_asks_for_what_the_schedule_left_over_once_it_is_switched_on(
     watched: Platform,
 ) -> None:
     weekly = with_policy(watched, CRON)
-    due = situations.due_by_schedule(weekly.product, weekly.instance, NOW)
+    due = country_states.due_by_schedule(weekly.product, weekly.instance, NOW)
     assert due is None
     start_schedule(weekly, NOW - dt.timedelta(seconds=1))
-    assert situations.due_by_schedule(weekly.product, weekly.instance, NOW) is None
+    assert country_states.due_by_schedule(weekly.product, weekly.instance, NOW) is None
     later = NOW + dt.timedelta(days=7)
-    found = situations.due_by_schedule(weekly.product, weekly.instance, later)
+    found = country_states.due_by_schedule(weekly.product, weekly.instance, later)
     assert found is not None
     assert (found.weekday(), found.hour, NOW < found <= later) == (0, 4, True)
-    view = situations.look(weekly.product, weekly.store, weekly.registry, weekly.instance, later)
+    view = country_states.read_state(
+        weekly.product, weekly.store, weekly.registry, weekly.instance, later
+    )
     actions = view.plan(weekly.product.spec).actions
     assert {action.cause for action in actions} == {"schedule"}
     by_schedule = scheduled(weekly, found)
@@ -491,14 +493,14 @@ def test_new_labels_and_age_are_those_since_the_champions_training(watched: Plat
     assert champion is not None
     features = watched.frame("features", COUNTRY)
     known = features[features["label"].notna()]
-    look = situations.look(
+    look = country_states.read_state(
         with_policy(watched, new_labels=1, max_age_days=1).product,
         watched.store,
         watched.registry,
         watched.instance,
         NOW,
     )
-    found = next(s for s in look.situations if s.country == COUNTRY)
+    found = next(s for s in look.country_states if s.country == COUNTRY)
     assert found.known_until == known["event_time"].max()
     assert found.learned_until == pd.Timestamp(champion.tags["until"])
     since = pd.Timestamp(champion.tags["known_until"])

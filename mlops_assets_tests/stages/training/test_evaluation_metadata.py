@@ -21,14 +21,14 @@ from mlops_assets.ml.reports.model_card import CardFacts
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.promotion.decision_card import stored_card, tell_decision
-from mlops_assets.stages.promotion.decision_log import Comparison, Origin, record
+from mlops_assets.stages.promotion.decision_card import stored_card, write_decision
+from mlops_assets.stages.promotion.decision_log import Comparison, Origin, record_decision
 from mlops_assets.stages.training.evaluation_metadata import (
     CARD_FILE,
     REPORT_FILE,
     artifacts,
-    metrics,
-    shown,
+    candidate_metadata,
+    flat_metrics,
 )
 from mlops_assets.stages.training.serving import report_from_json, report_to_json
 from mlops_assets_tests.ml import cards
@@ -52,7 +52,7 @@ def event_bytes(metadata: dict[str, object]) -> int:
 def test_the_page_tells_numbers_with_intervals_and_stays_small(
     facts: Callable[[], CardFacts],
 ) -> None:
-    page = shown(facts())
+    page = candidate_metadata(facts())
     report = facts().report
     expected = {"why_this_model", "evaluation", "metrics", "gates", "by_month", "slices", "gains"}
     assert expected | {"slices_plot", "importance", "worst_cases", "footprint"} <= set(page)
@@ -77,7 +77,7 @@ def test_a_page_of_a_great_many_slices_and_features_stays_small() -> None:
         by_month=pd.concat([report.by_month] * 3, ignore_index=True),
         worst=pd.concat([report.worst] * 10, ignore_index=True),
     )
-    page = shown(replace(facts, report=many))
+    page = candidate_metadata(replace(facts, report=many))
     assert event_bytes(page) < MOST_EVENT_BYTES
     assert len(page["slices"].records) == 15
 
@@ -85,7 +85,7 @@ def test_a_page_of_a_great_many_slices_and_features_stays_small() -> None:
 def test_what_is_not_known_is_left_out_of_the_page() -> None:
     facts = cards.regression()
     report = replace(facts.report, value=math.nan, footprint=None, worst=facts.report.worst.head(0))
-    page = shown(replace(facts, report=report))
+    page = candidate_metadata(replace(facts, report=report))
     assert {"mae", "footprint", "worst_cases"}.isdisjoint(page)
 
 
@@ -146,7 +146,7 @@ def test_numbers_and_files_reach_mlflow_whatever_their_names(
     home: Registry, carded: ModelVersion
 ) -> None:
     run = mlflow.MlflowClient(home.tracking_uri).get_run(carded.run_id)
-    expected = metrics(cards.regression().report)
+    expected = flat_metrics(cards.regression().report)
     assert {**expected, "odd _": 1.0} == pytest.approx(run.data.metrics)
     assert len(run.data.params) == 251
     assert run.data.params["odd _name_"] == "1"
@@ -161,7 +161,7 @@ def test_a_stored_card_has_the_decision_that_was_taken_since(
     assert "Not decided when this card was written." in before
     decision = cards.promoted(cards.regression())
     comparison = Comparison("FRA", carded.version, "local", "", decision, [], "abc", "def")
-    record(ProductContext(product, store), comparison, Origin("by hand"))
+    record_decision(ProductContext(product, store), comparison, Origin("by hand"))
     after = stored_card(ProductContext(product, store, registry).country("FRA"), carded.version)
     assert "| verdict | promoted |" in after
     assert registry.artifact(carded, CARD_FILE) == before
@@ -171,7 +171,7 @@ def test_a_decision_is_written_into_the_card_in_mlflow(
     home: Registry, carded: ModelVersion
 ) -> None:
     facts = cards.regression()
-    tell_decision(home, carded, cards.promoted(facts), facts.spec)
+    write_decision(home, carded, cards.promoted(facts), facts.spec)
     assert "| verdict | promoted |" in home.artifact(carded, CARD_FILE)
 
 

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from mlops_assets.errors import ConfigurationError, RegistryError, StorageError
 from mlops_assets.registry import Registry
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.upkeep.retention import RetentionPlan, execute, plan
+from mlops_assets.stages.upkeep.retention import RetentionPlan, apply_retention, plan_retention
 from mlops_assets.storage import Snapshot, SnapshotStore, VersionGoneError
 from mlops_assets.storage.hashing import content_hash
 from mlops_assets_tests.effort import examples
@@ -46,7 +46,7 @@ def on_disk(registry: Registry, tmp_path: Path) -> History:
 def planned(history: History, since: datetime, days: int = 1) -> RetentionPlan:
     """A plan whose as-of window begins at a moment."""
     now = since + timedelta(days=days)
-    return plan(
+    return plan_retention(
         ProductContext(history.product, history.store, history.registry), now=now, keep_days=days
     )
 
@@ -58,7 +58,7 @@ def late(history: History) -> RetentionPlan:
 
 def carried_out(history: History, made: RetentionPlan) -> set[str]:
     """Versions that executing a plan removed."""
-    done = execute(made, ProductContext(history.product, history.store, history.registry))
+    done = apply_retention(made, ProductContext(history.product, history.store, history.registry))
     return versions(each.snapshot for each in done.removed)
 
 
@@ -269,7 +269,7 @@ def test_removing_frees_the_files_and_is_noted(on_disk: History, tmp_path: Path)
         f"{on_disk.name}: 5 of 10 snapshots ({small / 1000:,.1f} kB of {all_of_it / 1000:,.1f} kB) "
         "can be removed; every moment of the last day stays"
     )
-    done = execute(made, ProductContext(on_disk.product, on_disk.store, on_disk.registry))
+    done = apply_retention(made, ProductContext(on_disk.product, on_disk.store, on_disk.registry))
     assert [file.exists() for file in going] == [False] * 5
     assert sum(file.exists() for file in files) == 5
     assert done.summary() == (f"{on_disk.name}: 5 snapshots removed, {small / 1000:,.1f} kB freed")
@@ -303,7 +303,7 @@ def test_what_a_model_came_to_need_after_the_plan_is_spared(history: History) ->
     features = next(each for each in history.files if each.place[0] == "features")
     made_from = {"snapshot.features": features.content}
     history.register("DEU", made_from, made_from)
-    done = execute(made, ProductContext(history.product, history.store, history.registry))
+    done = apply_retention(made, ProductContext(history.product, history.store, history.registry))
     assert {each.snapshot.asset[1] for each in done.spared} == {"raw", "validated", "features"}
     assert {each.snapshot.asset[1] for each in done.removed} == {"quarantine", "predictions"}
     assert done.summary().endswith("; 3 are needed since the plan")
@@ -313,7 +313,7 @@ def test_a_plan_of_another_product_is_refused(history: History) -> None:
     made = late(history)
     other = History(history.registry)
     with pytest.raises(ConfigurationError, match="The plan is of"):
-        execute(made, other.context)
+        apply_retention(made, other.context)
 
 
 def test_carrying_out_a_plan_twice_removes_nothing_more(history: History) -> None:
@@ -336,11 +336,13 @@ def test_a_window_under_a_day_is_refused(history: History, days: int) -> None:
 def test_the_window_is_that_of_the_product_unless_another_is_given(history: History) -> None:
     now = datetime.now(UTC)
     assert (
-        plan(ProductContext(history.product, history.store, history.registry), now=now).keep_days
+        plan_retention(
+            ProductContext(history.product, history.store, history.registry), now=now
+        ).keep_days
         == 90
     )
     with pytest.raises(StorageError, match="no time zone"):
-        plan(
+        plan_retention(
             ProductContext(history.product, history.store, history.registry),
             now=datetime(2025, 1, 1),
         )
@@ -356,9 +358,9 @@ def test_without_an_answer_of_the_registry_nothing_is_removed(
     made = late(history)
     silent = Registry(uri, "unused")
     with pytest.raises(RegistryError, match="does not answer"):
-        plan(ProductContext(history.product, history.store, silent), now=made.now)
+        plan_retention(ProductContext(history.product, history.store, silent), now=made.now)
     with pytest.raises(RegistryError, match="does not answer"):
-        execute(made, ProductContext(history.product, history.store, silent))
+        apply_retention(made, ProductContext(history.product, history.store, silent))
     assert not Path("/nowhere").exists()
     assert removable(late(history)) == removable(made)
 
@@ -372,7 +374,7 @@ def test_the_empty_registry_of_another_place_is_not_believed(
     one_chain(history, 2)
     assert (
         len(
-            plan(
+            plan_retention(
                 ProductContext(history.product, history.store, other), now=late(history).now
             ).removable
         )
@@ -381,12 +383,12 @@ def test_the_empty_registry_of_another_place_is_not_believed(
     row = {"decision_id": "1", "candidate_version": "1", "features_hash": "0" * 32, "evidence": ""}
     history.store.append((history.name, "decisions"), "DEU", pd.DataFrame([row]))
     with pytest.raises(RegistryError, match=r"has no model of .* another registry"):
-        plan(ProductContext(history.product, history.store, other), now=late(history).now)
+        plan_retention(ProductContext(history.product, history.store, other), now=late(history).now)
     trained = History(history.registry)
     frame = pd.DataFrame({"version": ["1"], "evidence": ["0" * 32]})
     trained.store.write((trained.name, "model"), "DEU", frame)
     with pytest.raises(RegistryError, match="another registry"):
-        plan(ProductContext(trained.product, trained.store, other), now=datetime.now(UTC))
+        plan_retention(ProductContext(trained.product, trained.store, other), now=datetime.now(UTC))
 
 
 def test_a_damaged_snapshot_stops_the_plan(on_disk: History) -> None:

@@ -12,8 +12,8 @@ import pytest
 from mlops_assets.registry import Registry
 from mlops_assets.registry.trained import trained_versions
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.upkeep.reproduction import reproduce
-from mlops_assets.stages.upkeep.retention import RetentionPlan, execute, plan
+from mlops_assets.stages.upkeep.reproduction import reproduce_model
+from mlops_assets.stages.upkeep.retention import RetentionPlan, apply_retention, plan_retention
 from mlops_assets.storage import SnapshotStore, VersionGoneError
 from mlops_assets_tests.forks import forks
 from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
@@ -49,7 +49,7 @@ def lived(platform: Platform, sample: pd.DataFrame) -> Platform:
 
 def in_a_year(platform: Platform) -> RetentionPlan:
     now = datetime.now(UTC) + timedelta(days=365)
-    return plan(platform.context, now=now)
+    return plan_retention(platform.context, now=now)
 
 
 def kept(made: RetentionPlan, asset: str) -> list[str]:
@@ -62,7 +62,9 @@ def count(made: RetentionPlan) -> dict[str, int]:
 
 
 def test_all_stays_in_the_window_and_later_what_models_were_trained_on(lived: Platform) -> None:
-    today = plan(ProductContext(lived.product, lived.store, lived.registry), now=datetime.now(UTC))
+    today = plan_retention(
+        ProductContext(lived.product, lived.store, lived.registry), now=datetime.now(UTC)
+    )
     assert (today.removable, today.keep_days) == ((), 90)
     made = in_a_year(lived)
     newest, first = kept(made, "features")
@@ -84,10 +86,10 @@ def test_after_retention_every_model_can_be_made_again_and_nothing_is_stale(
 ) -> None:
     between = lived.store.versions(("parcels", "features"), COUNTRY)[1].created_at
     before = {name: lived.version(name, COUNTRY) for name in CHAIN}
-    done = execute(in_a_year(lived), lived.context)
+    done = apply_retention(in_a_year(lived), lived.context)
     assert done.removed
     for number in ("1", "2"):
-        again = reproduce(
+        again = reproduce_model(
             ProductContext(lived.product, lived.store, lived.registry).country(COUNTRY), number
         )
         assert again.verdict == "identical", again.reason
@@ -110,7 +112,7 @@ def test_a_removal_killed_half_way_is_finished_by_the_next_one(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert len(late(history).removable) == 4
-    execute(late(history), ProductContext(history.product, history.store, history.registry))
+    apply_retention(late(history), ProductContext(history.product, history.store, history.registry))
     log = history.store.read_log((history.name, "removals"))
     assert sorted(log["version"]) == sorted(removable(made))
     assert late(history).removable == ()
