@@ -111,8 +111,8 @@ def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, seed:
             champion=ground.predicted if with_champion else None,
             usable=USABLE,
         )
-        sides = ModelPair(candidate="2", champion="1" if with_champion else "")
-        made = decide(ground.spec, judged.evidence, judged.gates, sides)
+        pair = ModelPair(candidate="2", champion="1" if with_champion else "")
+        made = decide(ground.spec, judged.evidence, judged.gates, pair)
         verdicts[with_champion] = made.verdict, judged.gates
     verdict, gates = verdicts[True]
     failed = tuple(gate.name for gate in gates if gate.passed is False)

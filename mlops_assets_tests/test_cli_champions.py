@@ -106,7 +106,7 @@ def test_a_rollback_lists_what_moves_is_a_dagster_run_and_is_undone(home: Platfo
         wanted = dg.AssetRecordsFilter(key, asset_partitions=[COUNTRY])
         (newest,) = instance.fetch_materializations(wanted, limit=1).records
         assert newest.run_id == made.run_id
-    undone = run(home, "undo", PRODUCT, row["unit"], *WHY, "--yes", "--json")
+    undone = run(home, "undo", PRODUCT, row["change_set"], *WHY, "--yes", "--json")
     assert undone.code == 0, undone
     assert undone.data["moves"] == [{"country": COUNTRY, "from": "1", "to": "2"}]
     assert aliases(home, COUNTRY) == Aliases("2", "1", "2")
@@ -140,7 +140,7 @@ def test_a_forced_promotion_of_several_countries_is_one_unit(home: Platform) -> 
     assert {in_use(home, country) for country in ("DEU", "NOR")} == {"2"}
     logs = {country: home.decisions(country).iloc[-1] for country in ("DEU", "NOR")}
     assert {row["verdict"] for row in logs.values()} == {"forced"}
-    assert {row["unit"] for row in logs.values()} == {said.data["unit"]}
+    assert {row["change_set"] for row in logs.values()} == {said.data["change_set"]}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_forced_promotion_of_several_countries_is_one_unit(home: Platform) -> 
         (("rollback", PRODUCT, "XXX", *WHY), "does not list the country 'XXX'"),
         (("rollback", PRODUCT, COUNTRY, "--to", "99", *WHY, "--json"), "no version 99"),
         (("approve", PRODUCT, COUNTRY, *WHY, "--json"), "nothing waits for approval"),
-        (("undo", PRODUCT, "x", *WHY), "has no unit 'x'"),
+        (("undo", PRODUCT, "x", *WHY), "has no change set 'x'"),
         (("decisions", PRODUCT, "--replay", "x"), "has no decisions 'x'"),
     ],
 )

@@ -160,7 +160,7 @@ def train(
         version = _register(run, country, selection, parts, features, pooled)
         with place.clock.part("judging"):
             judged = _judge(spec, selection, parts, errors, models)
-            decision = decide(spec, judged.evidence, judged.gates, _sides(version, selection))
+            decision = decide(spec, judged.evidence, judged.gates, _pair(version, selection))
             facts = _facts(run, country, spec, selection, parts, version, judged)
             texts = {**_artifacts(facts, decision), "gates.json": _gates(judged.gates)}
             reference = _reference(spec, selection, parts, judged)
@@ -269,7 +269,7 @@ def _tried(
     return (loads, gates.latency_and_size(footprint, spec)), footprint
 
 
-def _sides(version: ModelVersion | None, selection: Selection) -> ModelPair:
+def _pair(version: ModelVersion | None, selection: Selection) -> ModelPair:
     until = selection.served.until if selection.served else None
     return ModelPair(candidate=version.version if version else "", candidate_until=until)
 

@@ -16,7 +16,6 @@ from mlops_assets.cli.base import (
     print_table,
     product_named,
     say,
-    store_of,
 )
 from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.settings import load_settings
@@ -52,7 +51,7 @@ _SHOWN = (
     "rows",
     "trigger",
     "person",
-    "unit",
+    "change_set",
     "reason",
 )
 _HEADERS = {
@@ -148,7 +147,7 @@ def rollback(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Roll back one country or many, as one unit."""
+    """Roll back one country or many, as one change set."""
     from mlops_assets.stages.promotion.plan import plan_rollback
 
     whole = _context(product)
@@ -179,23 +178,23 @@ def approve(
 
 
 @app.command(
-    help="Set every country that a unit moved back as it was. Each promote, rollback and approve "
-    "is a unit and says its id.\n\n"
+    help="Set every country that a change set moved back as it was. Each promote, rollback and "
+    "approve is a change set and says its id.\n\n"
     "Example: mlops-assets undo power_price rollback-1a2b3c4d --reason 'wrong product'"
 )
 def undo(
     product: ProductName,
-    unit: Annotated[str, typer.Argument(help="Id of the unit.")],
+    change_set: Annotated[str, typer.Argument(help="Id of the change set.")],
     reason: Reason = "",
     by: By = "",
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Undo a unit as a whole."""
+    """Undo a change set as a whole."""
     from mlops_assets.stages.promotion.plan import plan_undo
 
-    plan = plan_undo(_context(product), unit)
-    _carry_out(plan, {"unit": unit}, _word(by, reason), yes, as_json)
+    plan = plan_undo(_context(product), change_set)
+    _carry_out(plan, {"change_set": change_set}, _word(by, reason), yes, as_json)
 
 
 def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bool) -> None:
@@ -220,8 +219,9 @@ def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bo
 
 def _log(product: Product, countries: Sequence[str]) -> pd.DataFrame:
     """The log of all or some countries, oldest first."""
-    store, asset = store_of(load_settings()), (product.name, "decisions")
-    frame = store.read_log(asset, countries[0] if len(countries) == 1 else None)
+    from mlops_assets.stages.promotion.decision_log import decision_table
+
+    frame = decision_table(context_of(product), countries[0] if len(countries) == 1 else None)
     for each in countries:
         if frame.empty or each not in set(frame["country"]):
             product.resolved(each)  # one that is listed no more may still have decisions
@@ -290,7 +290,7 @@ def _carry_out(
     outcome = run_job(load_settings(), plan.product, kind, asked, trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")
-    _tell(plan, outcome.shown["unit"], outcome.run_id, as_json)
+    _tell(plan, outcome.shown["change_set"], outcome.run_id, as_json)
 
 
 def _where(plan: ChangePlan) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _where(plan: ChangePlan) -> dict[str, Any]:
     return {"countries": list(plan.request.countries), "expected": expected}
 
 
-def _tell(plan: ChangePlan, unit: str, run_id: str, as_json: bool) -> None:
+def _tell(plan: ChangePlan, change_set: str, run_id: str, as_json: bool) -> None:
     moves = [
         {
             "country": move.country,
@@ -311,10 +311,11 @@ def _tell(plan: ChangePlan, unit: str, run_id: str, as_json: bool) -> None:
         for move in plan.moves
     ]
     if as_json:
-        say(json.dumps({"unit": unit, "run_id": run_id, "moves": moves}, indent=1))
+        say(json.dumps({"change_set": change_set, "run_id": run_id, "moves": moves}, indent=1))
         return
     say(
-        f"Done as unit {unit}, in Dagster run {run_id}. Predictions are made again by the next run:"
+        f"Done as change set {change_set}, in Dagster run {run_id}. Predictions are made again by "
+        "the next run:"
     )
     say(f"  mlops-assets materialize {plan.product} --all --job predict")
-    say(f"To take it back: mlops-assets undo {plan.product} {unit} --reason '...'")
+    say(f"To take it back: mlops-assets undo {plan.product} {change_set} --reason '...'")

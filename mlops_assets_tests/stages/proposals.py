@@ -131,7 +131,7 @@ def propose(
     row["gates"] = gates_to_json(gates or passed())
     row["evidence"] = "0" * 32 if lost else written.snapshot.content_hash
     row["champion_version"] = champion
-    row["sides"] = ModelPair(version.version, champion).to_json()
+    row["model_pair"] = ModelPair(version.version, champion).to_json()
     write_model(platform, country, row)
     return version.version
 

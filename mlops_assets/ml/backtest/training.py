@@ -268,13 +268,13 @@ def _decided(
     if selection.model is None or selection.served is None:
         reason = f"no model to compare: {selection.reason}"
         return Decision("not_judged", reason, len(found.evidence), _NAN, _NAN)
-    sides = ModelPair(
+    pair = ModelPair(
         candidate=version,
         champion=rival.version,
         candidate_until=selection.served.until,
         champion_until=rival.until,
     )
-    return decide(spec, found.evidence, found.gates, sides)
+    return decide(spec, found.evidence, found.gates, pair)
 
 
 def _promise(

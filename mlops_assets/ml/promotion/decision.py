@@ -76,7 +76,7 @@ class Decision:
 
 
 def decide(
-    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], sides: ModelPair
+    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], pair: ModelPair
 ) -> Decision:
     """Promote the candidate if its gates passed and it is better than the champion for certain.
 
@@ -90,10 +90,10 @@ def decide(
         spec: the product as it is for this country; or `spec_of` stored settings.
         evidence: the evidence frame; the champion's column is NaN without one.
         gates: outcome of every gate; each of `REQUIRED` that is there must have been judged.
-        sides: the two versions.
+        pair: the two versions.
     """
-    compared = _on_identical_rows(evidence, sides)
-    values = _values(spec, compared, sides)
+    compared = _on_identical_rows(evidence, pair)
+    values = _values(spec, compared, pair)
     stopped = _stopped_by(gates)
     if stopped is not None:
         verdict: Verdict = "not_judged" if stopped.passed is None else "kept"
@@ -102,10 +102,10 @@ def decide(
     if missing:
         reason = f"the candidate gives no prediction for {missing} of {len(evidence)} holdout rows"
         return _undecided("kept", reason, compared, values)
-    if not sides.champion:
+    if not pair.champion:
         reason = "first champion: every gate passed and there was none before"
         return _held(spec, _undecided("promoted", reason, compared, values))
-    return _held(spec, _compare(spec, compared, values, sides))
+    return _held(spec, _compare(spec, compared, values, pair))
 
 
 def level_used(spec: ProductSpec) -> float:
@@ -139,15 +139,15 @@ class _Values:
     champion: float
 
 
-def _on_identical_rows(evidence: pd.DataFrame, sides: ModelPair) -> pd.DataFrame:
+def _on_identical_rows(evidence: pd.DataFrame, pair: ModelPair) -> pd.DataFrame:
     """The rows that the champion predicts; all of them without a champion."""
-    return evidence[evidence["champion"].notna()] if sides.champion else evidence
+    return evidence[evidence["champion"].notna()] if pair.champion else evidence
 
 
-def _values(spec: ProductSpec, rows: pd.DataFrame, sides: ModelPair) -> _Values:
+def _values(spec: ProductSpec, rows: pd.DataFrame, pair: ModelPair) -> _Values:
     y = rows["label"].to_numpy(dtype="float64")
     ours = score(spec.metric, y, rows["candidate"].to_numpy(dtype="float64"))
-    if not sides.champion:
+    if not pair.champion:
         return _Values(ours, NAN)
     return _Values(ours, score(spec.metric, y, rows["champion"].to_numpy(dtype="float64")))
 
@@ -169,7 +169,7 @@ def _held(spec: ProductSpec, decision: Decision) -> Decision:
     return Decision(**{**vars(decision), "verdict": "waiting", "reason": reason})
 
 
-def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: ModelPair) -> Decision:
+def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     needed = spec.split.min_holdout_rows
     if len(rows) < needed:
         reason = (
@@ -180,17 +180,17 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: Mode
     if values.champion == 0 and spec.metric not in GREATER_IS_BETTER:
         reason = f"the champion's {spec.metric} is 0, which nothing is under; it stays"
         return _undecided("kept", reason, rows, values)
-    return _judge(spec, rows, values, sides)
+    return _judge(spec, rows, values, pair)
 
 
-def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, sides: ModelPair) -> Decision:
+def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     level = level_used(spec)
     draws = max(spec.evaluation.draws, math.ceil(TAIL_DRAWS / level))
     gain, problem = _gain(spec, rows, values, level, draws)
     if not gain.has_interval:
         why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
         return _undecided("not_judged", f"{why}; the champion stays", rows, values)
-    promoted, outcome = _outcome(spec, gain, sides)
+    promoted, outcome = _outcome(spec, gain, pair)
     return Decision(
         "promoted" if promoted else "kept",
         f"{_both(spec, values)} on the same {len(rows)} rows: {_told(spec, gain, level)}; "
@@ -221,14 +221,14 @@ def _gain(
     return interval(value, drawn, level, days.blocks), days.problem
 
 
-def _outcome(spec: ProductSpec, gain: Estimate, sides: ModelPair) -> tuple[bool, str]:
+def _outcome(spec: ProductSpec, gain: Estimate, pair: ModelPair) -> tuple[bool, str]:
     margin, refresh = spec.decision.margin, spec.decision.refresh_after_days
     least = format_gain(spec.metric, margin)
     if gain.lower > margin:
         return True, f"significantly better by more than {least}"
-    if refresh is not None and sides.days_newer >= refresh and gain.lower >= -margin:
+    if refresh is not None and pair.days_newer >= refresh and gain.lower >= -margin:
         return True, (
-            f"significantly not worse by more than {least}, and it knows {sides.days_newer:.0f} "
+            f"significantly not worse by more than {least}, and it knows {pair.days_newer:.0f} "
             "days more"
         )
     return False, f"not significantly better by more than {least}; the champion stays"

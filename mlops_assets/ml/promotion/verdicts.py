@@ -56,7 +56,7 @@ class VerdictSettings:
 
 
 def conclude(
-    evidence: pd.DataFrame, gates: Sequence[GateResult], sides: ModelPair, settings: VerdictSettings
+    evidence: pd.DataFrame, gates: Sequence[GateResult], pair: ModelPair, settings: VerdictSettings
 ) -> Decision:
     """The verdict on a candidate.
 
@@ -66,16 +66,16 @@ def conclude(
     Args:
         evidence: one row per holdout row (`ml.evidence`).
         gates: every gate's outcome.
-        sides: what is compared.
+        pair: what is compared.
         settings: what it is judged by.
     """
     spec, known = settings.spec, settings.circumstances
     if known.champion_problem:
-        alone = replace(sides, champion="", champion_until=None, champion_bytes=0)
+        alone = replace(pair, champion="", champion_until=None, champion_bytes=0)
         decision = decide(spec, evidence, gates, alone)
         decision = replace(decision, reason=_alone(decision, known.champion_problem))
     else:
-        decision = decide(spec, evidence, gates, sides)
+        decision = decide(spec, evidence, gates, pair)
     if known.rolled_back and decision.verdict in _PROMOTES:
         reason = f"{known.rolled_back}; only a person puts it into use again. {decision.reason}"
         return replace(decision, verdict="kept", reason=reason)

@@ -248,7 +248,7 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
             f"{_sentence(entry.comparison.decision.reason)}\nSince: "
             f"{entry.decided_at:%Y-%m-%d %H:%M} UTC.\nNext: version {after or 'none'} serves; "
             f"version {before} is not promoted again by evidence.\nYou can: undo it with "
-            f"`mlops-assets undo {product.name} {entry.origin.unit} --reason '...'`."
+            f"`mlops-assets undo {product.name} {entry.origin.change_set} --reason '...'`."
         )
         yield AlertCondition(
             f"{product.name} {country} rollback {entry.decision_id}",

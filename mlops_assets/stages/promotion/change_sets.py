@@ -1,7 +1,7 @@
-"""What a person does to many countries at once, written down as one unit before it begins.
+"""What a person does to many countries at once, written down as one change set before it begins.
 
-A unit is opened in the log `change_sets` of the product with all it is going to do, and closed
-when it is
+A change set is opened in the log `change_sets` of the product with all it is going to do, and
+closed when it is
 done or set back. One that was left open, because its process was killed, is finished by asking for
 the same again, or undone.
 """
@@ -16,11 +16,12 @@ import pandas as pd
 
 from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.promotion.decision_log import now
+from mlops_assets.stages.promotion.decision_log import now, with_new_names
 
 ChangeKind = Literal["rollback", "promote", "approve", "undo"]
 ChangeState = Literal["opened", "done", "set back"]
-_LOG = "units"
+_LOG = "change_sets"
+_OLDER_LOG = "units"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class ChangeRequest:
         kind: what is to be done.
         countries: where.
         version: the version to put into use; "" for the one that follows from the kind.
-        unit: for undo: what is undone.
+        change_set: for undo: what is undone.
     """
 
     kind: ChangeKind
     countries: tuple[str, ...]
     version: str = ""
-    unit: str = ""
+    change_set: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,48 +88,56 @@ class ChangeSet:
 def new_change_set(
     request: ChangeRequest, moves: Sequence[Move], person: str, reason: str
 ) -> ChangeSet:
-    """A unit with an id of its own, not written down yet."""
+    """A change set with an id of its own, not written down yet."""
     number = f"{request.kind}-{uuid.uuid4().hex[:8]}"
     return ChangeSet(number, request, tuple(moves), person, reason, now())
 
 
-def record_state(ctx: ProductContext, unit: ChangeSet, state: ChangeState) -> None:
-    """Add a row to the log: the unit is in this state now."""
+def record_state(ctx: ProductContext, change_set: ChangeSet, state: ChangeState) -> None:
+    """Add a row to the log: the change set is in this state now."""
     row = {
-        "unit": unit.id,
+        "change_set": change_set.id,
         "state": state,
         "at": now(),
-        "opened_at": unit.opened_at,
-        "kind": unit.request.kind,
-        "countries": len(unit.moves),
-        "person": unit.person,
-        "reason": unit.reason,
-        "request": json.dumps(asdict(unit.request)),
-        "moves": json.dumps([_plain(move) for move in unit.moves]),
+        "opened_at": change_set.opened_at,
+        "kind": change_set.request.kind,
+        "countries": len(change_set.moves),
+        "person": change_set.person,
+        "reason": change_set.reason,
+        "request": json.dumps(asdict(change_set.request)),
+        "moves": json.dumps([_plain(move) for move in change_set.moves]),
     }
     ctx.store.append(ctx.path(_LOG), None, pd.DataFrame([row]))
 
 
 def change_sets(ctx: ProductContext) -> dict[str, ChangeSet]:
-    """Every unit by id, in the order they were opened, each in its last state."""
+    """Every change set by id, in the order they were opened, each in its last state."""
     found: dict[str, ChangeSet] = {}
-    for row in ctx.store.read_log(ctx.path(_LOG)).to_dict("records"):
-        if row["unit"] in found:
-            found[row["unit"]] = replace(found[row["unit"]], state=row["state"])
+    for row in _rows(ctx):
+        if row["change_set"] in found:
+            found[row["change_set"]] = replace(found[row["change_set"]], state=row["state"])
         else:
-            found[row["unit"]] = _unit(row)
+            found[row["change_set"]] = _change_set(row)
     return found
 
 
+def _rows(ctx: ProductContext) -> list[dict[Any, Any]]:
+    """What is recorded, oldest first; the log had another name before."""
+    older, log = (ctx.store.read_log(ctx.path(name)) for name in (_OLDER_LOG, _LOG))
+    renamed = with_new_names(older, {"unit": "change_set"})
+    return [*renamed.to_dict("records"), *log.to_dict("records")]
+
+
 def open_change_set(ctx: ProductContext) -> ChangeSet | None:
-    """The unit that was begun and is neither done nor set back; None if there is none."""
+    """The change set that was begun and is neither done nor set back; None if there is none."""
     return next((u for u in change_sets(ctx).values() if u.state == "opened"), None)
 
 
-def _unit(row: Any) -> ChangeSet:
+def _change_set(row: Any) -> ChangeSet:
     asked = json.loads(row["request"])
+    asked = {"change_set": asked.pop("unit", ""), **asked}
     return ChangeSet(
-        id=row["unit"],
+        id=row["change_set"],
         request=ChangeRequest(**{**asked, "countries": tuple(asked["countries"])}),
         moves=tuple(_move(held) for held in json.loads(row["moves"])),
         person=row["person"],

@@ -38,14 +38,14 @@ class _Judged:
         evidence: one row per holdout row.
         content_hash: of its snapshot.
         gates: every gate's outcome against the model in use.
-        sides: what is compared.
+        model_pair: what is compared.
         champion_problem: why the model in use cannot predict these rows; "" when it can.
     """
 
     evidence: pd.DataFrame
     content_hash: str
     gates: Sequence[GateResult]
-    sides: ModelPair
+    model_pair: ModelPair
     champion_problem: str = ""
 
 
@@ -99,11 +99,11 @@ def compare_with_champion(
     settings = VerdictSettings(ctx.spec, known)
     return replace(
         about,
-        decision=conclude(judged.evidence, judged.gates, judged.sides, settings),
+        decision=conclude(judged.evidence, judged.gates, judged.model_pair, settings),
         gates=judged.gates,
         evidence=judged.content_hash,
         settings=settings.to_json(),
-        sides=judged.sides,
+        model_pair=judged.model_pair,
     )
 
 
@@ -148,7 +148,7 @@ def _judged(
         frame = ctx.store.read(held.asset, ctx.country, version=held.version)
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
-            return _Judged(frame, held.content_hash, gates, ModelPair.from_json(row["sides"]))
+            return _Judged(frame, held.content_hash, gates, ModelPair.from_json(_pair_of(row)))
     return _again(ctx, row, features, in_use, held, run_id)
 
 
@@ -173,7 +173,7 @@ def _again(
     if held is not None:
         before = ctx.store.read(held.asset, ctx.country, version=held.version)
         evidence = _with_champion(before, parts.holdout, theirs)
-        ours = _as_recorded(ModelPair.from_json(row["sides"]))
+        ours = _as_recorded(ModelPair.from_json(_pair_of(row)))
     else:
         ours = _side(ctx, candidate, parts.holdout)
         if ours.predicted is None:
@@ -183,7 +183,7 @@ def _again(
         evidence,
         _store(ctx, evidence, row, features, in_use, run_id),
         gates_again(ctx.spec, evidence, gates_from_json(str(row["gates"]))),
-        _sides(str(row["version"]), in_use, ours, theirs),
+        _pair(str(row["version"]), in_use, ours, theirs),
         theirs.problem,
     )
 
@@ -200,8 +200,13 @@ def _side(ctx: CountryContext, version: ModelVersion | None, holdout: pd.DataFra
     return _Side(predicted, tagged_time(version, "until"), size)
 
 
-def _as_recorded(sides: ModelPair) -> _Side:
-    return _Side(None, sides.candidate_until, sides.candidate_bytes)
+def _pair_of(row: pd.Series) -> str:
+    """What was compared, as JSON; under its older name in rows that were stored before."""
+    return str(row["model_pair"] if "model_pair" in row else row["sides"])
+
+
+def _as_recorded(pair: ModelPair) -> _Side:
+    return _Side(None, pair.candidate_until, pair.candidate_bytes)
 
 
 def _with_champion(before: pd.DataFrame, holdout: pd.DataFrame, theirs: _Side) -> pd.DataFrame:
@@ -254,7 +259,7 @@ def _store(
     return written.snapshot.content_hash
 
 
-def _sides(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Side) -> ModelPair:
+def _pair(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Side) -> ModelPair:
     return ModelPair(
         candidate=candidate,
         champion=in_use.version if in_use else "",

@@ -24,7 +24,9 @@ from mlops_assets.stages.common.runs import trigger_of
 MOVES = ("promoted", "forced", "rolled_back")
 """Verdicts after which another version may be in use."""
 
-_ORIGIN = ("trigger", "dagster_run_id", "person", "unit", "undoes")
+RENAMED = {"unit": "change_set", "sides": "model_pair"}
+"""Columns of the log by their older names, which stored entries may have."""
+_ORIGIN = ("trigger", "dagster_run_id", "person", "change_set", "undoes")
 _NAN = float("nan")
 
 
@@ -36,14 +38,14 @@ class Origin:
         trigger: why it was taken now, such as `schedule power_price_periodic` or `by hand`.
         run_id: of the Dagster run it was taken in; "" outside one.
         person: who took it; "" when evidence did.
-        unit: id that decisions share which a person took as one, for one country or many.
+        change_set: id that decisions share which a person took as one, for one country or many.
         undoes: id of the decision of the country that this one takes back.
     """
 
     trigger: str
     run_id: str = ""
     person: str = ""
-    unit: str = ""
+    change_set: str = ""
     undoes: str = ""
 
     @classmethod
@@ -68,7 +70,7 @@ class Comparison:
         validated: content hash of the validated rows these were made from.
         evidence: content hash of the evidence it was made from; "" when there was none.
         settings: JSON of what the evidence was judged by; "" when there was no evidence.
-        sides: what was compared, beside its predictions; None when nothing was.
+        model_pair: what was compared, beside its predictions; None when nothing was.
     """
 
     country: str
@@ -82,13 +84,13 @@ class Comparison:
     validated: str = ""
     evidence: str = ""
     settings: str = ""
-    sides: ModelPair | None = None
+    model_pair: ModelPair | None = None
 
     @property
     def decision_id(self) -> str:
         """Same inputs, same id: a rerun finds the decision instead of taking it again."""
-        sides = f"{self.candidate or self.kind}-{self.champion or 'none'}"
-        return f"{sides}-{self.features[:12]}-{self.config_hash}"
+        pair = f"{self.candidate or self.kind}-{self.champion or 'none'}"
+        return f"{pair}-{self.features[:12]}-{self.config_hash}"
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,26 @@ class Entry:
 
 def entries(ctx: ProductContext, country: str | None = None) -> list[Entry]:
     """The recorded decisions, oldest first; of every country when none is given."""
-    log = ctx.store.read_log(ctx.path("decisions"), country)
-    return [_entry(row) for row in log.to_dict("records")]
+    return [_entry(row) for row in decision_table(ctx, country).to_dict("records")]
+
+
+def decision_table(ctx: ProductContext, country: str | None = None) -> pd.DataFrame:
+    """One row a decision, oldest first, under the names that columns have today."""
+    return with_new_names(ctx.store.read_log(ctx.path("decisions"), country), RENAMED)
+
+
+def with_new_names(log: pd.DataFrame, renamed: Mapping[str, str]) -> pd.DataFrame:
+    """A log whose older entries have other names for some columns.
+
+    Args:
+        log: as it is stored.
+        renamed: the name of today by the older one.
+    """
+    for old, new in renamed.items():
+        if old in log:
+            now = log[new].fillna(log[old]) if new in log else log[old]
+            log = log.drop(columns=old).assign(**{new: now})
+    return log
 
 
 def log_of(ctx: CountryContext) -> list[Entry]:
@@ -248,11 +268,11 @@ def _row(product: Product, entry: Entry) -> Mapping[str, Any]:
         ),
         "evidence": comparison.evidence,
         "settings": comparison.settings,
-        "sides": "" if comparison.sides is None else comparison.sides.to_json(),
+        "model_pair": "" if comparison.model_pair is None else comparison.model_pair.to_json(),
         "aliases": json.dumps({"before": vars(entry.before), "after": vars(entry.after)}),
         "trigger": origin.trigger,
         "person": origin.person,
-        "unit": origin.unit,
+        "change_set": origin.change_set,
         "undoes": origin.undoes,
         "dagster_run_id": origin.run_id,
     }
@@ -299,7 +319,7 @@ def _comparison(row: Mapping[Any, Any]) -> Comparison:
         validated=json.loads(row["snapshots"])["validated"],
         evidence=row["evidence"],
         settings=row["settings"],
-        sides=ModelPair.from_json(row["sides"]) if row["sides"] else None,
+        model_pair=ModelPair.from_json(row["model_pair"]) if row["model_pair"] else None,
     )
 
 

@@ -1,9 +1,10 @@
 """A recorded decision made again from what was stored with it; no model is loaded.
 
 The gates that follow from the evidence are computed again, then the verdict from gates, evidence,
-sides and settings, by the very function that decided. Every number has to be the same to the bit.
+pair and settings, by the very function that decided. Every number has to be the same to the bit.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from mlops_assets.stages.promotion.decision_log import Entry, entries
 _NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")
 _COUNTS = ("rows", "draws", "block_days")
 _BY_A_PERSON = ("forced", "rolled_back")
+_OLD_WORDS = {"surely": "significantly"}
+"""Words of reasons that were recorded before, and the ones that say the same now."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ def _found(ctx: ProductContext, wanted: str, country: str | None) -> Entry:
 def _again(ctx: ProductContext, entry: Entry) -> DecisionReplay:
     about = entry.comparison
     held = ctx.store.find(ctx.path(EVIDENCE), about.country, about.evidence)
-    basis = f"made again from evidence {about.evidence[:12]}, its settings and sides"
-    if held is None or about.sides is None:
+    basis = f"made again from evidence {about.evidence[:12]}, its settings and pair"
+    if held is None or about.model_pair is None:
         return DecisionReplay(entry, basis, ("the evidence is gone",))
     evidence = ctx.store.read(held.asset, about.country, version=held.version)
     settings = VerdictSettings.from_json(about.settings)
     gates = gates_again(settings.spec, evidence, about.gates)
-    decision = conclude(evidence, gates, about.sides, settings)
+    decision = conclude(evidence, gates, about.model_pair, settings)
     return DecisionReplay(entry, basis, tuple(_differences(entry, decision, gates, evidence)))
 
 
@@ -118,18 +121,21 @@ def _differences(
     verdict = "waiting" if person else recorded.verdict
     if decision.verdict != verdict:
         yield f"verdict: recorded {verdict}, now {decision.verdict} ({decision.reason})"
-    same_reason = (
-        recorded.reason.endswith(decision.reason)
-        if person
-        else (recorded.reason == decision.reason)
-    )
-    if not same_reason:
+    reason = _reworded(recorded.reason)
+    if not (reason.endswith(decision.reason) if person else reason == decision.reason):
         yield f"reason: recorded {recorded.reason!r}, now {decision.reason!r}"
     for name in (*_COUNTS, *_NUMBERS):
         yield from _differs(name, getattr(recorded, name), getattr(decision, name))
     yield from _gates_differ(entry.comparison.gates, gates)
     if recorded.rows > len(evidence):
         yield f"rows: recorded {recorded.rows}, the evidence has {len(evidence)}"
+
+
+def _reworded(reason: str) -> str:
+    """A recorded reason in the words of today: the numbers in it are compared, not the prose."""
+    for old, new in _OLD_WORDS.items():
+        reason = re.sub(rf"\b{old}\b", new, reason)
+    return reason
 
 
 def _gates_differ(recorded: Sequence[GateResult], now: Sequence[GateResult]) -> Iterator[str]:
@@ -158,7 +164,7 @@ def _differs(name: str, recorded: float, now: float) -> Iterator[str]:
 def _gaps(entry: Entry) -> Iterator[str]:
     """What a decision of a person lacks."""
     origin = entry.origin
-    held = {"person": origin.person, "unit": origin.unit, "trigger": origin.trigger}
+    held = {"person": origin.person, "change_set": origin.change_set, "trigger": origin.trigger}
     yield from (f"no {name} is recorded" for name, value in held.items() if not value)
     if not entry.comparison.decision.reason.strip():
         yield "no reason is recorded"

@@ -33,9 +33,10 @@ _ROLLBACK = (
 )
 _PROMOTE = "Puts the newest candidate, or a named version, into use whatever evidence says."
 _APPROVE = "Puts the versions into use that wait for a person's approval."
-_UNDO = "Sets every country that a unit moved back as it was."
+_UNDO = "Sets every country that a change set moved back as it was."
 _TOGETHER = (
-    " All countries are moved as one unit: nothing is done if one of them cannot be, and those "
+    " All countries are moved as one change set: nothing is done if one of them cannot be, and "
+    "those "
     "done are moved back if one fails. `champion` of each country shows it at once."
 )
 
@@ -70,9 +71,12 @@ class VersionConfig(MoveConfig):
 
 
 class UndoConfig(WordConfig):
-    """Which unit is undone."""
+    """Which change set is undone."""
 
-    unit: str = Field(description="its id, as the run that did it and `decisions` show it")
+    change_set: str = Field(
+        default="", description="its id, as the run that did it and `decisions` show it"
+    )
+    unit: str = Field(default="", description="the same, under its older name")
 
 
 def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
@@ -88,7 +92,7 @@ def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
         return plan_approval(whole, _countries(product, config))
 
     def undo(whole: ProductContext, config: UndoConfig) -> ChangePlan:
-        return plan_undo(whole, config.unit)
+        return plan_undo(whole, config.change_set or config.unit)
 
     return [
         _job(product, "rollback", VersionConfig, rollback, _ROLLBACK + _TOGETHER),
@@ -122,12 +126,12 @@ def _job(
         trigger = trigger_of(context.run.tags)
         asked = Requester(config.person, config.reason, trigger, context.run_id)
         try:
-            unit = apply_plan(whole, plan, asked, lambda moved: _report(context, moved))
+            change_set = apply_plan(whole, plan, asked, lambda moved: _report(context, moved))
         except MlopsAssetsError as error:
             raise _failure(plan, error) from error
-        undo = f"mlops-assets undo {product.name} {unit.id} --reason '...'"
+        undo = f"mlops-assets undo {product.name} {change_set.id} --reason '...'"
         context.add_output_metadata(
-            {"unit": unit.id, "undo": undo, "moves": table_metadata(plan.frame())}
+            {"change_set": change_set.id, "undo": undo, "moves": table_metadata(plan.frame())}
         )
 
     step.__annotations__["config"] = form

@@ -1,12 +1,13 @@
 """What a person does to champions: roll back, promote by force, approve, undo.
 
 First a plan: what would move in each country, and what stands in the way. Nothing moves while
-anything stands in the way. Then the plan is carried out as one unit: in each country the decision
+anything stands in the way. Then the plan is carried out as one change set: in each country the
+decision
 is recorded, the aliases move, the asset `champion` shows it. If a country fails, those before it
 are moved back.
 
 The alias `previous` is what was in use just before, so that a rollback done twice comes back to
-where it began. To undo a unit restores both aliases of every country as they were.
+where it began. To undo a change set restores both aliases of every country as they were.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,7 +65,7 @@ class ChangePlan:
         metric: that the values are of, by country.
         moves: country by country.
         problems: what stands in the way; nothing is done while there are any.
-        resumes: the unit that was begun with the very same request; None for a new one.
+        resumes: the change set that was begun with the very same request; None for a new one.
     """
 
     product: str
@@ -96,7 +97,7 @@ class ChangePlan:
 
 @dataclass(frozen=True)
 class Requester:
-    """Who asks, and why; recorded with every decision of the unit."""
+    """Who asks, and why; recorded with every decision of the change set."""
 
     person: str
     reason: str
@@ -141,27 +142,29 @@ def plan_approval(whole: ProductContext, countries: Sequence[str]) -> ChangePlan
     return _planned(whole, ChangeRequest("approve", tuple(countries)), _approval)
 
 
-def plan_undo(whole: ProductContext, unit: str) -> ChangePlan:
-    """Set every country that a unit moved back as it was.
+def plan_undo(whole: ProductContext, change_set: str) -> ChangePlan:
+    """Set every country that a change set moved back as it was.
 
     Raises:
-        ConfigurationError: there is no such unit.
+        ConfigurationError: there is no such change set.
     """
     known = change_sets(whole)
-    if unit not in known:
+    if change_set not in known:
         newest = ", ".join(list(known)[-5:][::-1]) or "none"
         raise ConfigurationError(
-            f"{whole.product.name} has no unit {unit!r}.",
+            f"{whole.product.name} has no change set {change_set!r}.",
             stored="Nothing was moved.",
             way_out=f"The newest are: {newest}.",
-            culprits={"unit": unit},
+            culprits={"change_set": change_set},
         )
-    touched = [m.country for m in known[unit].moves if _entry_of(whole, known[unit], m.country)]
-    return _planned(whole, ChangeRequest("undo", tuple(touched), unit=unit), _undoing)
+    touched = [
+        m.country for m in known[change_set].moves if _entry_of(whole, known[change_set], m.country)
+    ]
+    return _planned(whole, ChangeRequest("undo", tuple(touched), change_set=change_set), _undoing)
 
 
 def apply_plan(whole: ProductContext, plan: ChangePlan, asked: Requester, tell: Tell) -> ChangeSet:
-    """Carry a plan out as one unit.
+    """Carry a plan out as one change set.
 
     Args:
         whole: the product.
@@ -176,21 +179,23 @@ def apply_plan(whole: ProductContext, plan: ChangePlan, asked: Requester, tell: 
         RegistryError: a country failed; those before it were moved back, which is recorded.
     """
     _require(plan, asked)
-    unit = plan.resumes or new_change_set(plan.request, plan.moves, asked.person, asked.reason)
+    change_set = plan.resumes or new_change_set(
+        plan.request, plan.moves, asked.person, asked.reason
+    )
     if plan.resumes is None:
-        record_state(whole, unit, "opened")
+        record_state(whole, change_set, "opened")
     begun: list[Move] = []
-    for move in unit.moves:
+    for move in change_set.moves:
         begun.append(move)
         try:
-            _carry(whole, unit, move, asked, tell)
+            _carry(whole, change_set, move, asked, tell)
         except Exception as error:
-            stuck = _set_back(whole, unit, begun, asked, tell, error)
-            record_state(whole, unit, "set back")
-            raise _failed(whole, unit, move, stuck, error) from error
-    record_state(whole, unit, "done")
+            stuck = _set_back(whole, change_set, begun, asked, tell, error)
+            record_state(whole, change_set, "set back")
+            raise _failed(whole, change_set, move, stuck, error) from error
+    record_state(whole, change_set, "done")
     _close_undone(whole, plan)
-    return replace(unit, state="done")
+    return replace(change_set, state="done")
 
 
 def refusal(plan: ChangePlan) -> ConfigurationError:
@@ -212,7 +217,7 @@ def _planned(whole: ProductContext, request: ChangeRequest, planner: _Planner) -
     begun = open_change_set(whole)
     if begun is not None and begun.request == request:
         return ChangePlan(name, request, metric, begun.moves, (), begun)
-    if begun is not None and begun.id != request.unit:
+    if begun is not None and begun.id != request.change_set:
         return ChangePlan(name, request, metric, (), (_in_the_way(begun, name),))
     found = [planner(whole.country(country), request) for country in request.countries]
     moves = tuple(each for each in found if isinstance(each, Move))
@@ -224,7 +229,7 @@ def _in_the_way(begun: ChangeSet, product: str) -> Obstacle:
     when = f"{begun.opened_at:%Y-%m-%d %H:%M} UTC"
     return Obstacle(
         ", ".join(move.country for move in begun.moves),
-        f"unit {begun.id} ({begun.request.kind} by {begun.person}, {when}) was begun and not "
+        f"change set {begun.id} ({begun.request.kind} by {begun.person}, {when}) was begun and not "
         "finished. Ask for the very same again to finish it, or take it back: mlops-assets undo "
         f"{product} {begun.id} --reason '...'",
     )
@@ -267,15 +272,15 @@ def _approval(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
 
 def _undoing(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
     log, named = log_of(ctx), _in_use(ctx)
-    entry = next(e for e in reversed(log) if e.origin.unit == request.unit)
+    entry = next(e for e in reversed(log) if e.origin.change_set == request.change_set)
     if any(later.origin.undoes == entry.decision_id for later in log) or entry.origin.undoes in {
-        e.decision_id for e in log if e.origin.unit == request.unit
+        e.decision_id for e in log if e.origin.change_set == request.change_set
     }:
-        return Obstacle(ctx.country, f"unit {request.unit} was undone already")
+        return Obstacle(ctx.country, f"change set {request.change_set} was undone already")
     if named.champion != entry.after.champion:
         text = (
             f"{_called(named.champion)} is in use now, not {_called(entry.after.champion)} as the "
-            "unit left it; roll back to the version you want instead (rollback --to VERSION)"
+            "change set left it; roll back to the version you want instead (rollback --to VERSION)"
         )
         return Obstacle(ctx.country, text)
     target = entry.before.champion
@@ -347,16 +352,16 @@ def _require(plan: ChangePlan, asked: Requester) -> None:
 
 
 def _carry(
-    whole: ProductContext, unit: ChangeSet, move: Move, asked: Requester, tell: Tell
+    whole: ProductContext, change_set: ChangeSet, move: Move, asked: Requester, tell: Tell
 ) -> None:
     """Record, then move the aliases, then show it; what is done already stays as it is."""
     ctx = whole.country(move.country)
-    entry = _entry_of(whole, unit, move.country)
+    entry = _entry_of(whole, change_set, move.country)
     if entry is None:
         if (left := unfinished(ctx, log_of(ctx))) is not None:
             carry_out(ctx, left)
         _require_unmoved(ctx, move)
-        entry = _decided(ctx, unit, move, asked)
+        entry = _decided(ctx, change_set, move, asked)
         append(whole, entry)
     carry_out(ctx, entry)
     tell(_show(ctx, entry, asked.run_id))
@@ -373,31 +378,31 @@ def _require_unmoved(ctx: CountryContext, move: Move) -> None:
         )
 
 
-def _entry_of(whole: ProductContext, unit: ChangeSet, country: str) -> Entry | None:
-    wanted = _id(unit, country)
+def _entry_of(whole: ProductContext, change_set: ChangeSet, country: str) -> Entry | None:
+    wanted = _id(change_set, country)
     log = log_of(whole.country(country))
     return next((entry for entry in log if entry.decision_id == wanted), None)
 
 
-def _id(unit: ChangeSet, country: str) -> str:
-    return f"{unit.id}-{country}"
+def _id(change_set: ChangeSet, country: str) -> str:
+    return f"{change_set.id}-{country}"
 
 
-def _decided(ctx: CountryContext, unit: ChangeSet, move: Move, asked: Requester) -> Entry:
+def _decided(ctx: CountryContext, change_set: ChangeSet, move: Move, asked: Requester) -> Entry:
     """The decision of one country, resting on what is recorded of the version, if anything is."""
-    log, kind = log_of(ctx), unit.request.kind
+    log, kind = log_of(ctx), change_set.request.kind
     undoes = move.basis if kind == "undo" else ""
-    origin = Origin(asked.trigger, asked.run_id, asked.person, unit.id, undoes)
+    origin = Origin(asked.trigger, asked.run_id, asked.person, change_set.id, undoes)
     if kind == "approve":
         held = next(entry for entry in log if entry.decision_id == move.basis)
         entry = approved(held, origin, asked.reason, move.before)
-        return replace(entry, decision_id=_id(unit, move.country))
-    verdict, text = _words(unit, move, asked)
+        return replace(entry, decision_id=_id(change_set, move.country))
+    verdict, text = _words(change_set, move, asked)
     about = _about(ctx, move, log)
     decision = replace(about.decision, verdict=verdict, reason=text)
     return Entry(
         replace(about, decision=decision, champion=move.before.champion),
-        _id(unit, move.country),
+        _id(change_set, move.country),
         now(),
         origin,
         before=move.before,
@@ -405,12 +410,13 @@ def _decided(ctx: CountryContext, unit: ChangeSet, move: Move, asked: Requester)
     )
 
 
-def _words(unit: ChangeSet, move: Move, asked: Requester) -> tuple[Any, str]:
+def _words(change_set: ChangeSet, move: Move, asked: Requester) -> tuple[Any, str]:
     change = f"from {_called(move.before.champion)} to {_called(move.after.champion)}"
-    if unit.request.kind == "promote":
+    if change_set.request.kind == "promote":
         return "forced", f"forced by {asked.person}, {change}: {asked.reason}"
-    if unit.request.kind == "undo":
-        text = f"unit {unit.request.unit} undone by {asked.person}, {change}: {asked.reason}"
+    if change_set.request.kind == "undo":
+        undone = change_set.request.change_set
+        text = f"change set {undone} undone by {asked.person}, {change}: {asked.reason}"
         return "rolled_back", text
     return "rolled_back", f"rolled back by {asked.person}, {change}: {asked.reason}"
 
@@ -460,7 +466,7 @@ def _is_newest_candidate(ctx: CountryContext, entry: Entry) -> bool:
 
 def _set_back(
     whole: ProductContext,
-    unit: ChangeSet,
+    change_set: ChangeSet,
     begun: Sequence[Move],
     asked: Requester,
     tell: Tell,
@@ -470,20 +476,22 @@ def _set_back(
     stuck = {}
     for move in reversed(begun):
         try:
-            _take_back(whole, unit, move, asked, tell, f"{begun[-1].country} failed: {why}")
+            _take_back(whole, change_set, move, asked, tell, f"{begun[-1].country} failed: {why}")
         except Exception as error:
             stuck[move.country] = str(error)
     return stuck
 
 
 def _take_back(
-    whole: ProductContext, unit: ChangeSet, move: Move, asked: Requester, tell: Tell, why: str
+    whole: ProductContext, change_set: ChangeSet, move: Move, asked: Requester, tell: Tell, why: str
 ) -> None:
-    ctx, entry = whole.country(move.country), _entry_of(whole, unit, move.country)
+    ctx, entry = whole.country(move.country), _entry_of(whole, change_set, move.country)
     if entry is None:
         return
-    origin = Origin(asked.trigger, asked.run_id, asked.person, unit.id, entry.decision_id)
-    text = f"unit {unit.id} set back, {_called(move.before.champion)} again, because {why}"
+    origin = Origin(asked.trigger, asked.run_id, asked.person, change_set.id, entry.decision_id)
+    text = (
+        f"change set {change_set.id} set back, {_called(move.before.champion)} again, because {why}"
+    )
     decision = replace(entry.comparison.decision, verdict="rolled_back", reason=text)
     back = replace(
         entry,
@@ -500,26 +508,30 @@ def _take_back(
 
 
 def _close_undone(whole: ProductContext, plan: ChangePlan) -> None:
-    """A unit that was left open is no longer so once it is undone."""
-    undone = change_sets(whole).get(plan.request.unit)
+    """A change set that was left open is no longer so once it is undone."""
+    undone = change_sets(whole).get(plan.request.change_set)
     if undone is not None and undone.state == "opened":
         record_state(whole, undone, "set back")
 
 
 def _failed(
-    whole: ProductContext, unit: ChangeSet, move: Move, stuck: dict[str, str], error: Exception
+    whole: ProductContext,
+    change_set: ChangeSet,
+    move: Move,
+    stuck: dict[str, str],
+    error: Exception,
 ) -> RegistryError:
-    others = [each.country for each in unit.moves if each.country != move.country]
+    others = [each.country for each in change_set.moves if each.country != move.country]
     back = "Nothing is moved; countries that were are moved back, which is recorded."
     if stuck:
         told = "; ".join(f"{country}: {text}" for country, text in stuck.items())
         back = f"These could not be moved back: {told}. Their next champion run finishes it."
     return RegistryError(
-        f"{whole.product.name}: unit {unit.id} failed in {move.country} "
+        f"{whole.product.name}: change set {change_set.id} failed in {move.country} "
         f"({len(others)} other countries): {error}",
         stored=back,
         way_out="Correct the cause and ask again.",
-        culprits={"unit": unit.id, "country": move.country, "stuck": stuck},
+        culprits={"change_set": change_set.id, "country": move.country, "stuck": stuck},
     )
 
 

@@ -173,7 +173,7 @@ def _frame(
             {
                 "kind": selection.kind,
                 "candidate": selection.name,
-                "version": candidate.sides.candidate,
+                "version": candidate.model_pair.candidate,
                 "reason": selection.reason,
                 "train_rows": len(rows_served(ctx.spec, candidate.parts)),
                 "validation_value": selection.value,
@@ -181,8 +181,8 @@ def _frame(
                 "holdout_from": str(report.first),
                 "holdout_to": str(report.last),
                 "gates": gates_to_json(candidate.judged.gates),
-                "champion_version": candidate.sides.champion,
-                "sides": candidate.sides.to_json(),
+                "champion_version": candidate.model_pair.champion,
+                "model_pair": candidate.model_pair.to_json(),
                 EVIDENCE: _stored_evidence(ctx, candidate, lineage, run_id),
                 "mlflow_run_id": run.run_id,
                 "config_hash": ctx.spec.config_hash(),
@@ -196,8 +196,8 @@ def _stored_evidence(
 ) -> str:
     made_from = {
         "features": lineage.inputs["features"],
-        "candidate": candidate.sides.candidate,
-        "champion": candidate.sides.champion,
+        "candidate": candidate.model_pair.candidate,
+        "champion": candidate.model_pair.champion,
     }
     written = ctx.store.write(
         ctx.path(EVIDENCE),

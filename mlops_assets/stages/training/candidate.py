@@ -68,7 +68,7 @@ class Candidate:
         selection: how it was chosen.
         judged: report, evidence and gates.
         version: as registered; None for a baseline.
-        sides: it and the champion it was judged beside.
+        model_pair: it and the champion it was judged beside.
         parts: the country's rows.
         facts: for the model card.
     """
@@ -76,7 +76,7 @@ class Candidate:
     selection: Selection
     judged: Judgement
     version: ModelVersion | None
-    sides: ModelPair
+    model_pair: ModelPair
     parts: Split
     facts: CardFacts
 
@@ -138,7 +138,7 @@ def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     _tell(training, facts, selection, version)
     _keep_reference(training, selection, parts, judged, version)
     return Candidate(
-        selection, judged, version, _sides(version, judged, selection, champion), parts, facts
+        selection, judged, version, _pair(version, judged, selection, champion), parts, facts
     )
 
 
@@ -270,7 +270,7 @@ def _tried(
     return (result, gates.latency_and_size(footprint, spec)), footprint
 
 
-def _sides(
+def _pair(
     version: ModelVersion | None, judged: Judgement, selection: Selection, champion: _Champion
 ) -> ModelPair:
     footprint = judged.report.footprint

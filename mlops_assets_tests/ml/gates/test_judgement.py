@@ -139,12 +139,12 @@ def test_a_decision_is_made_again_from_evidence_settings_and_recorded_gates(
 ) -> None:
     spec = product(**SECTIONS)
     judgement = judged(spec, champion=champion)
-    sides = ModelPair("2", "" if champion is None else "1")
+    pair = ModelPair("2", "" if champion is None else "1")
     stored = spec_of(json.loads(json.dumps(settings_of(spec))))
     gates = gates_again(stored, as_stored(judgement.evidence), judgement.gates)
     assert gates == judgement.gates
-    again = decide(stored, as_stored(judgement.evidence), gates, sides)
-    assert again == decide(spec, judgement.evidence, judgement.gates, sides)
+    again = decide(stored, as_stored(judgement.evidence), gates, pair)
+    assert again == decide(spec, judgement.evidence, judgement.gates, pair)
 
 
 def test_a_recorded_gate_that_the_evidence_contradicts_is_found() -> None:

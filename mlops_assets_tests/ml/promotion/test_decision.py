@@ -94,13 +94,13 @@ def test_the_first_candidate_that_passes_becomes_champion() -> None:
 
 
 @pytest.mark.parametrize(("passed", "verdict"), [(False, "kept"), (None, "not_judged")])
-@pytest.mark.parametrize("sides", [BOTH, FIRST])
+@pytest.mark.parametrize("model_pair", [BOTH, FIRST])
 def test_a_required_gate_that_did_not_pass_stops_even_the_best_candidate(
-    passed: bool | None, verdict: str, sides: ModelPair
+    passed: bool | None, verdict: str, pair: ModelPair
 ) -> None:
     stop = GateResult("above_floor", passed, 1.0, 0.5, "too bad")
-    champion = WORSE if sides.champion else None
-    decision = decide(product(), evidence(Y, GOOD, champion), [*PASSED, stop], sides)
+    champion = WORSE if pair.champion else None
+    decision = decide(product(), evidence(Y, GOOD, champion), [*PASSED, stop], pair)
     assert decision.verdict == verdict
     assert decision.reason == "gate above_floor: too bad"
 
@@ -122,8 +122,8 @@ def test_a_failed_gate_is_named_before_one_that_was_not_judged() -> None:
 
 def test_a_candidate_that_leaves_rows_without_a_prediction_is_not_promoted() -> None:
     lacking = np.where(np.arange(400) == 7, np.nan, GOOD)
-    for champion, sides in ((WORSE, BOTH), (None, FIRST)):
-        decision = decide(product(), evidence(Y, lacking, champion), PASSED, sides)
+    for champion, pair in ((WORSE, BOTH), (None, FIRST)):
+        decision = decide(product(), evidence(Y, lacking, champion), PASSED, pair)
         assert decision.verdict == "kept"
         assert "no prediction for 1 of 400" in decision.reason
 
@@ -188,8 +188,8 @@ def test_a_fresher_candidate_is_promoted_when_surely_not_worse_by_the_margin() -
 
 def test_a_promotion_waits_where_a_person_has_to_approve_it() -> None:
     spec = deciding(approval=True)
-    for champion, sides in ((WORSE, BOTH), (None, FIRST)):
-        decision = decide(spec, evidence(Y, GOOD, champion), PASSED, sides)
+    for champion, pair in ((WORSE, BOTH), (None, FIRST)):
+        decision = decide(spec, evidence(Y, GOOD, champion), PASSED, pair)
         assert decision.verdict == "waiting"
         assert decision.reason.startswith("waits for a person's approval")
     assert decide(spec, evidence(Y, WORSE, GOOD), PASSED, BOTH).verdict == "kept"

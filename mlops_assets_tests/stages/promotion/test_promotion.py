@@ -57,11 +57,11 @@ def all_aliases(platform: Platform) -> dict[str, Aliases]:
 def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_decision(
     two: Platform,
 ) -> None:
-    unit = done(two, plan_rollback(two.context, [COUNTRY]))
+    change_set = done(two, plan_rollback(two.context, [COUNTRY]))
     assert (in_use(two, COUNTRY), shows(two, COUNTRY)) == ("1", "1")
     row = two.decisions(COUNTRY).iloc[-1]
     assert (row["verdict"], row["version"], row["previous"]) == ("rolled_back", "1", "2")
-    assert (row["person"], row["unit"], row["trigger"]) == ("ana", unit.id, "by hand")
+    assert (row["person"], row["change_set"], row["trigger"]) == ("ana", change_set.id, "by hand")
     assert "prices went wrong" in row["reason"]
     for number in ("1", "2"):
         tags = two.registry.version(registered_name(PRODUCT, COUNTRY), number).tags
@@ -136,10 +136,12 @@ def test_a_version_is_named_by_its_number(two: Platform) -> None:
 def test_many_countries_are_one_unit_that_is_undone_as_a_whole(two: Platform) -> None:
     done(two, plan_promotion(two.context, [COUNTRY], registered(two, COUNTRY).version))
     before = all_aliases(two)
-    unit = done(two, plan_rollback(two.context, COUNTRIES, "1"))
+    change_set = done(two, plan_rollback(two.context, COUNTRIES, "1"))
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
-    assert {two.decisions(country)["unit"].iloc[-1] for country in COUNTRIES} == {unit.id}
-    back = done(two, plan_undo(two.context, unit.id))
+    assert {two.decisions(country)["change_set"].iloc[-1] for country in COUNTRIES} == {
+        change_set.id
+    }
+    back = done(two, plan_undo(two.context, change_set.id))
     assert all_aliases(two) == before, "`previous` too"
     assert {shows(two, country) for country in COUNTRIES} == {"2", "3"}
     assert done(two, plan_undo(two.context, back.id)).state == "done"
@@ -149,9 +151,9 @@ def test_many_countries_are_one_unit_that_is_undone_as_a_whole(two: Platform) ->
 def test_undoing_the_first_promotion_leaves_the_baseline_in_use(trained: Platform) -> None:
     name = registered_name(PRODUCT, COUNTRY)
     trained.registry.point(name, Aliases())
-    unit = done(trained, plan_promotion(trained.context, [COUNTRY], "1"))
+    change_set = done(trained, plan_promotion(trained.context, [COUNTRY], "1"))
     assert in_use(trained, COUNTRY) == "1"
-    done(trained, plan_undo(trained.context, unit.id))
+    done(trained, plan_undo(trained.context, change_set.id))
     assert aliases(trained, COUNTRY) == Aliases("", "", "1")
     assert trained.frame("champion", COUNTRY)["kind"].iloc[0] == "baseline"
     assert trained.status()[COUNTRY].champion_version is None
@@ -222,7 +224,7 @@ def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Pl
     verdicts = {c: two.decisions(c)["verdict"].tolist()[2:] for c in COUNTRIES}
     assert verdicts == {"DEU": ["rolled_back"] * 2, "FRA": ["rolled_back"] * 2, "NOR": []}
     assert "set back" in two.decisions("DEU")["reason"].iloc[-1]
-    assert [unit.state for unit in change_sets(two.context).values()] == ["set back"]
+    assert [change_set.state for change_set in change_sets(two.context).values()] == ["set back"]
     row = two.frame("model", "DEU").assign(train_rows=1)
     write_model(two, "DEU", row)
     decide(two, "DEU")
@@ -238,19 +240,19 @@ def test_a_plan_that_is_out_of_date_moves_nothing(two: Platform) -> None:
 
 
 def test_an_unknown_unit_is_refused_with_the_newest_ones(two: Platform) -> None:
-    unit = done(two, plan_rollback(two.context, [COUNTRY]))
-    with pytest.raises(ConfigurationError, match=f"has no unit 'x'.*{unit.id}"):
+    change_set = done(two, plan_rollback(two.context, [COUNTRY]))
+    with pytest.raises(ConfigurationError, match=f"has no change set 'x'.*{change_set.id}"):
         plan_undo(two.context, "x")
 
 
 def test_a_unit_is_undone_once_and_not_over_what_happened_since(two: Platform) -> None:
-    unit = done(two, plan_rollback(two.context, [COUNTRY]))
-    done(two, plan_undo(two.context, unit.id))
-    (problem,) = plan_undo(two.context, unit.id).problems
+    change_set = done(two, plan_rollback(two.context, [COUNTRY]))
+    done(two, plan_undo(two.context, change_set.id))
+    (problem,) = plan_undo(two.context, change_set.id).problems
     assert "undone already" in problem.text
-    unit = done(two, plan_rollback(two.context, [COUNTRY]))
+    change_set = done(two, plan_rollback(two.context, [COUNTRY]))
     done(two, plan_promotion(two.context, [COUNTRY], registered(two, COUNTRY).version))
-    (problem,) = plan_undo(two.context, unit.id).problems
+    (problem,) = plan_undo(two.context, change_set.id).problems
     assert "version 3 is in use now, not version 1" in problem.text
 
 
@@ -311,8 +313,8 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     assert begun.id in problem.text
     plan = plan_rollback(two.context, COUNTRIES)
     assert set(plan.frame()["note"]) == {"begun before, is finished"}
-    unit = done(two, plan)
-    assert unit.id == begun.id
+    change_set = done(two, plan)
+    assert change_set.id == begun.id
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
     assert {shows(two, country) for country in COUNTRIES} == {"1"}
     assert {len(two.decisions(country)) for country in COUNTRIES} == {3}
@@ -354,7 +356,7 @@ def test_the_job_moves_the_countries_and_the_asset_shows_it_at_once(two: Platfor
     assert evaluated.partition in ("FRA", "DEU")
     row = two.decisions(COUNTRY).iloc[-1]
     assert row["dagster_run_id"] == result.run_id
-    undone = launched(two, "undo", {"unit": row["unit"], **word})
+    undone = launched(two, "undo", {"change_set": row["change_set"], **word})
     assert undone.success, failures(undone)
     assert two.told("champion", COUNTRY)["champion_version"] == "2"
 
