@@ -43,7 +43,8 @@ PAGES = (
     "docs/guide/cluster.md",
     "docs/guide/kubernetes.md",
     "docs/guide/loop.md",
-    "docs/guide/replay.md",
+    "docs/guide/backtest.md",
+    "docs/glossary.md",
     "docs/guide/scale.md",
     "docs/guide/sources.md",
     "docs/guide/trust.md",
@@ -82,6 +83,7 @@ def commands() -> dict[str, set[str]]:
     return {
         name: {option for each in command.params for option in each.opts}
         for name, command in group.commands.items()
+        if not command.hidden  # older names, which are still taken
     }
 
 

@@ -1,4 +1,4 @@
-"""The command `replay`: policies of retraining over the history there is."""
+"""The command `backtest`: policies of retraining over the history there is."""
 
 from __future__ import annotations
 
@@ -36,14 +36,17 @@ CHANGEABLE = (
 _NOTHING = "Nothing was trained."
 
 
-@app.command(
-    help="What policies of retraining would have been worth: the same functions that train, judge, "
+_HELP = (
+    "What policies of retraining would have been worth: the same functions that train, judge, "
     "watch and decide, moment by moment over the features there are. Nothing is stored but the "
     "chart.\n\n"
-    "Example: mlops-assets replay power_price --from 2020-01-01 --to 2023-12-31 --policy never "
+    "Example: mlops-assets backtest power_price --from 2020-01-01 --to 2023-12-31 --policy never "
     "--policy 'every 30d' --policy drift"
 )
-def replay(
+
+
+@app.command(help=_HELP)
+def backtest(
     product: Annotated[str, typer.Argument(help="Name of the product.")],
     begin: Annotated[str, typer.Option("--from", help="First moment, such as 2020-01-01.")],
     end: Annotated[str, typer.Option("--to", help="Last day that counts.")],
@@ -73,12 +76,16 @@ def replay(
     spec = changed(found.spec, change or [])
     past, note = _past(found, spec, times, country or [])
     walks = _walked(past, policies, times, length, processes or os.cpu_count() or 1, as_json)
-    target = (chart or Path(f"{found.name}_replay.svg")).resolve()
+    target = (chart or Path(f"{found.name}_backtest.svg")).resolve()
     _draw(target, found, past, walks)
     if as_json:
         say(json.dumps(_as_dict(past, walks, length, target, note), indent=1))
         return
     _print(found, past, walks, length, target, note)
+
+
+# The older name of the command, which scripts may have.
+app.command("replay", help=_HELP, hidden=True)(backtest)
 
 
 def changed(spec: ProductSpec, changes: Sequence[str]) -> ProductSpec:
@@ -200,7 +207,7 @@ def _walked(
     moments = backtest_moments(times[0], times[1], step)
     with (
         ParallelTrainer(past, processes) as trainer,
-        typer.progressbar(length=len(moments), label="replay", file=_stderr(quiet)) as bar,
+        typer.progressbar(length=len(moments), label="backtest", file=_stderr(quiet)) as bar,
     ):
         walks = run_backtest(past, policies, moments, trainer, lambda moment: bar.update(1))
     if not any(len(each.trainings) for each in walks):

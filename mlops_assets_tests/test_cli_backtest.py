@@ -1,4 +1,4 @@
-"""The command `replay` on a real home of a scaffolded product."""
+"""The command `backtest` on a real home of a scaffolded product."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Home:
     path: Path
     defs: Path
 
-    def replay(self, *arguments: str) -> Said:
+    def backtest(self, *arguments: str) -> Said:
         """A real process, with one of its own to train in."""
         return mlops_assets(
             self.path,
-            "replay",
+            "backtest",
             "parcels",
             *arguments,
             "--processes",
@@ -64,7 +64,7 @@ def demand(country: str, first: str, last: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Home]:
-    folder = tmp_path_factory.mktemp("replay")
+    folder = tmp_path_factory.mktemp("backtest")
     made = Home(folder / "home", folder / "defs")
     product = new_product("parcels", made.defs)
     edit(product / "defs.yaml", ("max_iter: 100", "max_iter: 10"))
@@ -83,11 +83,11 @@ def told(home: Home) -> tuple[Said, dict[str, str], dict[str, str]]:
     """Two policies as JSON, with the files of the home before and after."""
     before = home.listing()
     policies = ("--policy", "never", "--policy", "every 4w")
-    said = home.replay(*PERIOD, *policies, "--json", "--chart", str(home.path.parent / "a.svg"))
+    said = home.backtest(*PERIOD, *policies, "--json", "--chart", str(home.path.parent / "a.svg"))
     return said, before, home.listing()
 
 
-def test_replay_tells_what_each_policy_was_worth(
+def test_a_backtest_tells_what_each_policy_was_worth(
     told: tuple[Said, dict[str, str], dict[str, str]],
 ) -> None:
     said = told[0]
@@ -102,7 +102,7 @@ def test_replay_tells_what_each_policy_was_worth(
     assert {row["cause"] for row in said.data["trainings"]} == {"first", "every"}
 
 
-def test_replay_writes_nothing_but_its_chart(
+def test_a_backtest_writes_nothing_but_its_chart(
     told: tuple[Said, dict[str, str], dict[str, str]],
 ) -> None:
     said, before, after = told
@@ -114,14 +114,14 @@ def test_replay_writes_nothing_but_its_chart(
 
 
 def test_a_fixed_holdout_is_walked_as_a_distance_and_the_command_says_so(home: Home) -> None:
-    said = home.replay(
+    said = home.backtest(
         *PERIOD, "--policy", "never", "--country", "FRA", "--step", "4w", "--set",
         "monitoring.min_effect=0.4",
     )  # fmt: skip
     assert said.code == 0, said
     assert "holdout_from 2024-10-01 is read as holdout_days 91" in said.out
     assert "never" in said.out
-    chart = home.path.parent / "parcels_replay.svg"
+    chart = home.path.parent / "parcels_backtest.svg"
     assert f"Chart: {chart}" in said.out
     assert "of 1 countries" in chart.read_text()
 
@@ -148,11 +148,11 @@ def test_a_fixed_holdout_is_walked_as_a_distance_and_the_command_says_so(home: H
 def test_what_cannot_be_walked_is_named_in_one_line(
     home: Home, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    assert complaint in home.replay(*arguments).complaint()
+    assert complaint in home.backtest(*arguments).complaint()
 
 
 def test_a_product_without_features_says_how_to_make_them(home: Home, tmp_path: Path) -> None:
     empty = Home(tmp_path / "home", home.defs)
     empty.path.mkdir()
-    complaint = empty.replay(*PERIOD, "--policy", "never").complaint()
+    complaint = empty.backtest(*PERIOD, "--policy", "never").complaint()
     assert "mlops-assets materialize parcels --all --job predict" in complaint
