@@ -1,4 +1,4 @@
-"""Where ARCHITECTURE.md sends a reader: few files, all of them there, in the order of their names."""
+"""Where ARCHITECTURE.md sends a reader: few files, and all of them are there."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mlops_assets.cli.base import app
 from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.settings import ONE_THREAD, load_settings
 
-__all__ = ["app", "card", "champions", "main", "backtest", "runs", "setup", "trust", "views"]
+__all__ = ["app", "backtest", "card", "champions", "main", "runs", "setup", "trust", "views"]
 
 
 def main() -> None:

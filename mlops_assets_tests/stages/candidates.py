@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import Ridge
 
+from mlops_assets.ml.reports.tables import flat_metrics
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.models import log_model
-from mlops_assets.stages.training.evaluation_metadata import artifacts, flat_metrics
+from mlops_assets.stages.training.evaluation_metadata import artifacts
 from mlops_assets_tests.ml import cards
 
 

@@ -38,7 +38,7 @@ SETTINGS = (
     "task",
 )
 """Sections of a product that gates and decisions depend on."""
-TAIL_DRAWS = 20
+DECISION_TAIL_DRAWS = 20
 """Draws that are to be beyond the bound of a decision, so that its place is not chance."""
 
 
@@ -185,7 +185,7 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: Model
 
 def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     level = level_used(spec)
-    draws = max(spec.evaluation.draws, math.ceil(TAIL_DRAWS / level))
+    draws = max(spec.evaluation.draws, math.ceil(DECISION_TAIL_DRAWS / level))
     gain, problem = _gain(spec, rows, values, level, draws)
     if not gain.has_interval:
         why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"

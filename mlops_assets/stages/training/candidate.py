@@ -18,6 +18,7 @@ from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import Split, newest_label
 from mlops_assets.ml.reports.model_card import CardFacts, Chosen, Learned, MadeFrom
+from mlops_assets.ml.reports.tables import flat_metrics
 from mlops_assets.ml.training.candidate import TrainedCandidate, scale_feature, train_country
 from mlops_assets.ml.training.selection import (
     PooledModel,
@@ -28,12 +29,7 @@ from mlops_assets.registry import LoggedModel, ModelVersion, Registry, TrackedRu
 from mlops_assets.registry.isolated.check import check_isolated, largest_difference
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.training.evaluation_metadata import (
-    CARD_FILE,
-    CARD_TAG,
-    artifacts,
-    flat_metrics,
-)
+from mlops_assets.stages.training.evaluation_metadata import CARD_FILE, CARD_TAG, artifacts
 from mlops_assets.stages.training.intervals import SCALE_TAG, errors_file
 from mlops_assets.stages.training.references import (
     REFERENCE_FILE,

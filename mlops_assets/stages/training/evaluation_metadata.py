@@ -76,11 +76,6 @@ def artifacts(facts: CardFacts) -> Mapping[str, str]:
     }
 
 
-def flat_metrics(report: Report) -> dict[str, float]:
-    """Numbers for the candidate's MLflow run, ends of intervals included; unknown ones left out."""
-    return tables.flat_metrics(report)
-
-
 def _evaluation(facts: CardFacts) -> dict[str, object]:
     """How the candidate did on the holdout, with units, for people."""
     report, spec, chosen = facts.report, facts.spec, facts.chosen

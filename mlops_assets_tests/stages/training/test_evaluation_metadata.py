@@ -18,6 +18,7 @@ from dagster import serialize_value
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.reports.model_card import CardFacts
+from mlops_assets.ml.reports.tables import flat_metrics
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.stages.common.context import ProductContext
@@ -28,7 +29,6 @@ from mlops_assets.stages.training.evaluation_metadata import (
     REPORT_FILE,
     artifacts,
     candidate_metadata,
-    flat_metrics,
 )
 from mlops_assets.stages.training.serving import report_from_json, report_to_json
 from mlops_assets_tests.ml import cards
