@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import mlops_assets
+from mlops_assets.runtime.headless import workers as headless
 from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.runtime.headless.workers import workers as headless
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.staleness import Staleness

@@ -9,15 +9,16 @@ from typing import Literal
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.registry import Registry
+from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.assets import decide_on
 from mlops_assets.stages.promotion.decision_log import Origin
-from mlops_assets.stages.promotion.plan import ProductContext, Requester, apply_plan, plan_rollback
+from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_rollback
 from mlops_assets.storage import SnapshotStore
 
 Moment = Literal["recorded", "previous moved", "champion moved"]
 
 
-def _office(home: Path, defs: Path) -> ProductContext:
+def _context(home: Path, defs: Path) -> ProductContext:
     artifacts = (home / "mlflow" / "artifacts").as_uri()
     registry = Registry(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}", artifacts)
     return ProductContext(load_product(defs), SnapshotStore(str(home / "store")), registry)
@@ -45,10 +46,10 @@ def _die_at(moment: Moment, survived: int) -> None:
 
 def decide_and_die(home: Path, defs: Path, country: str, moment: Moment) -> None:
     """What the step `champion` does, killed at a moment."""
-    whole = _office(home, defs)
+    whole = _context(home, defs)
     ctx = whole.country(country)
     _die_at(moment, 0)
-    model = ctx.made("model")
+    model = ctx.current("model")
     assert model is not None
     decide_on(ctx, model, Origin("by hand"))
 
@@ -57,7 +58,7 @@ def roll_back_and_die(
     home: Path, defs: Path, countries: list[str], moment: Moment, survived: int
 ) -> None:
     """A rollback of many countries, killed at a moment of the country after so many."""
-    whole = _office(home, defs)
+    whole = _context(home, defs)
     _die_at(moment, survived)
     apply_plan(
         whole,

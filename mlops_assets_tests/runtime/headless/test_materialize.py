@@ -8,9 +8,9 @@ from typing import Any, cast
 import pandas as pd
 import pytest
 
+from mlops_assets.runtime.headless import workers as headless
 from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.runtime.headless.workers import workers as headless
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_promotion
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only

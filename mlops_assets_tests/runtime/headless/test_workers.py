@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from mlops_assets.runtime.headless import workers as headless
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.runtime.headless.workers import workers as headless
 
 ORDER = RunOrder("parcels", "train", ("model",), country="DEU")
 Execute = Callable[[RunOrder], RunOutcome]

@@ -87,7 +87,7 @@ def test_after_a_rollback_the_status_is_right_and_only_predictions_are_made_agai
     assert (status.champion_version, status.state) == ("1", "behind")
     assert status.why == "predictions are of version 2, in use is version 1"
     assert two.first_stale(COUNTRY, ASSETS) == "predictions"
-    result = two.run(COUNTRY, assets=["champion", "predictions"])
+    result = two.run(COUNTRY, assets=["champion", "predictions", "performance", "drift"])
     assert result.success, failures(result)
     assert checks(result)["champion.equals_registry_alias"].passed
     assert (in_use(two, COUNTRY), shows(two, COUNTRY)) == ("1", "1")
@@ -214,7 +214,7 @@ def test_if_a_country_fails_in_the_middle_those_before_it_are_moved_back(two: Pl
     before = all_aliases(two)
 
     def break_down(moved: MovedCountry) -> None:
-        if moved.desk.country == "FRA" and moved.entry.after.champion == "1":
+        if moved.ctx.country == "FRA" and moved.entry.after.champion == "1":
             raise OSError("the event log is full")
 
     with pytest.raises(RegistryError, match=r"failed in FRA.*the event log is full"):

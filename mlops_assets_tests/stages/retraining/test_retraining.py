@@ -308,7 +308,7 @@ def test_no_more_are_asked_for_than_a_day_allows_and_the_rest_the_next_day(
     queued(one, request, STATES.SUCCESS)
     assert "1 trainings in 24 hours" in said(one)
     now = dt.datetime.now(dt.UTC) + dt.timedelta(days=1, seconds=1)
-    tomorrow = country_states.read_state(one.product, one.store, one.registry, one.instance, now)
+    tomorrow = country_states.read_state(one.context, one.instance, now)
     later = [a.country for a in tomorrow.plan(one.product.spec).actions if a.kind == "retrain"]
     assert later == [COUNTRY]
 
@@ -473,9 +473,7 @@ def test_the_sensor_asks_for_what_the_schedule_left_over_once_it_is_switched_on(
     found = country_states.due_by_schedule(weekly.product, weekly.instance, later)
     assert found is not None
     assert (found.weekday(), found.hour, NOW < found <= later) == (0, 4, True)
-    view = country_states.read_state(
-        weekly.product, weekly.store, weekly.registry, weekly.instance, later
-    )
+    view = country_states.read_state(weekly.context, weekly.instance, later)
     actions = view.plan(weekly.product.spec).actions
     assert {action.cause for action in actions} == {"schedule"}
     by_schedule = scheduled(weekly, found)
