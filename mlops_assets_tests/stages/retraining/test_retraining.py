@@ -491,13 +491,8 @@ def test_new_labels_and_age_are_those_since_the_champions_training(watched: Plat
     assert champion is not None
     features = watched.frame("features", COUNTRY)
     known = features[features["label"].notna()]
-    look = country_states.read_state(
-        with_policy(watched, new_labels=1, max_age_days=1).product,
-        watched.store,
-        watched.registry,
-        watched.instance,
-        NOW,
-    )
+    aged = with_policy(watched, new_labels=1, max_age_days=1)
+    look = country_states.read_state(aged.context, watched.instance, NOW)
     found = next(s for s in look.country_states if s.country == COUNTRY)
     assert found.known_until == known["event_time"].max()
     assert found.learned_until == pd.Timestamp(champion.tags["until"])
