@@ -15,10 +15,11 @@ import pytest
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
-from mlops_assets.cli.base import product_named, registry_of, store_of
+from mlops_assets.cli.base import context_of, product_named
 from mlops_assets.runtime.instance import prepare_instance, prepare_up_instance
 from mlops_assets.settings import Settings, load_settings
-from mlops_assets.stages.lineage import first_stale, pooled_is_stale, shared_is_stale
+from mlops_assets.stages.promotion.decision_log import RENAMED
+from mlops_assets.stages.staleness import Staleness
 from mlops_assets_tests.called import call
 from mlops_assets_tests.old_home import OldHome, expected, unpack
 
@@ -79,7 +80,7 @@ def decisions(home: OldHome) -> list[dict[str, Any]]:
     """All that are recorded, in the columns that there were then."""
     rows = json.loads(ask(home, "decisions", "parcels", "--json"))
     columns = expected()["decisions"][0]
-    return [{name: row[name] for name in columns} for row in rows]
+    return [{name: row[RENAMED.get(name, name)] for name in columns} for row in rows]
 
 
 def predictions(home: OldHome, country: str) -> list[pd.DataFrame]:
@@ -163,10 +164,11 @@ def test_the_card_of_a_model_is_read(old: OldHome) -> None:
 def test_what_was_up_to_date_still_is_so_that_nothing_is_trained_again(
     old: OldHome, settings: Settings, country: str, first: str | None
 ) -> None:
-    product, store, registry = product_named("parcels"), store_of(settings), registry_of(settings)
-    assert first_stale(product, country, ASSETS, store, registry) == first  # NOR: its gate stops it
-    assert not shared_is_stale(product, store)
-    assert not pooled_is_stale(product, store)
+    state = Staleness(context_of(product_named("parcels")))
+    stale = state.first(country, ASSETS)
+    assert (stale and stale.asset) == first  # NOR: its gate stops it
+    assert state.shared_inputs() is None
+    assert not state.is_pooled_stale()
 
 
 # going on
@@ -178,11 +180,13 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> OldHome:
     return unpack(tmp_path_factory.mktemp("used"))
 
 
-def test_a_unit_that_was_left_open_stops_others_until_it_is_taken_back(
+def test_a_change_set_that_was_left_open_stops_others_until_it_is_taken_back(
     used: OldHome, said: dict[str, Any]
 ) -> None:
     begun = next(row["unit"] for row in said["decisions"] if row["verdict"] == "forced")
-    assert f"unit {begun} (promote by ana, " in refused(used, "rollback", "parcels", "DEU", *WORD)
+    assert f"change set {begun} (promote by ana, " in refused(
+        used, "rollback", "parcels", "DEU", *WORD
+    )
     assert decisions(used) == said["decisions"]
     undone = json.loads(run(used, "undo", "parcels", begun, *WORD))
     assert undone["moves"] == [{"country": "FRA", "from": "2", "to": "3"}]
