@@ -102,7 +102,7 @@ class Report:
     baselines: Mapping[str, float]
     best_baseline: str
     by_month: pd.DataFrame
-    reliability_table: pd.DataFrame | None
+    reliability: pd.DataFrame | None
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     gain: Estimate = UNKNOWN
     champion: Estimate = UNKNOWN

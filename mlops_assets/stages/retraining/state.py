@@ -83,7 +83,7 @@ class DecisionHistory:
     waiting: str = ""
     chosen_by: str = ""
     since: dt.datetime | None = None
-    decision_histories: dt.datetime | None = None
+    decided: dt.datetime | None = None
     runs: frozenset[str] = frozenset()
     newest: Entry | None = None
 

@@ -12,12 +12,12 @@ from mlops_assets.ml.evaluation.calibration import calibration_error
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.fairness import compare_groups
 from mlops_assets.ml.evaluation.report import Footprint, Report, evaluate
+from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import (
     GateResult,
     above_floor,
     beats_baseline,
     declared_gates,
-    gates,
     latency_and_size,
     loads_and_predicts,
     unless_switched_off,

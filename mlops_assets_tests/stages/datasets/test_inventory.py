@@ -47,10 +47,13 @@ class Place:
     def take(self) -> Inventory:
         self.hashed.clear()
         self.surveyed.clear()
-        return take_inventory(self.context, str(self.landing))
+        return take_inventory(ProductContext(self.product, self.store), str(self.landing))
 
     def unknown(self) -> list[str]:
-        return [each.name for each in unknown_files(self.context, str(self.landing))]
+        return [
+            each.name
+            for each in unknown_files(ProductContext(self.product, self.store), str(self.landing))
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def test_a_stored_card_has_the_decision_that_was_taken_since(
     assert "Not decided when this card was written." in before
     decision = cards.promoted(cards.regression())
     comparison = Comparison("FRA", carded.version, "local", "", decision, [], "abc", "def")
-    record_decision(ProductContext(product, store), comparison, Origin("by hand"))
+    record_decision(ProductContext(product, store).country("FRA"), comparison, Origin("by hand"))
     after = stored_card(ProductContext(product, store, registry).country("FRA"), carded.version)
     assert "| verdict | promoted |" in after
     assert registry.artifact(carded, CARD_FILE) == before
