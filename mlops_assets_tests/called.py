@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,7 +13,11 @@ from mlops_assets_tests.forks import forks
 
 
 def call(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, seconds: float
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    seconds: float,
+    program: str = "mlops_assets.cli",
 ) -> tuple[int, str, str]:
     """Exit code, output and errors of one call.
 
@@ -21,16 +26,19 @@ def call(
         environment: all of it.
         folder: it runs in, and its output is kept in for as long as it runs.
         seconds: it may take.
+        program: the module whose `main` is called.
     """
     said = [folder / f".said-{os.getpid()}.{name}" for name in ("out", "err")]
-    process = forks().Process(target=_called, args=(arguments, dict(environment), folder, said))
+    process = forks().Process(
+        target=_called, args=(program, arguments, dict(environment), folder, said)
+    )
     process.start()
     process.join(seconds)
     try:
         if process.exitcode is None:
             process.kill()
             process.join()
-            raise TimeoutError(f"mlops-assets {' '.join(arguments)}: {seconds} s; {said[1]}")
+            raise TimeoutError(f"{program} {' '.join(arguments)}: {seconds} s; {said[1]}")
         output, errors = (file.read_text() for file in said)
         return process.exitcode, output, errors
     finally:
@@ -40,7 +48,11 @@ def call(
 
 
 def _called(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path, said: Sequence[Path]
+    program: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    said: Sequence[Path],
 ) -> NoReturn:
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -48,7 +60,5 @@ def _called(
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["mlops-assets", *arguments]
-    from mlops_assets.cli import main
-
-    main()
+    import_module(program).main()
     sys.exit(0)

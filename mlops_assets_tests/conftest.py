@@ -3,29 +3,60 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import pandas as pd
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
+from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.dagster_storage.sqlite import SqliteHistory
 from mlops_assets_tests.effort import examples
+from mlops_assets_tests.once import once
 from mlops_assets_tests.platform import (
     Platform,
     build_platform,
     dagster_home,
     edit,
+    failures,
     generated,
+    going_on,
+    new_home,
+    sample_of,
     share_features,
+    small_product,
 )
+from mlops_assets_tests.stages.proposals import build_trained
 
-settings.register_profile("here", max_examples=examples(100))
+if TYPE_CHECKING:
+    from mlops_assets_tests.browser.site import Site
+
+# No deadline: no test looks at the clock, and a machine may be busy.
+settings.register_profile("here", max_examples=examples(100), deadline=None)
 settings.load_profile("here")
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+
+_SERVED = ("mlops_assets_tests/browser/", "mlops_assets_tests/runtime/up/test_up.py")
+"""Files whose tests share one `mlops-assets up`."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """A file at a time to a worker, and all that is served to the same one."""
+    return _ServedTogether(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+class _ServedTogether(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return _SERVED[0] if file.startswith(_SERVED) else file
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +71,46 @@ def _own_tracking_uri() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: its migrations take seconds, a copy takes none."""
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Registry(f"sqlite:///{database}", "unused").initialise()
-    return database
+    return once(tmp_path_factory, "mlflow", _empty_registry) / "mlflow.db"
+
+
+def _empty_registry(folder: Path) -> None:
+    Registry(f"sqlite:///{folder / 'mlflow.db'}", "unused").initialise()
 
 
 @pytest.fixture(scope="session")
 def history_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty history of Dagster: its migrations take a second, a copy takes none."""
-    folder = tmp_path_factory.mktemp("history")
-    SqliteHistory(str(folder)).dispose()
-    return folder
+    return once(tmp_path_factory, "history", lambda folder: SqliteHistory(str(folder)).dispose())
+
+
+@pytest.fixture(scope="session")
+def once_trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
+    """Three countries, each with version 1 as champion and predictions made by it, to copy."""
+    return once(tmp_path_factory, "trained", lambda folder: build_trained(folder, mlflow_template))
+
+
+@pytest.fixture(scope="session")
+def once_ran(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Path:
+    """A scaffolded product after one whole run of FRA, to copy."""
+
+    def make(folder: Path) -> None:
+        product = small_product("parcels", folder / "defs")
+        with new_home(folder, product, history_template, mlflow_template) as platform:
+            platform.deliver(generated(platform))
+            result = platform.run("FRA")
+            assert result.success, failures(result)
+
+    return once(tmp_path_factory, "ran", make)
+
+
+@pytest.fixture
+def ran(once_ran: Path, tmp_path: Path) -> Iterator[Platform]:
+    """The scaffolded product, its own delivery and a whole run of FRA."""
+    with going_on(once_ran, tmp_path) as platform:
+        yield platform
 
 
 @pytest.fixture
@@ -61,6 +121,15 @@ def instance(tmp_path: Path, history_template: Path) -> Iterator[dg.DagsterInsta
         yield made
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Site]:
+    """`mlops-assets up` for all tests that look at its pages or end its services."""
+    from mlops_assets_tests.browser.site import serving
+
+    with serving(tmp_path_factory.mktemp("site"), mlflow_template) as site:
+        yield site
+
+
 @pytest.fixture
 def make_platform(
     tmp_path: Path, instance: dg.DagsterInstance, mlflow_template: Path
@@ -68,7 +137,7 @@ def make_platform(
     """A scaffolded product (`parcels`: DEU, FRA, NOR), its YAML and contract changed."""
 
     def make(*changes: tuple[str, str], contract: tuple[str, str] = ("", "")) -> Platform:
-        folder = new_product("parcels", tmp_path / "defs")
+        folder = small_product("parcels", tmp_path / "defs")
         edit(folder / "defs.yaml", *changes)
         edit(folder / "contract.py", contract)
         return build_platform(folder, tmp_path / "home", instance, mlflow_template)
@@ -84,12 +153,12 @@ def platform(make_platform: Callable[..., Platform]) -> Platform:
 @pytest.fixture
 def sharing(tmp_path: Path, instance: dg.DagsterInstance, mlflow_template: Path) -> Platform:
     """The scaffolded product with features that its countries share."""
-    folder = new_product("parcels", tmp_path / "defs")
+    folder = small_product("parcels", tmp_path / "defs")
     share_features(folder)
     return build_platform(folder, tmp_path / "home", instance, mlflow_template)
 
 
 @pytest.fixture
-def sample(platform: Platform) -> pd.DataFrame:
-    """The product's own generated delivery."""
-    return generated(platform)
+def sample(tmp_path: Path) -> pd.DataFrame:
+    """The scaffolded product's own generated delivery."""
+    return sample_of(load_product(new_product("parcels", tmp_path / "sample")))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pandas as pd
 import yaml
 
 from mlops_assets.components.loading import load_product
+from mlops_assets.components.scaffold import new_product
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, Registry
 from mlops_assets.runtime.dagster_storage.sqlite import SqliteHistory
@@ -26,6 +29,10 @@ from mlops_assets.stages.staleness import Staleness
 from mlops_assets.storage import SnapshotStore
 from mlops_assets.storage.io_manager import SnapshotIOManager
 
+SMALL = ("max_iter: 100, learning_rate: 0.1}", "max_iter: 15, learning_rate: 0.3}")
+"""The trees of a scaffolded product: enough of them to beat its naive rules, and no more.
+
+To fit, store, load and check the hundred it has is most of what a run would cost."""
 SHARED_CODE = '''
 
 def shared(validated):
@@ -142,7 +149,12 @@ def settle(*files: Path) -> None:
 
 def generated(platform: Platform) -> pd.DataFrame:
     """The product's own demonstration data, for all its countries."""
-    function = platform.product.sample_function()
+    return sample_of(platform.product)
+
+
+def sample_of(product: Product) -> pd.DataFrame:
+    """What the product generates for a demonstration, always the same."""
+    function = product.sample_function()
     assert function is not None
     return function(7)
 
@@ -181,7 +193,16 @@ def dagster_home(home: Path, history_template: Path) -> Path:
         "class": SqliteHistory.__name__,
         "config": {"base_dir": str(home / "history")},
     }
-    settings = {"telemetry": {"enabled": False}, "storage": {"custom": storage}}
+    # As the platform's own instances: capturing output costs a run several processes a step.
+    no_output = {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+    settings = {
+        "telemetry": {"enabled": False},
+        "storage": {"custom": storage},
+        "compute_logs": no_output,
+    }
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     return home
 
@@ -195,6 +216,57 @@ def build_platform(
     database.parent.mkdir(parents=True)
     shutil.copyfile(mlflow_template, database)
     return platform_of(product, home, instance)
+
+
+@contextmanager
+def new_home(
+    folder: Path, product: Path, history_template: Path, mlflow_template: Path
+) -> Iterator[Platform]:
+    """A platform in `folder`, which `going_on` can take further when the block has ended."""
+    dagster_home(folder / "dagster", history_template)
+    with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:
+        yield build_platform(product, folder / "home", instance, mlflow_template)
+
+
+@contextmanager
+def going_on(made: Path, into: Path) -> Iterator[Platform]:
+    """What a `new_home` left, for a test to do with as it likes: its runs and model files too."""
+    dagster_home(into / "dagster", made / "dagster" / "history")
+    with dg.DagsterInstance.from_config(str(into / "dagster")) as instance:
+        yield copied(made, into, instance)
+
+
+def copied(made: Path, into: Path, instance: dg.DagsterInstance) -> Platform:
+    """The same of its own, on another instance: its snapshots, aliases and MLflow's runs."""
+    (folder,) = (made / "defs").iterdir()
+    shutil.copytree(made / "defs", into / "defs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("store", "landing", "mlflow/artifacts"):
+        if (made / "home" / name).exists():
+            shutil.copytree(made / "home" / name, into / "home" / name)
+    (into / "home" / "mlflow").mkdir(exist_ok=True)
+    _copy_registry(made / "home" / "mlflow", into / "home" / "mlflow")
+    return platform_of(load_product(into / "defs" / folder.name), into / "home", instance)
+
+
+_WHERE = (
+    ("experiments", "artifact_location"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("runs", "artifact_uri"),
+)
+"""Columns in which MLflow keeps where its files are."""
+
+
+def _copy_registry(made: Path, into: Path) -> None:
+    source, target = (sqlite3.connect(each / "mlflow.db") for each in (made, into))
+    source.backup(target)  # a plain copy would leave out what is in its write-ahead log
+    source.close()
+    for table, column in _WHERE:
+        change = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"
+        target.execute(change, (made.as_uri(), into.as_uri()))
+    target.commit()
+    target.close()
 
 
 def rebuilt(platform: Platform) -> Platform:
@@ -233,6 +305,13 @@ def platform_of(
     return Platform(
         product, home, instance, defs, SnapshotStore(str(home / "store")), Registry(uri, artifacts)
     )
+
+
+def small_product(name: str, defs: Path) -> Path:
+    """A scaffolded product that trains in a moment; its folder."""
+    folder = new_product(name, defs)
+    edit(folder / "defs.yaml", SMALL)
+    return folder
 
 
 def share_features(folder: Path) -> None:

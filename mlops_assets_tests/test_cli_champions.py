@@ -15,13 +15,11 @@ import pytest
 from mlops_assets.cli import main
 from mlops_assets.registry import Aliases
 from mlops_assets.registry.models import registered_name
-from mlops_assets_tests.platform import Platform, rebuilt
+from mlops_assets_tests.platform import Platform, copied, rebuilt
 from mlops_assets_tests.stages.proposals import (
     COUNTRIES,
     PRODUCT,
     aliases,
-    build_trained,
-    copied,
     decide,
     in_use,
     propose,
@@ -35,18 +33,18 @@ WHY = ("--reason", "prices went wrong", "--by", "ana")
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Platform:
+def once(tmp_path_factory: pytest.TempPathFactory, once_trained: Path) -> Path:
     """Version 2 in use in FRA, version 1 before it; version 1 in use elsewhere."""
-    platform = build_trained(tmp_path_factory.mktemp("cli_trained"), mlflow_template)
+    folder = tmp_path_factory.mktemp("cli_two")
     with dg.DagsterInstance.ephemeral() as instance:
-        mine = copied(platform, tmp_path_factory.mktemp("cli_two"), instance)
+        mine = copied(once_trained, folder, instance)
         propose(mine, COUNTRY)
         decide(mine, COUNTRY)
-    return mine
+    return folder
 
 
 @pytest.fixture
-def home(once: Platform, tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
+def home(once: Path, tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
     return copied(once, tmp_path, instance)
 
 

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from mlops_assets.components.loading import load_product
-from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets_tests.browser.operator import Operator
-from mlops_assets_tests.runtime.serving import Up, running
+from mlops_assets_tests.browser.site import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -27,8 +24,6 @@ FLAGS = (
 )
 PATIENCE_MS = 30_000
 """What a page may take to show something on a busy machine."""
-GOOD = ("AUT", "BEL", "BGR", "CHE")
-BROKEN = "FIN"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,21 +49,10 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def served(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """`up` with a delivery of five countries, one of which breaks its contract."""
-    home = tmp_path_factory.mktemp("home")
-    folder = home / "landing" / "power_price"
-    folder.mkdir(parents=True)
-    _delivery().to_parquet(folder / "delivery.parquet")
-    with running(home) as up:
-        yield up
-
-
 @pytest.fixture
-def operator(browser: Browser, served: Up) -> Iterator[Operator]:
+def operator(browser: Browser, site: Site) -> Iterator[Operator]:
     with new_page(browser) as page:
-        yield Operator(page, served.url)
+        yield Operator(page, site.up.url)
 
 
 @contextmanager
@@ -80,14 +64,3 @@ def new_page(browser: Browser) -> Iterator[Page]:
         yield page
     finally:
         page.close()
-
-
-def _delivery() -> pd.DataFrame:
-    product = load_product(PROJECT_ROOT / "mlops_assets" / "defs" / "power_price")
-    function = product.sample_function()
-    assert function is not None
-    frame = function(7)
-    country = frame["ISO3 Code"]
-    wrong = (country == BROKEN) & (frame["Date"] >= "2024-01-01")
-    frame.loc[wrong, "Price (EUR/MWhe)"] = 99_999.0
-    return frame[country.isin([*GOOD, BROKEN])]

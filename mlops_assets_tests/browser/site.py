@@ -1,11 +1,17 @@
-"""A served home of power prices: what is delivered to it, runs on it and is stored in it."""
+"""One served home for every test of pages and services: what it has, and what runs on it.
+
+It has three products, so that the tests of one file need not know what those of another did:
+`power_price` made from all but its newest days, `spot_price` (the same product under another name)
+delivered and never run, and `parcels` made from its history.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
-from collections.abc import Iterator, Mapping
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +22,33 @@ import pandas as pd
 from mlops_assets.components.loading import load_product
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.browser.drifting import (
+    ALERTS,
+    PARCELS,
+    Receiver,
+    drifting_product,
+    receiving,
+    records,
+)
+from mlops_assets_tests.called import call
 from mlops_assets_tests.effort import WHOLE
-from mlops_assets_tests.platform import edit
-from mlops_assets_tests.runtime.serving import BIN, Up, environment, graphql, running
+from mlops_assets_tests.platform import edit, sample_of
+from mlops_assets_tests.runtime.serving import Up, environment, graphql, processes_of, running
 
 PRODUCT = load_product(PROJECT_ROOT / "mlops_assets" / "defs" / "power_price")
-_PART = ("AUT", "BEL", "DEU", "ESP", "FRA")
+_PART = ("AUT", "BEL", "DEU", "FRA")
 COUNTRIES = list(PRODUCT.spec.countries) if WHOLE else list(_PART)
 """All 31 in `make nightly`; each is a run of its own, whatever the number."""
 COUNTRY, DATE, PRICE = "ISO3 Code", "Date", "Price (EUR/MWhe)"
 SENSOR = "power_price_landing"
+SPOT = "spot_price"
+SPOT_GOOD = ("AUT", "BEL", "BGR", "CHE")
+SPOT_BROKEN = "FIN"
+"""One of its countries breaks the contract."""
+NEW_DAYS = 30
+"""Of power prices, not delivered yet."""
+RESTATED = "DEU"
+"""A country whose power prices are in a file of their own."""
 _MINUTES_TO_MAKE_ALL = 15
 
 _RUNS = """
@@ -71,26 +94,49 @@ class Standing:
     status: Mapping[str, Mapping[str, Any]]
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How an `up` ended on Ctrl-C: its exit code, and the processes that outlived it."""
+
+    code: int
+    left: list[int]
+    said: str
+
+
 @dataclass
 class Site:
-    """A home and the `up` that serves it now."""
+    """A home, the `up` that serves it now, and how the one before it ended.
+
+    Attributes:
+        defs: folder of its products; everything in it is watched for changes.
+        more: what is in the environment besides the home.
+        receiver: of the alerts of `parcels`.
+    """
 
     home: Path
+    defs: Path
     up: Up
     stack: ExitStack
     more: Mapping[str, str]
+    receiver: Receiver
+    ended: Ended | None = None
 
     @property
     def store(self) -> SnapshotStore:
         return SnapshotStore(str(self.home / "store"))
 
     def restart(self) -> None:
-        """Stop everything that runs and serve the same home again, on other ports."""
+        """End everything with Ctrl-C and serve the same home again, on other ports."""
+        code = self.up.stop(signal.SIGINT)
+        left = processes_of(self.home)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        self.ended = Ended(code, left, self.up.said)
         self.stack.close()
         self.up = self.stack.enter_context(running(self.home, **self.more))
 
-    def deliver(self, frame: pd.DataFrame, name: str) -> None:
-        deliver(self.home, frame, name)
+    def deliver(self, frame: pd.DataFrame, name: str, product: str = PRODUCT.name) -> None:
+        deliver(self.home, frame, name, product)
 
     def frame(self, asset: str, country: str) -> pd.DataFrame:
         return self.store.read((PRODUCT.name, asset), country)
@@ -122,36 +168,59 @@ class Site:
 
 
 @contextmanager
-def serving(home: Path, **more: str) -> Iterator[Site]:
-    """Serve a home until the block ends, with as many restarts as wanted."""
-    with ExitStack() as stack:
-        yield Site(home, stack.enter_context(running(home, **more)), stack, more)
+def serving(folder: Path, mlflow_template: Path) -> Iterator[Site]:
+    """The home, served until the block ends, with as many restarts as wanted."""
+    home, defs = folder / "home", folder / "defs"
+    quickly_trained(defs / PRODUCT.name, COUNTRIES)
+    quickly_trained(defs / SPOT, [*SPOT_GOOD, SPOT_BROKEN])
+    drifting_product(defs)
+    (home / "mlflow").mkdir(parents=True)
+    shutil.copyfile(mlflow_template, home / "mlflow" / "mlflow.db")
+    with ExitStack() as stack, receiving() as receiver:
+        more = {"MLOPS_ASSETS_DEFS": str(defs), ALERTS: receiver.url}
+        _deliver_history(home)
+        for product in (PRODUCT.name, PARCELS):
+            said = command(home, "materialize", product, "--all", "--json", **more)
+            (made,) = json.loads(said)
+            assert made["failures"] == {}, made
+        up = stack.enter_context(running(home, **more))
+        yield Site(home, defs, up, stack, more, receiver)
 
 
-def quickly_trained(folder: Path) -> dict[str, str]:
-    """The environment in which the product's models are small, and it has the countries of here.
+def _deliver_history(home: Path) -> None:
+    frame = published()
+    earlier = frame[~newest(frame, NEW_DAYS)]
+    own = earlier[COUNTRY] == RESTATED
+    deliver(home, earlier[~own], "history.parquet")
+    deliver(home, earlier[own], f"{RESTATED}.csv")
+    every = sample_of(PRODUCT)
+    wrong = (every[COUNTRY] == SPOT_BROKEN) & (every[DATE] >= "2024-01-01")
+    every.loc[wrong, PRICE] = 99_999.0
+    listed = every[COUNTRY].isin([*SPOT_GOOD, SPOT_BROKEN])
+    deliver(home, every[listed], "delivery.parquet", SPOT)
+    deliver(home, records(drifted=False), "history.parquet", PARCELS)
 
-    For tests of data and of pages, to which it is all one how good a model is.
+
+def quickly_trained(made: Path, countries: Sequence[str]) -> None:
+    """The product in another folder, with small models and some of its countries.
+
+    For tests of data, of pages and of processes, to which it is all one how good a model is.
     """
-    made = folder / PRODUCT.name
     shutil.copytree(PRODUCT.folder, made, ignore=shutil.ignore_patterns("__pycache__"))
     edit(
         made / "defs.yaml",
         (
             f"countries: [{', '.join(PRODUCT.spec.countries)}]",
-            f"countries: [{', '.join(COUNTRIES)}]",
+            f"countries: [{', '.join(countries)}]",
         ),
         ("max_iter: 200", "max_iter: 15"),
         ("max_iter: 60", "max_iter: 8"),
     )
-    return {"MLOPS_ASSETS_DEFS": str(folder)}
 
 
 def published() -> pd.DataFrame:
     """The product's own generated delivery, of listed countries."""
-    function = PRODUCT.sample_function()
-    assert function is not None
-    frame = function(7)
+    frame = sample_of(PRODUCT)
     return frame[frame[COUNTRY].isin(COUNTRIES)].reset_index(drop=True)
 
 
@@ -161,9 +230,9 @@ def newest(frame: pd.DataFrame, days: int) -> pd.Series:
     return day > day.groupby(frame[COUNTRY]).transform("max") - pd.Timedelta(days=days)
 
 
-def deliver(home: Path, frame: pd.DataFrame, name: str) -> None:
+def deliver(home: Path, frame: pd.DataFrame, name: str, product: str = PRODUCT.name) -> None:
     """As publishers should: whole under another name first, then renamed."""
-    folder = home / "landing" / PRODUCT.name
+    folder = home / "landing" / product
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{name}.part"
     if name.endswith(".csv"):
@@ -173,23 +242,13 @@ def deliver(home: Path, frame: pd.DataFrame, name: str) -> None:
     part.rename(folder / name)
 
 
-def materialize_all(home: Path, **more: str) -> None:
-    """Every listed country, headless, before anything is served."""
-    (said,) = json.loads(command(home, "materialize", PRODUCT.name, "--all", "--json", **more))
-    assert said["failures"] == {}, said
-
-
 def command(home: Path, *arguments: str, **more: str) -> str:
     """What `mlops-assets` prints with a home of its own, and `more` in its environment."""
-    return subprocess.run(
-        [BIN / "mlops-assets", *arguments],
-        env=environment(home, **more),
-        cwd=PROJECT_ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=_MINUTES_TO_MAKE_ALL * 60,
-    ).stdout
+    home.mkdir(exist_ok=True)
+    seconds = _MINUTES_TO_MAKE_ALL * 60
+    code, said, errors = call(arguments, environment(home, **more), home, seconds)
+    assert code == 0, errors
+    return said
 
 
 def _sensor_run(run: Mapping[str, Any]) -> SensorRun:

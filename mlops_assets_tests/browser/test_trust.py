@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,25 +16,21 @@ from mlops_assets_tests.browser.site import (
     COUNTRIES,
     COUNTRY,
     DATE,
+    NEW_DAYS,
     PRICE,
+    RESTATED,
     SENSOR,
     SensorRun,
     Site,
     Standing,
-    deliver,
-    materialize_all,
     newest,
     published,
-    quickly_trained,
-    serving,
 )
-from mlops_assets_tests.runtime.serving import Up, eventually
+from mlops_assets_tests.runtime.serving import eventually
 
 DAMAGED = "FRA"
 GOOD = [country for country in COUNTRIES if country != DAMAGED]
-RESTATED = "DEU"
 LANDED = ("AUT", "BEL")
-NEW_DAYS = 30
 TEXT = "not published"
 BACKFILL_MS = 900_000
 """The runs of all countries take a minute; on a busy machine several."""
@@ -50,27 +45,6 @@ class Backfill:
     targeted: int
     succeeded: int
     failed: int
-
-
-@pytest.fixture(scope="module")
-def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """All countries made once, from all but the newest days; one has a file of its own."""
-    home = tmp_path_factory.mktemp("home")
-    frame = published()
-    earlier = frame[~newest(frame, NEW_DAYS)]
-    own = earlier[COUNTRY] == RESTATED
-    deliver(home, earlier[~own], "history.parquet")
-    deliver(home, earlier[own], f"{RESTATED}.csv")
-    quick = quickly_trained(tmp_path_factory.mktemp("defs"))
-    materialize_all(home, **quick)
-    with serving(home, **quick) as site:
-        yield site
-
-
-@pytest.fixture
-def served(site: Site) -> Up:
-    """What the operator of this file looks at."""
-    return site.up
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import re
 
 from playwright.sync_api import expect
 
-from mlops_assets_tests.browser.conftest import BROKEN, GOOD
 from mlops_assets_tests.browser.operator import Operator
+from mlops_assets_tests.browser.site import SPOT, SPOT_BROKEN, SPOT_GOOD
 
 STAGES = ["datasets", "features", "models", "predictions"]
 
@@ -19,41 +19,41 @@ def test_the_asset_graph_shows_the_stages_in_pipeline_order(operator: Operator) 
 def test_one_country_is_materialized_by_clicking_and_its_page_tells_how_it_went(
     operator: Operator,
 ) -> None:
-    country = GOOD[0]
-    operator.launch("power_price_all", [country])
+    country = SPOT_GOOD[0]
+    operator.launch(f"{SPOT}_all", [country])
     operator.follow("Success")
 
-    model = operator.partition("power_price/model", country)
+    model = operator.partition(f"{SPOT}/model", country)
     expect(model.get_by_text("Materialized", exact=True).first).to_be_visible()
     for key in ("why_this_model", "evaluation", "mlflow_run", "mae (EUR/MWh)"):
         expect(model.get_by_text(key, exact=True)).to_be_visible()
     assert operator.plot("forecast_against_actual") == ("data:image/svg+xml", 720)
-    gate = operator.check("power_price/model", "beats_baseline")
+    gate = operator.check(f"{SPOT}/model", "beats_baseline")
     expect(gate.get_by_text(re.compile(r"mae [\d.]+ against [\d.]+ of baseline"))).to_be_visible()
     expect(gate.get_by_text(country, exact=True).first).to_be_visible()
 
 
 def test_a_backfill_of_three_countries_makes_each_in_a_run_of_its_own(operator: Operator) -> None:
-    operator.launch("power_price_all", GOOD[1:])
+    operator.launch(f"{SPOT}_all", SPOT_GOOD[1:])
     operator.follow("100% completed")
 
-    for country in GOOD[1:]:
-        predictions = operator.partition("power_price/predictions", country)
+    for country in SPOT_GOOD[1:]:
+        predictions = operator.partition(f"{SPOT}/predictions", country)
         expect(predictions.get_by_text("Materialized", exact=True).first).to_be_visible()
         expect(predictions.get_by_text("why_this_model", exact=True)).to_be_visible()
 
 
 def test_a_failed_gate_is_red_with_its_numbers_and_nothing_follows_it(operator: Operator) -> None:
-    operator.launch("power_price_all", [BROKEN])
+    operator.launch(f"{SPOT}_all", [SPOT_BROKEN])
     operator.follow("Failure")
 
-    contract = operator.check("power_price/validated", "contract")
+    contract = operator.check(f"{SPOT}/validated", "contract")
     expect(contract.get_by_text("Failed", exact=True).first).to_be_visible()
     expect(
         contract.get_by_text(re.compile(r"break the contract, over the limit of 5"))
     ).to_be_visible()
     expect(contract.get_by_text("rejected_share", exact=True).first).to_be_visible()
     for asset in ("features", "predictions"):
-        page = operator.partition(f"power_price/{asset}", BROKEN)
+        page = operator.partition(f"{SPOT}/{asset}", SPOT_BROKEN)
         expect(page.get_by_text("did not materialize this asset")).to_be_visible()
         expect(page.get_by_text("No metadata entries")).to_be_visible()

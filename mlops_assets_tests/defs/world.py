@@ -44,6 +44,11 @@ needs_real_data = pytest.mark.skipif(
 )
 
 
+figures = pytest.mark.nightly
+"""How good the product's models are on the real files: trains those of every country. That they are
+judged, and what is done with a bad one, is tested on every change with what is generated."""
+
+
 @dataclass(frozen=True)
 class World:
     """Everything about one product and one delivery."""
@@ -114,11 +119,13 @@ def _features(
     return shared, frames
 
 
-def train(world: World) -> Trained:
+def train(world: World, countries: Sequence[str] | None = None) -> Trained:
+    """Train some countries together; default: all there are."""
     spec = world.spec
-    pooled = train_pooled(spec, world.frames, clock=time.monotonic)
+    frames = {c: world.frames[c] for c in countries or world.frames}
+    pooled = train_pooled(spec, frames, clock=time.monotonic)
     known = [model.known_until for model in pooled.values()]
-    parts = {c: country_split(f, spec.for_country(c), known) for c, f in world.frames.items()}
+    parts = {c: country_split(f, spec.for_country(c), known) for c, f in frames.items()}
     selections = {
         c: train_candidates(spec.for_country(c), parts[c], pooled, country=c, clock=time.monotonic)
         for c in parts

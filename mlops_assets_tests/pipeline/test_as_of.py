@@ -173,16 +173,14 @@ def everything_in(home: Path) -> dict[str, str]:
 
 
 def test_a_model_as_of_a_moment_touches_no_store_registry_or_instance_in_use(
-    platform: Platform, sample: pd.DataFrame, then: Then
+    ran: Platform, then: Then
 ) -> None:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    before, runs = everything_in(platform.home), platform.instance.get_runs_count()
-    champion = platform.registry.champion("parcels", COUNTRY)
-    made = then(platform, "2024-12-27", assets=CHAIN)
-    assert everything_in(platform.home) == before
-    assert platform.instance.get_runs_count() == runs
-    assert platform.registry.champion("parcels", COUNTRY) == champion
+    before, runs = everything_in(ran.home), ran.instance.get_runs_count()
+    champion = ran.registry.champion("parcels", COUNTRY)
+    made = then(ran, "2024-12-27", assets=CHAIN)
+    assert everything_in(ran.home) == before
+    assert ran.instance.get_runs_count() == runs
+    assert ran.registry.champion("parcels", COUNTRY) == champion
     of_then = made.registry.champion("parcels", COUNTRY)
     assert of_then is not None
     predictions = made.frame("predictions", COUNTRY)

@@ -14,7 +14,6 @@ from mlflow.entities import Run
 from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
-from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry.models import CHAMPION, registered_name
 from mlops_assets_tests.platform import (
     Platform,
@@ -22,6 +21,7 @@ from mlops_assets_tests.platform import (
     dagster_home,
     failures,
     generated,
+    small_product,
 )
 
 COUNTRY = "FRA"
@@ -44,7 +44,7 @@ def platform(
 ) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("lineage")
     dagster_home(home / "dagster", history_template)
-    folder = new_product("parcels", home / "defs")
+    folder = small_product("parcels", home / "defs")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         yield build_platform(folder, home / "home", instance, mlflow_template)
 

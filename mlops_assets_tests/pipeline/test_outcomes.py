@@ -100,25 +100,23 @@ def test_some_bad_rows_go_to_quarantine_with_their_rules_and_the_good_ones_go_on
 
 
 def test_a_country_with_a_broken_contract_keeps_its_last_good_data_and_champion(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    before = held(platform, COUNTRY)
+    before = held(ran, COUNTRY)
     broken = only(later(sample, 400), COUNTRY).assign(**{VALUE: -1.0})
-    platform.deliver(broken, "second.parquet")
-    result = platform.run(COUNTRY)
+    ran.deliver(broken, "second.parquet")
+    result = ran.run(COUNTRY)
     assert not result.success
     assert made(result) == ["raw", "quarantine"]
     contract = checks(result)["validated.contract"]
     assert (contract.passed, contract.severity.value) == (False, "ERROR")
     assert contract.partition == COUNTRY
-    after = held(platform, COUNTRY)
+    after = held(ran, COUNTRY)
     kept = ("validated", "features", "model", "champion", "predictions")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
-    assert len(platform.frame("quarantine", COUNTRY)) == 400
-    assert platform.status()[COUNTRY].state == "contract_broken"
-    other = platform.run(OTHER)
+    assert len(ran.frame("quarantine", COUNTRY)) == 400
+    assert ran.status()[COUNTRY].state == "contract_broken"
+    other = ran.run(OTHER)
     assert other.success, failures(other)
 
 
@@ -148,43 +146,35 @@ def test_text_in_a_number_column_is_a_rejected_row_not_a_crash(
     assert "n/a!" in quarantine.astype(str).to_string()
 
 
-def test_no_new_rows_means_nothing_is_written_and_nothing_is_trained(
-    platform: Platform, sample: pd.DataFrame
-) -> None:
-    platform.deliver(sample)
-    platform.run(COUNTRY)
-    before = held(platform, COUNTRY)
-    result = platform.run(COUNTRY)
+def test_no_new_rows_means_nothing_is_written_and_nothing_is_trained(ran: Platform) -> None:
+    before = held(ran, COUNTRY)
+    result = ran.run(COUNTRY)
     assert result.success, failures(result)
-    assert held(platform, COUNTRY) == before
+    assert held(ran, COUNTRY) == before
     assert "no new rows" in (checks(result)["validated.contract"].description or "")
-    assert len(platform.decisions(COUNTRY)) == 1
+    assert len(ran.decisions(COUNTRY)) == 1
     name = registered_name("parcels", COUNTRY)
-    challenger = platform.registry.by_alias(name, CHALLENGER)
+    challenger = ran.registry.by_alias(name, CHALLENGER)
     assert challenger is not None
     assert challenger.version == "1"
 
 
 def test_the_same_file_under_another_name_is_not_taken_twice(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    platform.run(COUNTRY)
-    platform.deliver(sample, "again.parquet")
-    platform.run(COUNTRY)
-    assert len(platform.frame("raw", COUNTRY)) == len(only(sample, COUNTRY))
+    ran.deliver(sample, "again.parquet")
+    ran.run(COUNTRY)
+    assert len(ran.frame("raw", COUNTRY)) == len(only(sample, COUNTRY))
 
 
 def test_new_rows_are_appended_and_lead_to_a_new_decision(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    platform.run(COUNTRY)
-    platform.deliver(later(sample), "second.parquet")
-    result = platform.run(COUNTRY)
+    ran.deliver(later(sample), "second.parquet")
+    result = ran.run(COUNTRY)
     assert result.success, failures(result)
-    assert len(platform.frame("raw", COUNTRY)) == len(only(sample, COUNTRY)) + 10
-    decisions = platform.decisions(COUNTRY)
+    assert len(ran.frame("raw", COUNTRY)) == len(only(sample, COUNTRY)) + 10
+    decisions = ran.decisions(COUNTRY)
     assert len(decisions) == 2
     assert decisions["verdict"].iloc[0] == "promoted"
     assert decisions["champion_version"].iloc[1] == "1"
@@ -413,15 +403,13 @@ def test_a_feature_that_knows_the_future_is_not_stored(
 
 
 def test_predictions_of_a_country_do_not_depend_on_the_other_countries(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    platform.run(COUNTRY)
-    alone = platform.frame("predictions", COUNTRY)["prediction"].to_numpy()
+    alone = ran.frame("predictions", COUNTRY)["prediction"].to_numpy()
     noise = sample.copy()
     noise.loc[noise["Country"] == OTHER, VALUE] = -1.0
-    platform.deliver(noise[noise["Country"] == OTHER], "later_broken_other.parquet")
-    assert not platform.run(OTHER).success
-    platform.run(COUNTRY)
-    again = platform.frame("predictions", COUNTRY)["prediction"].to_numpy()
+    ran.deliver(noise[noise["Country"] == OTHER], "later_broken_other.parquet")
+    assert not ran.run(OTHER).success
+    ran.run(COUNTRY)
+    again = ran.frame("predictions", COUNTRY)["prediction"].to_numpy()
     np.testing.assert_array_equal(alone, again)

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import RegistryError
 from mlops_assets.registry import ModelVersion
 from mlops_assets.registry.models import registered_name
@@ -36,6 +35,7 @@ from mlops_assets_tests.platform import (
     edit,
     failures,
     generated,
+    small_product,
 )
 from mlops_assets_tests.stages.proposals import ASKED
 
@@ -46,8 +46,8 @@ ONE_CANDIDATE = (
     "    - name: ridge\n      estimator: sklearn.linear_model.Ridge\n      scopes: [local]\n",
     "",
 )
-POOLED = ("learning_rate: 0.1}\n", "learning_rate: 0.1}\n      scopes: [pooled]\n")
-LOCAL = ("learning_rate: 0.1}\n", "learning_rate: 0.1}\n      scopes: [local]\n")
+POOLED = ("learning_rate: 0.3}\n", "learning_rate: 0.3}\n      scopes: [pooled]\n")
+LOCAL = ("learning_rate: 0.3}\n", "learning_rate: 0.3}\n      scopes: [local]\n")
 DAY = pd.Timedelta(days=1)
 KEYS = ("entity", "event_time", "label_time", "label")
 Make = Callable[..., Platform]
@@ -60,7 +60,7 @@ def once(
     """A country with its first champion and its predictions."""
     home = tmp_path_factory.mktemp("refit")
     dagster_home(home / "dagster", history_template)
-    folder = new_product("parcels", home / "defs")
+    folder = small_product("parcels", home / "defs")
     edit(folder / "defs.yaml", ROLLING, ONE_CANDIDATE, LOCAL)
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         platform = build_platform(folder, home / "home", instance, mlflow_template)
@@ -108,7 +108,7 @@ def names(rows: pd.DataFrame) -> list[str]:
 
 def by_hand(rows: pd.DataFrame) -> HistGradientBoostingRegressor:
     """The candidate fitted without this project's code."""
-    model = HistGradientBoostingRegressor(max_iter=100, learning_rate=0.1, random_state=0)
+    model = HistGradientBoostingRegressor(max_iter=15, learning_rate=0.3, random_state=0)
     return model.fit(rows[names(rows)].to_numpy("float64"), rows["label"].to_numpy())
 
 

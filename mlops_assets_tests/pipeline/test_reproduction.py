@@ -20,7 +20,6 @@ from mlflow.tracking import MlflowClient
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from mlops_assets.components.loading import load_product
-from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import ConfigurationError, RegistryError, StorageError
 from mlops_assets.ml.promotion.reproduction_record import (
     Reproduction,
@@ -41,6 +40,7 @@ from mlops_assets_tests.platform import (
     dagster_home,
     failures,
     generated,
+    small_product,
 )
 
 COUNTRY, OTHER, OVERRIDDEN = "FRA", "DEU", "NOR"
@@ -48,7 +48,7 @@ COUNTRIES = (OTHER, COUNTRY, OVERRIDDEN)
 HOLDOUT = "2024-10-01"
 DATASETS = ("raw", "validated", "quarantine", "features")
 POOLED_ONLY = (
-    ("learning_rate: 0.1}\n", "learning_rate: 0.1}\n      scopes: [pooled]\n"),
+    ("learning_rate: 0.3}\n", "learning_rate: 0.3}\n      scopes: [pooled]\n"),
     (
         "    - name: ridge\n      estimator: sklearn.linear_model.Ridge\n      scopes: [local]\n",
         "",
@@ -64,7 +64,7 @@ def trained(
     """A local champion in each country, and a pooled model trained after them."""
     home = tmp_path_factory.mktemp("reproduction")
     dagster_home(home / "dagster", history_template)
-    folder = new_product("parcels", home / "defs")
+    folder = small_product("parcels", home / "defs")
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         platform = build_platform(folder, home / "home", instance, mlflow_template)
         train(platform, *COUNTRIES)
@@ -155,8 +155,8 @@ def by_hand(rows: pd.DataFrame, estimator: Any) -> tuple[np.ndarray, np.ndarray]
     return estimator.predict(holdout[names].to_numpy("float64")), holdout["label"].to_numpy()
 
 
-def boosting(iterations: int = 100) -> HistGradientBoostingRegressor:
-    return HistGradientBoostingRegressor(max_iter=iterations, learning_rate=0.1, random_state=0)
+def boosting(iterations: int = 15) -> HistGradientBoostingRegressor:
+    return HistGradientBoostingRegressor(max_iter=iterations, learning_rate=0.3, random_state=0)
 
 
 def test_a_local_champion_comes_out_bit_for_bit(champions: Platform) -> None:
@@ -176,13 +176,13 @@ def test_how_far_off_is_what_a_fit_by_hand_says(champions: Platform) -> None:
     version = champion(champions)
     config = rewrite(
         artifact(champions, version, "config.json"),
-        lambda held: held["candidates"][0]["params"].update(max_iter=50),
+        lambda held: held["candidates"][0]["params"].update(max_iter=20),
     )
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     champions.registry.tag(version, {"config_hash": digest})
     found = again(champions)
     features = champions.frame("features", COUNTRY)
-    distance = np.abs(by_hand(features, boosting(50))[0] - by_hand(features, boosting())[0])
+    distance = np.abs(by_hand(features, boosting(20))[0] - by_hand(features, boosting())[0])
     assert found.verdict == "differs"
     assert found.predictions.differing == int((distance > 0).sum())
     assert found.predictions.largest == distance.max() > 0
@@ -279,7 +279,7 @@ def test_the_recorded_config_is_used_whatever_the_yaml_says_today(
         tmp_path,
         "defs.yaml",
         ("seed: 0", "seed: 7"),
-        ("max_iter: 100", "max_iter: 20"),
+        ("max_iter: 15", "max_iter: 20"),
         (f"holdout_from: {HOLDOUT}", "holdout_from: 2024-06-01"),
     )
     found = again(champions, product=changed)
@@ -547,7 +547,7 @@ def test_the_job_runs_with_the_config_the_launchpad_starts_with(platform: Platfo
 def test_a_linear_model_comes_out_bit_for_bit_too(make_platform: Make) -> None:
     gbm = (
         "    - name: gbm\n      estimator: sklearn.ensemble.HistGradientBoostingRegressor\n"
-        "      params: {max_iter: 100, learning_rate: 0.1}\n"
+        "      params: {max_iter: 15, learning_rate: 0.3}\n"
     )
     platform = make_platform((gbm, ""))
     platform.deliver(generated(platform))

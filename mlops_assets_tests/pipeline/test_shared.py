@@ -18,6 +18,7 @@ from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets.stages.upkeep.reproduction import reproduce_model
+from mlops_assets_tests.once import once
 from mlops_assets_tests.pipeline.test_landing import asked, launch, reason
 from mlops_assets_tests.pipeline.test_outcomes import VALUE, later, only
 from mlops_assets_tests.platform import (
@@ -28,18 +29,17 @@ from mlops_assets_tests.platform import (
     edit,
     failures,
     generated,
+    going_on,
     made,
+    new_home,
     rebuilt,
+    share_features,
+    small_product,
 )
 
 COUNTRIES = ["DEU", "FRA", "NOR"]
 RECORDS = ["validated", "quarantine"]
 TO_FEATURES = ("validated", "features")
-
-
-@pytest.fixture
-def sample(sharing: Platform) -> pd.DataFrame:
-    return generated(sharing)
 
 
 def ran(platform: Platform, asset: str, countries: Sequence[str] = COUNTRIES) -> None:
@@ -57,6 +57,27 @@ def ran(platform: Platform, asset: str, countries: Sequence[str] = COUNTRIES) ->
 def ran_to_features(platform: Platform) -> None:
     for asset in ("raw", "validated", "shared", "features"):
         ran(platform, asset)
+
+
+@pytest.fixture(scope="session")
+def once_featured(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Path:
+    def make(folder: Path) -> None:
+        product = small_product("parcels", folder / "defs")
+        share_features(product)
+        with new_home(folder, product, history_template, mlflow_template) as platform:
+            platform.deliver(generated(platform))
+            ran_to_features(platform)
+
+    return once(tmp_path_factory, "featured", make)
+
+
+@pytest.fixture
+def featured(once_featured: Path, tmp_path: Path) -> Iterator[Platform]:
+    """The features of all countries and what they share, made of the product's own delivery."""
+    with going_on(once_featured, tmp_path) as platform:
+        yield platform
 
 
 def inputs(platform: Platform, asset: str, country: str | None) -> dict[str, str]:
@@ -78,72 +99,56 @@ def mean_of_all(platform: Platform) -> pd.Series:
 
 
 def test_features_of_a_country_hold_what_the_others_have_on_the_same_day(
-    sharing: Platform, sample: pd.DataFrame
+    featured: Platform,
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    expected = mean_of_all(sharing)
+    expected = mean_of_all(featured)
     for country in COUNTRIES:
-        features = sharing.frame("features", country).set_index("event_time")["mean_of_all"]
+        features = featured.frame("features", country).set_index("event_time")["mean_of_all"]
         assert len(features) > 700
         pd.testing.assert_series_equal(
             features, expected.loc[features.index], check_names=False, rtol=1e-12
         )
 
 
-def test_the_snapshots_name_what_they_were_made_from(
-    sharing: Platform, sample: pd.DataFrame
-) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    validated = {country: content(sharing, "validated", country) for country in COUNTRIES}
-    assert inputs(sharing, "shared_features", None) == validated
-    shared = content(sharing, "shared_features", None)
+def test_the_snapshots_name_what_they_were_made_from(featured: Platform) -> None:
+    validated = {country: content(featured, "validated", country) for country in COUNTRIES}
+    assert inputs(featured, "shared_features", None) == validated
+    shared = content(featured, "shared_features", None)
     for country in COUNTRIES:
         expected = {"validated": validated[country], "shared_features": shared}
-        assert inputs(sharing, "features", country) == expected
+        assert inputs(featured, "features", country) == expected
 
 
-def test_a_rerun_over_unchanged_records_writes_nothing(
-    sharing: Platform, sample: pd.DataFrame
-) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    before = sharing.version("shared_features", None)
-    result = sharing.run(None, "shared")
+def test_a_rerun_over_unchanged_records_writes_nothing(featured: Platform) -> None:
+    before = featured.version("shared_features", None)
+    result = featured.run(None, "shared")
     assert result.success
-    assert sharing.version("shared_features", None) == before
+    assert featured.version("shared_features", None) == before
     assert checks(result)["shared_features.point_in_time"].description.startswith("no new rows")
-    assert Staleness(sharing.context).shared_inputs() is None
+    assert Staleness(featured.context).shared_inputs() is None
     for country in COUNTRIES:
-        assert sharing.first_stale(country, TO_FEATURES) is None
+        assert featured.first_stale(country, TO_FEATURES) is None
 
 
 def test_new_rows_of_one_country_make_the_features_of_all_due(
-    sharing: Platform, sample: pd.DataFrame
+    featured: Platform, sample: pd.DataFrame
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    sharing.deliver(only(later(sample), "DEU"), "second.parquet")
-    ran(sharing, "raw")
-    ran(sharing, "validated", ["DEU"])
-    assert Staleness(sharing.context).shared_inputs() is not None
-    ran(sharing, "shared")
+    featured.deliver(only(later(sample), "DEU"), "second.parquet")
+    ran(featured, "raw")
+    ran(featured, "validated", ["DEU"])
+    assert Staleness(featured.context).shared_inputs() is not None
+    ran(featured, "shared")
     for country in COUNTRIES:
-        assert sharing.first_stale(country, TO_FEATURES) == "features"
+        assert featured.first_stale(country, TO_FEATURES) == "features"
 
 
-def test_the_same_content_made_by_other_code_makes_nothing_due(
-    sharing: Platform, sample: pd.DataFrame
-) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    before = sharing.version("shared_features", None)
-    (sharing.product.folder / "everywhere.py").write_text(
+def test_the_same_content_made_by_other_code_makes_nothing_due(featured: Platform) -> None:
+    before = featured.version("shared_features", None)
+    (featured.product.folder / "everywhere.py").write_text(
         "import pandas as pd\n" + SHARED_CODE.partition("def build")[0]
     )
-    edit(sharing.product.folder / "defs.yaml", ("features.shared", "everywhere.shared"))
-    changed = rebuilt(sharing)
+    edit(featured.product.folder / "defs.yaml", ("features.shared", "everywhere.shared"))
+    changed = rebuilt(featured)
     assert Staleness(changed.context).shared_inputs() is not None
     ran(changed, "shared")
     assert changed.version("shared_features", None) == before
@@ -151,24 +156,22 @@ def test_the_same_content_made_by_other_code_makes_nothing_due(
 
 
 def test_a_country_with_broken_data_takes_part_with_its_last_good_rows_and_stops_no_other(
-    sharing: Platform, sample: pd.DataFrame
+    featured: Platform, sample: pd.DataFrame
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    good = sharing.frame("validated", "DEU")
+    good = featured.frame("validated", "DEU")
     more = later(sample, 60)
     more.loc[more["Country"] == "DEU", VALUE] = -1.0
-    sharing.deliver(more, "second.parquet")
-    ran(sharing, "raw")
-    assert not sharing.run("DEU", assets=RECORDS).success
-    ran(sharing, "validated", ["FRA", "NOR"])
-    ran(sharing, "shared")
-    ran(sharing, "features", ["FRA", "NOR"])
-    shared = sharing.frame("shared_features", None).set_index("event_time")
+    featured.deliver(more, "second.parquet")
+    ran(featured, "raw")
+    assert not featured.run("DEU", assets=RECORDS).success
+    ran(featured, "validated", ["FRA", "NOR"])
+    ran(featured, "shared")
+    ran(featured, "features", ["FRA", "NOR"])
+    shared = featured.frame("shared_features", None).set_index("event_time")
     assert shared["DEU"].last_valid_index() == good["date"].max()
-    newest = sharing.frame("validated", "FRA")["date"].max()
+    newest = featured.frame("validated", "FRA")["date"].max()
     assert shared["FRA"].last_valid_index() == newest > good["date"].max()
-    features = sharing.frame("features", "FRA").set_index("event_time")
+    features = featured.frame("features", "FRA").set_index("event_time")
     both = shared.loc[newest, ["FRA", "NOR"]].mean()
     assert features.loc[newest, "mean_of_all"] == pytest.approx(both)
 
@@ -215,15 +218,13 @@ def test_shared_features_without_any_record_are_refused(sharing: Platform) -> No
 
 
 def test_shared_features_that_know_the_future_are_not_stored_and_the_countries_go_on(
-    sharing: Platform, sample: pd.DataFrame
+    featured: Platform,
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    before = sharing.version("shared_features", None)
+    before = featured.version("shared_features", None)
     leak = ('    return made.rename_axis("event_time")', '    made = made.assign(next=made["DEU"]')
     leaking = f"{leak[1]}.shift(-1))\n{leak[0]}"
-    edit(sharing.product.folder / "features.py", (leak[0], leaking))
-    changed = rebuilt(sharing)
+    edit(featured.product.folder / "features.py", (leak[0], leaking))
+    changed = rebuilt(featured)
     result = changed.run(None, "shared")
     assert not result.success
     check = checks(result)["shared_features.point_in_time"]
@@ -234,34 +235,30 @@ def test_shared_features_that_know_the_future_are_not_stored_and_the_countries_g
 
 
 def test_as_of_a_moment_the_shared_features_are_those_of_then(
-    sharing: Platform, sample: pd.DataFrame, mlflow_template: Path
+    featured: Platform, mlflow_template: Path
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
     moment = pd.Timestamp("2024-02-29T11:30", tz="UTC").to_pydatetime()
-    then = as_of(sharing, moment, mlflow_template)
+    then = as_of(featured, moment, mlflow_template)
     with then.instance:
         ran_to_features(then)
     cutoff = pd.Timestamp("2024-02-29")
-    whole, known = (each.frame("shared_features", None) for each in (sharing, then))
+    whole, known = (each.frame("shared_features", None) for each in (featured, then))
     expected = whole[whole["event_time"] <= cutoff].reset_index(drop=True)
     pd.testing.assert_frame_equal(known, expected)
     names = ["entity", "event_time", "mean_of_all"]
-    features = sharing.frame("features", "FRA")
+    features = featured.frame("features", "FRA")
     expected = features[features["event_time"] <= cutoff][names].reset_index(drop=True)
     pd.testing.assert_frame_equal(then.frame("features", "FRA")[names], expected)
 
 
 def test_a_model_is_made_again_with_the_shared_features_of_then(
-    sharing: Platform, sample: pd.DataFrame
+    featured: Platform, sample: pd.DataFrame
 ) -> None:
-    sharing.deliver(sample)
-    ran_to_features(sharing)
-    ran(sharing, "model", ["FRA"])
-    sharing.deliver(only(later(sample), "DEU"), "second.parquet")
+    ran(featured, "model", ["FRA"])
+    featured.deliver(only(later(sample), "DEU"), "second.parquet")
     for asset in ("raw", "validated", "shared"):
-        ran(sharing, asset)
-    found = reproduce_model(sharing.context.country("FRA"), "1")
+        ran(featured, asset)
+    found = reproduce_model(featured.context.country("FRA"), "1")
     assert (found.verdict, found.reason) == ("identical", "")
     assert found.features.gap is not None
     assert not found.features.differ

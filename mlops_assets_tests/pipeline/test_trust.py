@@ -81,20 +81,16 @@ def test_a_refused_delivery_is_in_the_ledger_too(platform: Platform, sample: pd.
     assert facts(ledger)["quarantine"] == "100"
 
 
-def test_a_changed_file_is_a_new_version_of_its_rows(
-    platform: Platform, sample: pd.DataFrame
-) -> None:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    before = platform.frame("validated", COUNTRY)
+def test_a_changed_file_is_a_new_version_of_its_rows(ran: Platform, sample: pd.DataFrame) -> None:
+    before = ran.frame("validated", COUNTRY)
     restated = sample.copy()
     mine = restated.index[restated["Country"] == COUNTRY]
     restated[VALUE] += 100.0 * (restated.index == mine[5])
     restated = restated.drop(index=mine[-2:])
-    platform.deliver(restated)
-    result = platform.run(COUNTRY)
+    ran.deliver(restated)
+    result = ran.run(COUNTRY)
     assert result.success, failures(result)
-    raw, now = platform.frame("raw", COUNTRY), platform.frame("validated", COUNTRY)
+    raw, now = ran.frame("raw", COUNTRY), ran.frame("validated", COUNTRY)
     assert len(raw) == len(mine) + 1, "both versions of the changed row are kept"
     assert raw["_replaced_at"].notna().sum() == 3
     assert len(now) == len(before) - 2, "withdrawn days are no longer used"
@@ -108,7 +104,7 @@ def test_a_changed_file_is_a_new_version_of_its_rows(
     check = found["validated.restated_history"]
     assert (check.passed, check.severity.value, check.partition) == (False, "WARN", COUNTRY)
     assert (check.metadata["changed"].value, check.metadata["withdrawn"].value) == (1, 2)
-    log = platform.store.read_log(("parcels", "restatements"), COUNTRY)
+    log = ran.store.read_log(("parcels", "restatements"), COUNTRY)
     assert log[["period", "column", "rows", "withdrawn"]].to_numpy().tolist() == [
         ["2023-01", "demand", 1, 0],
         ["2024-12", "", 0, 2],
@@ -148,18 +144,16 @@ def test_a_new_version_leaves_a_country_whose_rows_it_repeats_as_it_was(
 
 
 def test_the_training_set_of_a_model_stays_as_it_was_when_history_is_restated(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    trained_on = platform.store.current(("parcels", "features"), COUNTRY)
+    trained_on = ran.store.current(("parcels", "features"), COUNTRY)
     assert trained_on is not None
-    rows = platform.frame("features", COUNTRY)
-    platform.deliver(sample.assign(**{VALUE: sample[VALUE] + 1}))
-    assert platform.run(COUNTRY).success
-    kept = platform.store.read(("parcels", "features"), COUNTRY, version=trained_on.version)
+    rows = ran.frame("features", COUNTRY)
+    ran.deliver(sample.assign(**{VALUE: sample[VALUE] + 1}))
+    assert ran.run(COUNTRY).success
+    kept = ran.store.read(("parcels", "features"), COUNTRY, version=trained_on.version)
     pd.testing.assert_frame_equal(kept, rows)
-    assert not platform.frame("features", COUNTRY).equals(rows)
+    assert not ran.frame("features", COUNTRY).equals(rows)
 
 
 def test_a_file_changed_back_brings_its_first_rows_back(
@@ -193,16 +187,14 @@ def test_a_file_that_was_moved_away_to_make_room_for_the_next_one_keeps_its_rows
 
 
 def test_a_new_version_without_rows_of_a_country_does_not_empty_it(
-    platform: Platform, sample: pd.DataFrame
+    ran: Platform, sample: pd.DataFrame
 ) -> None:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    before = platform.version("validated", COUNTRY)
-    platform.deliver(sample[sample["Country"] != COUNTRY])
-    result = platform.run(COUNTRY)
+    before = ran.version("validated", COUNTRY)
+    ran.deliver(sample[sample["Country"] != COUNTRY])
+    result = ran.run(COUNTRY)
     assert not result.success
     assert "no rows that keep the contract" in failures(result)
-    assert platform.version("validated", COUNTRY) == before
+    assert ran.version("validated", COUNTRY) == before
 
 
 def test_a_full_delivery_replaces_every_earlier_file(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets_tests.called import call
 from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
 from mlops_assets_tests.platform import Platform, failures, generated
-from mlops_assets_tests.runtime.serving import BIN, environment
+from mlops_assets_tests.runtime.serving import environment
 
 COUNTRIES = ["DEU", "FRA", "NOR"]
 TO_FEATURES = ["raw", "validated", "quarantine", "features"]
@@ -84,21 +84,14 @@ def _asked(
         "MLOPS_ASSETS_DEFS": str(platform.product.folder.parent),
         "DAGSTER_HOME": platform.instance.root_directory,
     }
-    subprocess.run(
-        [
-            BIN / "dagster-graphql",
-            "--workspace",
-            PROJECT_ROOT / "workspace.yaml",
-            "--text",
-            STALE,
-            "--variables",
-            json.dumps({"keys": keys}),
-            "--output",
-            answer,
-        ],
-        env=environment(platform.home, **settings),
-        cwd=folder,
-        check=True,
-        timeout=300,
+    workspace, variables = str(PROJECT_ROOT / "workspace.yaml"), json.dumps({"keys": keys})
+    arguments = ["--workspace", workspace, "--text", STALE, "--variables", variables]
+    code, _, errors = call(
+        [*arguments, "--output", str(answer)],
+        environment(platform.home, **settings),
+        folder,
+        300,
+        program="dagster_graphql.cli",
     )
+    assert code == 0, errors
     return json.loads(answer.read_text())["data"]

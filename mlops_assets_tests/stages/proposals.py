@@ -7,8 +7,6 @@ of the first champion's error.
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.gates.gates import GateResult, gates_to_json
@@ -32,7 +29,6 @@ from mlops_assets_tests.platform import (
     build_platform,
     failures,
     generated,
-    platform_of,
 )
 
 PRODUCT = "parcels"
@@ -41,12 +37,12 @@ ASKED = Requester("ana", "prices went wrong")
 ONE_CANDIDATE = """  candidates:
     - name: gbm
       estimator: sklearn.ensemble.HistGradientBoostingRegressor
-      params: {max_iter: 100, learning_rate: 0.1}
+      params: {max_iter: 15, learning_rate: 0.3}
       scopes: [local]
 """
 
 
-def build_trained(folder: Path, mlflow_template: Path) -> Platform:
+def build_trained(folder: Path, mlflow_template: Path) -> None:
     """Three countries, each with version 1 as champion and predictions made by it."""
     product = new_product(PRODUCT, folder / "defs")
     yaml = product / "defs.yaml"
@@ -59,24 +55,6 @@ def build_trained(folder: Path, mlflow_template: Path) -> Platform:
             result = platform.run(country)
             assert result.success, failures(result)
             assert in_use(platform, country) == "1"
-    return platform
-
-
-def copied(trained: Platform, into: Path, instance: dg.DagsterInstance) -> Platform:
-    """The same of its own: snapshots, aliases and runs; model files are shared."""
-    home = into / "home"
-    shutil.copytree(trained.home / "store", home / "store")
-    shutil.copytree(trained.home / "landing", home / "landing")
-    (home / "mlflow").mkdir()
-    source, target = (
-        sqlite3.connect(each / "mlflow" / "mlflow.db") for each in (trained.home, home)
-    )
-    source.backup(target)  # a plain copy would leave out what is in its write-ahead log
-    source.close()
-    target.close()
-    folder = into / "defs" / PRODUCT
-    shutil.copytree(trained.product.folder, folder)
-    return platform_of(load_product(folder), home, instance)
 
 
 def aliases(platform: Platform, country: str) -> Aliases:

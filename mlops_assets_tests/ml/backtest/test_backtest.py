@@ -36,7 +36,12 @@ NEVER, MONTHLY, DRIFT = (parse_policy(text) for text in ("never", "every 30d", "
 CANDIDATE = {
     "name": "gbm",
     "estimator": "sklearn.ensemble.HistGradientBoostingRegressor",
-    "params": {"max_iter": 40, "min_samples_leaf": 5, "learning_rate": 0.2},
+    "params": {
+        "max_iter": 16,
+        "max_leaf_nodes": 12,
+        "min_samples_leaf": 5,
+        "learning_rate": 0.4,
+    },
     "scopes": ["local"],
 }
 SPLIT = {

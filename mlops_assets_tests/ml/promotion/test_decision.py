@@ -94,7 +94,7 @@ def test_the_first_candidate_that_passes_becomes_champion() -> None:
 
 
 @pytest.mark.parametrize(("passed", "verdict"), [(False, "kept"), (None, "not_judged")])
-@pytest.mark.parametrize("model_pair", [BOTH, FIRST])
+@pytest.mark.parametrize("pair", [BOTH, FIRST])
 def test_a_required_gate_that_did_not_pass_stops_even_the_best_candidate(
     passed: bool | None, verdict: str, pair: ModelPair
 ) -> None:

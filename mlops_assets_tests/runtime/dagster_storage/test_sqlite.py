@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from mlops_assets.runtime.dagster_storage.sqlite import RunStorage
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import Settings, load_settings
+from mlops_assets_tests.forks import forks
 
 PROCESSES, RUNS = 4, 3
 Opened = Callable[[], dg.DagsterInstance]
@@ -116,8 +117,7 @@ def _open_below(folder: Path) -> list[str]:
 
 def test_processes_that_begin_together_on_an_empty_folder_lose_nothing(settings: Settings) -> None:
     home = str(prepare_instance(settings))
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(home,)) for _ in range(PROCESSES)]
+    writers = [forks().Process(target=_write, args=(home,)) for _ in range(PROCESSES)]
     for writer in writers:
         writer.start()
     for writer in writers:

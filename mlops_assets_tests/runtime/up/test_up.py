@@ -5,17 +5,18 @@ import signal
 import subprocess
 import time
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from mlops_assets.components.loading import load_product
 from mlops_assets.runtime.headless.workers import RANGE_END, RANGE_START
 from mlops_assets.runtime.up.up import free_port
 from mlops_assets.settings import PROJECT_ROOT
+from mlops_assets_tests.browser.site import SPOT, SPOT_GOOD, Site
+from mlops_assets_tests.called import call
 from mlops_assets_tests.runtime.serving import (
     BIN,
     Up,
@@ -23,19 +24,22 @@ from mlops_assets_tests.runtime.serving import (
     eventually,
     graphql,
     processes_of,
-    running,
     start,
     zombies_of,
 )
 
-COUNTRIES = ("AUT", "BEL", "BGR")
+COUNTRIES = SPOT_GOOD[:3]
 PARTITION = "dagster/partition"
 NAMES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }"
-RUNS = "{ runsOrError { ... on Runs { results { status tags { key value } } } } }"
+RUNS = """
+query ($tags: [ExecutionTag!]!) {
+  runsOrError(filter: {tags: $tags}) { ... on Runs { results { runId status tags { key value } } } }
+}
+"""
 BACKFILL = """
 mutation ($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) {
-    __typename ... on PythonError { message }
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }
   }
 }
 """
@@ -44,18 +48,10 @@ needs_proc = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    home = tmp_path_factory.mktemp("home")
-    product = load_product(PROJECT_ROOT / "mlops_assets" / "defs" / "power_price")
-    function = product.sample_function()
-    assert function is not None
-    frame = function(7)
-    folder = home / "landing" / "power_price"
-    folder.mkdir(parents=True)
-    frame[frame["ISO3 Code"].isin(COUNTRIES)].to_parquet(folder / "delivery.parquet")
-    with running(home) as up:
-        yield up
+@pytest.fixture
+def up(site: Site) -> Up:
+    """As it runs now: a test before may have started it again."""
+    return site.up
 
 
 def _locations(url: str) -> list[str]:
@@ -63,50 +59,56 @@ def _locations(url: str) -> list[str]:
     return [node["location"]["name"] for node in nodes]
 
 
-def _runs(up: Up) -> list[dict[str, Any]]:
+def _runs(up: Up, backfill: str) -> list[dict[str, Any]]:
+    tags = [{"key": "dagster/backfill", "value": backfill}]
     return [
-        {"status": run["status"], **{tag["key"]: tag["value"] for tag in run["tags"]}}
-        for run in graphql(up.url, RUNS)["runsOrError"]["results"]
+        {
+            "id": run["runId"],
+            "status": run["status"],
+            **{tag["key"]: tag["value"] for tag in run["tags"]},
+        }
+        for run in graphql(up.url, RUNS, {"tags": tags})["runsOrError"]["results"]
     ]
 
 
 def test_a_backfill_of_assets_takes_files_once_and_then_each_country_on_a_worker(up: Up) -> None:
-    assets = [{"path": ["power_price", name]} for name in ("raw", "validated", "features")]
-    assets.append({"path": ["power_price", "quarantine"]})
+    assets = [{"path": [SPOT, name]} for name in ("raw", "validated", "features")]
+    assets.append({"path": [SPOT, "quarantine"]})
     params = {"assetSelection": assets, "partitionNames": list(COUNTRIES)}
     answer = graphql(up.url, BACKFILL, {"params": params})["launchPartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
 
+    made = answer["backfillId"]
     eventually(
-        lambda: [run["status"] for run in _runs(up)] == ["SUCCESS"] * 4, "four good runs", 150, up
+        lambda: [run["status"] for run in _runs(up, made)] == ["SUCCESS"] * 4,
+        "four good runs",
+        150,
+        up,
     )
-    runs = _runs(up)
+    runs = _runs(up, made)
     assert {run.get(PARTITION) for run in runs} == {*COUNTRIES, None}
     (files,) = (run for run in runs if PARTITION not in run)
     assert (files[RANGE_START], files[RANGE_END]) == (COUNTRIES[0], COUNTRIES[-1])
     assert all("dagster-celery/task_id" in run for run in runs)
-    assert _judged_countries(up, "validated", "contract") == set(COUNTRIES)
+    assert _judged_countries(up, "validated", "contract", {run["id"] for run in runs}) == set(
+        COUNTRIES
+    )
 
 
 def test_a_second_up_on_the_same_home_is_refused_and_says_what_to_do(up: Up) -> None:
-    command = [str(BIN / "mlops-assets"), "up", "--port", str(free_port())]
-    second = subprocess.run(
-        command, env=environment(up.home), capture_output=True, text=True, timeout=60
-    )
+    arguments = ["up", "--port", str(free_port())]
+    code, _, errors = call(arguments, environment(up.home), up.home, 60)
 
-    assert second.returncode == 1
-    assert f"Another `mlops-assets up` serves {up.home}. Nothing was started." in second.stderr
+    assert code == 1
+    assert f"Another `mlops-assets up` serves {up.home}. Nothing was started." in errors
     assert _locations(up.url) == ["mlops_assets"]
 
 
 def test_a_port_in_use_is_refused_before_anything_starts(up: Up, tmp_path: Path) -> None:
-    command = [str(BIN / "mlops-assets"), "up", "--port", str(up.port)]
-    other = subprocess.run(
-        command, env=environment(tmp_path), capture_output=True, text=True, timeout=60
-    )
+    code, _, errors = call(["up", "--port", str(up.port)], environment(tmp_path), tmp_path, 60)
 
-    assert other.returncode == 1
-    assert f"Port {up.port}, wanted for Dagster, is in use. Nothing was started." in other.stderr
+    assert code == 1
+    assert f"Port {up.port}, wanted for Dagster, is in use. Nothing was started." in errors
 
 
 @needs_proc
@@ -122,6 +124,7 @@ def test_a_service_that_was_killed_comes_back(up: Up) -> None:
 @pytest.mark.parametrize("name", ["code", "daemon", "webserver"])
 def test_dagsters_own_programs_come_back_too(up: Up, name: str) -> None:
     before = _service(up, name)
+    assert before, f"{name} does not run"  # 0 would be this process and all it was started with
     os.kill(before, signal.SIGKILL)
 
     eventually(lambda: f"{name} ended by itself" in up.said, "the notice", 20, up)
@@ -141,30 +144,29 @@ def test_no_process_is_a_zombie(up: Up) -> None:
 
 
 @needs_proc
-def test_changed_code_gets_new_workers_and_ctrl_c_ends_every_process(tmp_path: Path) -> None:
-    product = tmp_path / "defs" / "parcels"
-    product.mkdir(parents=True)
-    (product / "features.py").write_text("")
-    up = start(tmp_path / "home", MLOPS_ASSETS_DEFS=str(tmp_path / "defs"))
-    try:
-        eventually(lambda: len(_main_workers(up)) == 1, "the workers", 100, up)
-        before = _main_workers(up)
-        eventually(lambda: "Stop with Ctrl-C" in up.said, "the pages", 150, up)
-        (product / "features.py").write_text("# changed\n")
-        eventually(lambda: "Code or YAML changed" in up.said, "the notice", 20, up)
-        eventually(lambda: not _main_workers(up) & before, "the end of the old workers", 40, up)
+def test_changed_code_gets_new_workers_and_ctrl_c_ends_every_process(site: Site) -> None:
+    eventually(lambda: len(_main_workers(site.up)) == 1, "the workers", 100, site.up)
+    before = _main_workers(site.up)
+    folder = site.defs / "no_product_yet"
+    folder.mkdir(exist_ok=True)
+    with (folder / "features.py").open("a") as file:
+        file.write("# changed\n")
+    eventually(lambda: "Code or YAML changed" in site.up.said, "the notice", 20, site.up)
+    eventually(lambda: not _main_workers(site.up) & before, "the old workers' end", 40, site.up)
 
-        assert up.stop(signal.SIGINT) == 0
-    finally:
-        left = processes_of(up.home)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert left == []
-    assert "Stopped." in up.said
+    if site.ended is None:  # every restart is one Ctrl-C and another start
+        site.restart()
+    assert site.ended is not None
+    assert (site.ended.code, site.ended.left) == (0, [])
+    assert "Stopped." in site.ended.said
 
 
 @needs_proc
-@pytest.mark.parametrize("seconds", [1.0, 8.0])
+@pytest.mark.parametrize(
+    "seconds",
+    # Nightly: each costs another start.
+    [4.0, *(pytest.param(other, marks=pytest.mark.nightly) for other in (1.0, 8.0))],
+)
 def test_stopped_while_it_starts_it_leaves_no_process(tmp_path: Path, seconds: float) -> None:
     up = start(tmp_path / "home")
     time.sleep(seconds)
@@ -177,7 +179,12 @@ def test_stopped_while_it_starts_it_leaves_no_process(tmp_path: Path, seconds: f
 
 
 @needs_proc
-@pytest.mark.parametrize("command", [["dagster", "dev"], ["dg", "dev"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    # Nightly: `dg dev` starts `dagster dev` and differs in nothing else that we use.
+    [["dagster", "dev"], pytest.param(["dg", "dev"], marks=pytest.mark.nightly)],
+    ids=" ".join,
+)
 def test_every_way_to_start_loads_the_one_code_location(tmp_path: Path, command: list[str]) -> None:
     """Cursors of sensors are kept by the name of the location."""
     home, port = tmp_path / "home", free_port()
@@ -215,7 +222,7 @@ def _found(port: int) -> list[str]:
 
 def _service(up: Up, name: str) -> int:
     """The first process of a service; 0 while there is none."""
-    told = {"code": "api grpc", "daemon": "runtime.daemon", "webserver": "dagster_webserver"}[name]
+    told = {"code": "api grpc", "daemon": "up.daemon", "webserver": "dagster_webserver"}[name]
     found = [pid for pid in processes_of(up.home) if told in _command(pid) and _leads(pid)]
     return found[0] if found else 0
 
@@ -227,11 +234,12 @@ def _leads(pid: int) -> bool:
         return False
 
 
-def _judged_countries(up: Up, asset: str, check: str) -> set[str | None]:
-    key = dg.AssetCheckKey(dg.AssetKey(["power_price", asset]), check)
+def _judged_countries(up: Up, asset: str, check: str, runs: Collection[str]) -> set[str | None]:
+    key = dg.AssetCheckKey(dg.AssetKey([SPOT, asset]), check)
     with dg.DagsterInstance.from_config(str(up.home / "dagster")) as instance:
         history = instance.event_log_storage.get_asset_check_execution_history(key, limit=100)
-    return {record.partition for record in history if record.status.value == "SUCCEEDED"}
+    judged = [record for record in history if record.run_id in runs]
+    return {record.partition for record in judged if record.status.value == "SUCCEEDED"}
 
 
 def _main_workers(up: Up) -> set[int]:

@@ -18,8 +18,8 @@ from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.monitoring.performance import REALISED, on_previous_of, realised_of
 from mlops_assets.stages.training.serving import report_from_json
 from mlops_assets.storage import Snapshot
-from mlops_assets_tests.platform import Platform, checks, failures, generated, made
-from mlops_assets_tests.stages.proposals import copied, decide, in_use, propose
+from mlops_assets_tests.platform import Platform, checks, copied, failures, generated, made
+from mlops_assets_tests.stages.proposals import decide, in_use, propose
 
 COUNTRY = "FRA"
 ASSETS = ["raw", "quarantine", "validated", "features", "predictions", "performance"]
@@ -28,13 +28,13 @@ DEMAND = "Demand (parcels)"
 
 
 @pytest.fixture
-def going(once_trained: Platform, tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
+def going(once_trained: Path, tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
     """A country with version 1 in use, whose predictions are recorded."""
     return copied(once_trained, tmp_path, instance)
 
 
 @pytest.fixture(scope="module")
-def watched(once_trained: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def watched(once_trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """The same after 40 more days, to be looked at only."""
     with dg.DagsterInstance.ephemeral() as instance:
         platform = copied(once_trained, tmp_path_factory.mktemp("watched"), instance)

@@ -62,9 +62,7 @@ def count(made: RetentionPlan) -> dict[str, int]:
 
 
 def test_all_stays_in_the_window_and_later_what_models_were_trained_on(lived: Platform) -> None:
-    today = plan_retention(
-        ProductContext(lived.product, lived.store, lived.registry), now=datetime.now(UTC)
-    )
+    today = plan_retention(lived.context, now=datetime.now(UTC))
     assert (today.removable, today.keep_days) == ((), 90)
     made = in_a_year(lived)
     newest, first = kept(made, "features")
@@ -89,9 +87,7 @@ def test_after_retention_every_model_can_be_made_again_and_nothing_is_stale(
     done = apply_retention(in_a_year(lived), lived.context)
     assert done.removed
     for number in ("1", "2"):
-        again = reproduce_model(
-            ProductContext(lived.product, lived.store, lived.registry).country(COUNTRY), number
-        )
+        again = reproduce_model(lived.context.country(COUNTRY), number)
         assert again.verdict == "identical", again.reason
     ran(lived)
     assert {name: lived.version(name, COUNTRY) for name in CHAIN} == before
