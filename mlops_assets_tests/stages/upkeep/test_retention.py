@@ -313,7 +313,7 @@ def test_a_plan_of_another_product_is_refused(history: History) -> None:
     made = late(history)
     other = History(history.registry)
     with pytest.raises(ConfigurationError, match="The plan is of"):
-        apply_retention(made, other.context)
+        apply_retention(made, ProductContext(other.product, other.store, other.registry))
 
 
 def test_carrying_out_a_plan_twice_removes_nothing_more(history: History) -> None:
