@@ -270,7 +270,13 @@ def _copy_registry(made: Path, into: Path) -> None:
 
 
 def rebuilt(platform: Platform) -> Platform:
-    """The same platform after its code or YAML was changed, as a new process would load it."""
+    """The same platform after its code or YAML was changed, as a new process would load it.
+
+    Python takes bytecode by size and whole second of its source: an edit of a digit within the
+    second in which the file was last loaded would not be seen.
+    """
+    for stale in platform.product.folder.rglob("__pycache__"):
+        shutil.rmtree(stale)
     return platform_of(load_product(platform.product.folder), platform.home, platform.instance)
 
 

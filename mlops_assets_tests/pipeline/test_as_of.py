@@ -175,8 +175,9 @@ def everything_in(home: Path) -> dict[str, str]:
 def test_a_model_as_of_a_moment_touches_no_store_registry_or_instance_in_use(
     ran: Platform, then: Then
 ) -> None:
-    before, runs = everything_in(ran.home), ran.instance.get_runs_count()
+    # Before the files are looked at: opening a registry makes SQLite's own files beside it.
     champion = ran.registry.champion("parcels", COUNTRY)
+    before, runs = everything_in(ran.home), ran.instance.get_runs_count()
     made = then(ran, "2024-12-27", assets=CHAIN)
     assert everything_in(ran.home) == before
     assert ran.instance.get_runs_count() == runs
