@@ -147,7 +147,7 @@ def _post(url_env: str, document: dict[str, Any], what: str) -> None:
         answer = requests.post(url, json=document, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:
         # Its text holds the address.
-        raise _not_reached(url_env, what, _in_words(error)) from None
+        raise _not_reached(url_env, what, _describe_error(error)) from None
     if not answer.ok or answer.is_redirect:
         try:
             phrase = HTTPStatus(answer.status_code).phrase
@@ -156,7 +156,7 @@ def _post(url_env: str, document: dict[str, Any], what: str) -> None:
         raise _refused(url_env, what, f"it answered {answer.status_code} {phrase}")
 
 
-def _in_words(error: requests.RequestException) -> str:
+def _describe_error(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer within {TIMEOUT_SECONDS:g} seconds"
     if isinstance(error, requests.exceptions.SSLError):

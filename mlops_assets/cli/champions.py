@@ -290,7 +290,7 @@ def _carry_out(
     outcome = run_job(load_settings(), plan.product, kind, asked, trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")
-    _tell(plan, outcome.shown["change_set"], outcome.run_id, as_json)
+    _print_plan(plan, outcome.shown["change_set"], outcome.run_id, as_json)
 
 
 def _where(plan: ChangePlan) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _where(plan: ChangePlan) -> dict[str, Any]:
     return {"countries": list(plan.request.countries), "expected": expected}
 
 
-def _tell(plan: ChangePlan, change_set: str, run_id: str, as_json: bool) -> None:
+def _print_plan(plan: ChangePlan, change_set: str, run_id: str, as_json: bool) -> None:
     moves = [
         {
             "country": move.country,

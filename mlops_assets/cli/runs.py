@@ -148,11 +148,11 @@ def materialize(
         say(json.dumps([_outcome_row(outcome) for outcome in outcomes], indent=1))
     else:
         report(outcomes)
-        _tell_where(load_settings())
+        _print_where(load_settings())
     raise typer.Exit(1 if any(outcome.failures for outcome in outcomes) else 0)
 
 
-def _tell_where(settings: Settings) -> None:
+def _print_where(settings: Settings) -> None:
     if settings.as_of:
         moment = settings.as_of.isoformat().replace("+00:00", "Z")
         say(

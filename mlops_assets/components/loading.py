@@ -249,7 +249,7 @@ def _as_error(file: Path, document: Document, problems: list[YamlProblem]) -> Co
     placed = [replace(p, line=p.line or document.line(p.loc)) for p in problems]
     placed.sort(key=lambda problem: problem.line or 0)
     number = "1 problem" if len(placed) == 1 else f"{len(placed)} problems"
-    lines = "\n".join(f"  {_told(file, problem)}" for problem in placed)
+    lines = "\n".join(f"  {_format_problem(file, problem)}" for problem in placed)
     return ConfigurationError(
         f"{file} has {number}:\n{lines}\n",
         stored="Nothing was loaded.",
@@ -261,7 +261,7 @@ def _as_error(file: Path, document: Document, problems: list[YamlProblem]) -> Co
     )
 
 
-def _told(file: Path, problem: YamlProblem) -> str:
+def _format_problem(file: Path, problem: YamlProblem) -> str:
     key = f" {_dotted(problem.loc)}:" if problem.loc else ""
     example = f" Example: {problem.example}" if problem.example else ""
     found = problem.found if problem.is_rule else f"found {problem.found}"

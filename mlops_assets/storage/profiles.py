@@ -1,8 +1,9 @@
 """Windows of many countries counted in one scan of their features and one of their predictions.
 
 DuckDB reads the rows of the windows of many countries; their numbers become whole steps of their
-country's reference, which are counted by country and slot of time, and windows are sums of slots.
-Whole numbers add up to the same in any order: `ml.profiles.profile` counts exactly the same.
+country's reference, which are counted by country and bucket of time, and windows are sums of
+buckets. Whole numbers add up to the same in any order: `ml.monitoring.profiles.profile` counts
+exactly the same.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ import pandas as pd
 from mlops_assets.errors import StorageError
 from mlops_assets.ml.monitoring.profiles import NOTHING, Counted, Profile, is_outside
 from mlops_assets.ml.stats.distances import (
-    FIRST_PLACE,
-    PLACES,
+    BINS,
+    FIRST_BIN,
     STEPS,
-    STEPS_OF_PLACE,
-    bins_of,
+    STEPS_PER_BIN,
+    fixed_point,
     numbers_of,
     quartiles_of,
 )
@@ -85,7 +86,7 @@ class _Part:
         asked: its windows.
         snapshot: the file.
         counted: column: its reference; none for rows alone.
-        base: group of the first slot, among those of all parts of the scan.
+        base: group of the first bucket, among those of all parts of the scan.
     """
 
     country: str
@@ -101,25 +102,25 @@ class _Part:
 
     @property
     def width(self) -> int:
-        """Of a slot: all windows are whole numbers of slots."""
+        """Of a bucket: all windows are whole numbers of buckets."""
         steps = [(b - a).as_unit("ns").value for a, b in pairwise(self.asked.ends)]
         return int(np.gcd.reduce([self.asked.length.as_unit("ns").value, *steps]))
 
     @property
-    def slots(self) -> int:
+    def buckets(self) -> int:
         """From the beginning of the first window to the end of the last."""
         return (self.asked.ends[-1].as_unit("ns").value - self.start) // self.width
 
     @property
-    def last_slots(self) -> np.ndarray:
+    def last_buckets(self) -> np.ndarray:
         """Group after the last one of each window."""
         ends = np.array([end.as_unit("ns").value for end in self.asked.ends])
         return self.base + (ends - self.start) // self.width
 
     @property
-    def first_slots(self) -> np.ndarray:
-        """Group of the first slot of each window."""
-        return self.last_slots - self.asked.length.as_unit("ns").value // self.width
+    def first_buckets(self) -> np.ndarray:
+        """Group of the first bucket of each window."""
+        return self.last_buckets - self.asked.length.as_unit("ns").value // self.width
 
 
 def newest_times(store: SnapshotStore, features: Mapping[str, Snapshot]) -> dict[str, pd.Timestamp]:
@@ -160,7 +161,7 @@ def columns_of(store: SnapshotStore, features: Mapping[str, Snapshot]) -> dict[s
 def window_profiles(
     store: SnapshotStore, asked: Mapping[str, ProfileRequest]
 ) -> dict[str, list[Profile]]:
-    """Profiles of the windows of each country, the oldest first; equal to `ml.profiles.profile`.
+    """Profiles of the windows of each country, the oldest first; equal to `ml.monitoring.profiles.profile`.
 
     Args:
         store: the snapshots.
@@ -261,7 +262,7 @@ def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
             yield batch
             batch, rows, base = [], 0, 0
         batch.append(replace(part, base=base))
-        rows, base = rows + part.snapshot.rows, base + part.slots
+        rows, base = rows + part.snapshot.rows, base + part.buckets
     yield batch
 
 
@@ -316,7 +317,7 @@ def _columns(parts: Sequence[_Part], types: Mapping[str, str]) -> tuple[list[str
 
 
 def _files(parts: Sequence[_Part]) -> pa.Table:
-    """The table of files and their slots."""
+    """The table of files and their buckets."""
     import pyarrow as pa
 
     return pa.table(
@@ -324,7 +325,7 @@ def _files(parts: Sequence[_Part]) -> pa.Table:
             "file": [part.snapshot.uri for part in parts],
             "base": [part.base for part in parts],
             "start": [part.start for part in parts],
-            "stop": [part.start + part.width * part.slots for part in parts],
+            "stop": [part.start + part.width * part.buckets for part in parts],
             "after": [part.asked.reference.last.as_unit("ns").value for part in parts],
             "width": [part.width for part in parts],
         }
@@ -368,7 +369,7 @@ class _Windows:
         there: these groups.
         groups: how many there are.
         parts: first row of each part, and the end.
-        first: group of the first slot of each window.
+        first: group of the first bucket of each window.
         last: group after the last one.
     """
 
@@ -392,10 +393,10 @@ class _Windows:
             order,
             starts,
             group[starts],
-            sum(part.slots for part in parts),
+            sum(part.buckets for part in parts),
             [*np.searchsorted(group, [part.base for part in parts]).tolist(), len(group)],
-            np.concatenate([part.first_slots for part in parts]),
-            np.concatenate([part.last_slots for part in parts]),
+            np.concatenate([part.first_buckets for part in parts]),
+            np.concatenate([part.last_buckets for part in parts]),
         )
 
     def sums(self, by_group: np.ndarray) -> np.ndarray:
@@ -415,26 +416,26 @@ class _Windows:
                 own = values[first:last]
                 there = ~np.isnan(own)
                 if there.all():
-                    steps[first:last] = bins_of(own, each.center, each.scale)
+                    steps[first:last] = fixed_point(own, each.center, each.scale)
                 else:
-                    steps[first:last][there] = bins_of(own[there], each.center, each.scale)
-        width = PLACES + 1
+                    steps[first:last][there] = fixed_point(own[there], each.center, each.scale)
+        width = BINS + 1
         keys = _PLACE_OF_STEPS[steps.view("uint16")]
         keys += self.keys
         counts = np.bincount(keys, minlength=self.groups * width).reshape(self.groups, width)
         wide = steps.astype("int32")
-        if counts[:, PLACES].any():
+        if counts[:, BINS].any():
             wide[steps == _NONE] = 0
         total, squares = self._added(wide), self._added(np.multiply(wide, wide, out=wide))
-        counts = self.sums(counts[:, :PLACES])
+        counts = self.sums(counts[:, :BINS])
         rows = counts.sum(axis=1).tolist()
         sums = ((total / STEPS).tolist(), (squares / STEPS**2).tolist())
         return list(zip(rows, *sums, map(tuple, counts.tolist()), strict=True))
 
     @cached_property
     def keys(self) -> np.ndarray:
-        """Of each row its group's first place in a table of groups and places."""
-        return self.group * (PLACES + 1)
+        """Of each row its group's first cell in a table of groups and bins."""
+        return self.group * (BINS + 1)
 
     def _added(self, values: np.ndarray) -> np.ndarray:
         by_group = np.zeros(self.groups, dtype="int64")
@@ -478,10 +479,10 @@ class _Windows:
 _ALL_STEPS = np.arange(2**16, dtype="uint16").view("int16").astype("int64")
 _PLACE_OF_STEPS = np.where(
     _ALL_STEPS == _NONE,
-    PLACES,
-    np.clip(_ALL_STEPS // STEPS_OF_PLACE + FIRST_PLACE, 0, PLACES - 1),
+    BINS,
+    np.clip(_ALL_STEPS // STEPS_PER_BIN + FIRST_BIN, 0, BINS - 1),
 )
-"""Place of a number by its steps, read as an unsigned number; the one after the last for none."""
+"""Bin of a number by its steps, read as an unsigned number; the one after the last for none."""
 
 
 def _named(counts: Mapping[str, int], reference: FeatureReference) -> dict[str, int]:

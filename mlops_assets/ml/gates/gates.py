@@ -127,7 +127,7 @@ def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = No
     passed = used.gain.lower > least or (least > 0 and used.gain.lower == least)
     description = (
         f"{used.metric} {used.value:.4g} against {used.baseline_value:.4g} of baseline "
-        f"{used.best_baseline}: {_gain_in_words(used.metric, used.gain)}; significantly more than "
+        f"{used.best_baseline}: {_describe_gain(used.metric, used.gain)}; significantly more than "
         f"{format_gain(used.metric, least)} is {'reached' if passed else 'not reached'}, {basis}"
     )
     numbers = {
@@ -193,7 +193,7 @@ def slices(report: Report, spec: ProductSpec) -> GateResult:
         text = (
             f"worse than {_reference(report)} by more than {format_gain(report.metric, margin)}: "
         )
-        passed, text = False, text + "; ".join(_slice_in_words(report, row) for row in _rows(bad))
+        passed, text = False, text + "; ".join(_describe_slice(report, row) for row in _rows(bad))
     elif missing or not len(judged):
         lacking = f"the rows have no feature {', '.join(missing)}" if missing else "too few rows"
         passed, text = None, f"not judged: {lacking}"
@@ -300,14 +300,14 @@ def fairness(compared: Sequence[Compared], spec: ProductSpec) -> GateResult:
     pairs = [pair for each in compared for pair in each.pairs]
     broken = [pair for pair in pairs if pair.broken]
     left_out = [each for each in compared if len(each.judged) < 2]
-    told = "; ".join(_groups_in_words(each) for each in compared)
+    told = "; ".join(_describe_groups(each) for each in compared)
     numbers = {
         "judged_groups": float(sum(len(each.judged) for each in compared)),
         "not_judged_groups": float(sum(len(each.not_judged) for each in compared)),
         "broken": float(len(broken)),
     }
     if broken:
-        text = "; ".join(_pair_in_words(pair) for pair in broken[:NAMED])
+        text = "; ".join(_describe_pair(pair) for pair in broken[:NAMED])
         return GateResult("fairness", False, *_furthest(spec, broken), text, numbers)
     if left_out or not pairs:
         text = f"not judged: fewer than two groups of {_features(left_out)} have enough rows"
@@ -332,7 +332,7 @@ def behaviour(tried: Sequence[Behaved], spec: ProductSpec) -> GateResult:
     ends = (shares.get(worst, NAN), limits.get(worst, NAN))
     rest = f"; not judged: {'; '.join(untried)}" if untried else ""
     if failed:
-        text = "; ".join(_behaved_in_words(each, limits[each.name]) for each in failed)
+        text = "; ".join(_describe_behaviour(each, limits[each.name]) for each in failed)
         return GateResult("behaviour", False, *ends, text + rest, shares)
     if untried:
         return GateResult("behaviour", None, *ends, rest.removeprefix("; "), shares)
@@ -431,7 +431,7 @@ def _too_few(report: Report, spec: ProductSpec, measured: Estimate) -> str:
     )
 
 
-def _gain_in_words(metric: str, gain: Estimate) -> str:
+def _describe_gain(metric: str, gain: Estimate) -> str:
     value, lower, upper = (
         format_gain(metric, each) for each in (gain.value, gain.lower, gain.upper)
     )
@@ -451,11 +451,11 @@ def _rows(table: pd.DataFrame) -> list[dict[Hashable, Any]]:
     return table.to_dict("records")
 
 
-def _slice_in_words(report: Report, row: Mapping[Hashable, Any]) -> str:
+def _describe_slice(report: Report, row: Mapping[Hashable, Any]) -> str:
     gain = Estimate(row["gain"], row["gain_lower"], row["gain_upper"])
     return (
         f"{row['feature']} {row['slice']} ({row['rows']} rows): "
-        f"{_gain_in_words(report.metric, gain)}"
+        f"{_describe_gain(report.metric, gain)}"
     )
 
 
@@ -472,7 +472,7 @@ def _at_most(better: int, months: int, share: float) -> float:
     )
 
 
-def _groups_in_words(each: Compared) -> str:
+def _describe_groups(each: Compared) -> str:
     declared, widest = each.declared, next(iter(each.pairs), None)
     judged = f"{', '.join(each.judged) or 'no group'} of {declared.feature} judged"
     named = [f"{name or 'no such feature'} ({rows} rows)" for name, rows in each.not_judged.items()]
@@ -485,7 +485,7 @@ def _groups_in_words(each: Compared) -> str:
     )
 
 
-def _pair_in_words(pair: Unequal) -> str:
+def _describe_pair(pair: Unequal) -> str:
     return (
         f"{pair.measure} of {pair.feature} {pair.high} is significantly too far from that of "
         f"{pair.low}: " + ", ".join(pair.broken)
@@ -508,7 +508,7 @@ def _features(compared: Sequence[Compared]) -> str:
     return ", ".join(each.declared.feature for each in compared)
 
 
-def _behaved_in_words(each: Behaved, least: float) -> str:
+def _describe_behaviour(each: Behaved, least: float) -> str:
     return (
         f"{each.name}: {each.behaved} of {each.rows} rows behave, a share of {least:g} is needed, "
         f"such as {each.example}"

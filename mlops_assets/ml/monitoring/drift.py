@@ -19,7 +19,7 @@ import pandas as pd
 from mlops_assets.ml.monitoring.data_faults import looks_broken
 from mlops_assets.ml.monitoring.profiles import NOTHING, Profile, profile, window_ends, window_rows
 from mlops_assets.ml.stats import distances as d
-from mlops_assets.ml.stats.distances import EDGES, LIMIT, PLACES, FeatureKind
+from mlops_assets.ml.stats.distances import BINS, EDGES, LIMIT, FeatureKind
 from mlops_assets.ml.training.references import (
     LEAST_DISTANCE,
     LEAST_VALUES,
@@ -302,7 +302,7 @@ def _numbers_measured(known: Numbers, windows: Sequence[Profile], every: np.ndar
         np.array([[each[at] for each in own] for own in held], dtype="float64") for at in (0, 1)
     )
     counts = np.array([[each[3] for each in own] for own in held], dtype="int64")
-    counts = counts.reshape(len(windows), len(known.names), PLACES)
+    counts = counts.reshape(len(windows), len(known.names), BINS)
     enough = rows >= LEAST_VALUES
     effect = np.where(enough, total / np.maximum(rows, 1) - known.mean, 0.0) / known.deviation
     distance = np.where(enough, d.wasserstein(counts, known.counts), 0.0) / known.deviation

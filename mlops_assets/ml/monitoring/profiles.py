@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.ml.stats import distances as d
-from mlops_assets.ml.stats.distances import PLACES, STEPS
+from mlops_assets.ml.stats.distances import BINS, STEPS
 from mlops_assets.ml.training.references import (
     PREDICTION,
     REST,
@@ -20,8 +20,8 @@ from mlops_assets.ml.training.references import (
 from mlops_assets.spec import ProductSpec
 
 Counted = tuple[int, float, float, tuple[int, ...]]
-"""Of a number: rows with a value, sum, sum of squares, counts by place."""
-NOTHING: Counted = (0, 0.0, 0.0, (0,) * PLACES)
+"""Of a number: rows with a value, sum, sum of squares, counts by bin."""
+NOTHING: Counted = (0, 0.0, 0.0, (0,) * BINS)
 """Of a number without a row."""
 
 
@@ -117,8 +117,8 @@ def is_outside(counted: Counted) -> bool:
 
 
 def _counted(reference: FeatureReference, values: np.ndarray) -> Counted:
-    steps = d.bins_of(values, reference.center, reference.scale)
-    counts = np.bincount(d.midpoint_of(steps), minlength=PLACES)
+    steps = d.fixed_point(values, reference.center, reference.scale)
+    counts = np.bincount(d.bin_of(steps), minlength=BINS)
     total, squares = int(steps.sum()) / STEPS, int((steps**2).sum()) / STEPS**2
     return len(values), total, squares, tuple(counts.tolist())
 

@@ -193,7 +193,7 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
     promoted, outcome = _outcome(spec, gain, pair)
     return Decision(
         "promoted" if promoted else "kept",
-        f"{_both(spec, values)} on the same {len(rows)} rows: {_told(spec, gain, level)}; "
+        f"{_both(spec, values)} on the same {len(rows)} rows: {_describe_gain(spec, gain, level)}; "
         f"{outcome}",
         len(rows),
         values.candidate,
@@ -242,7 +242,7 @@ def _both(spec: ProductSpec, values: _Values) -> str:
     )
 
 
-def _told(spec: ProductSpec, gain: Estimate, level: float) -> str:
+def _describe_gain(spec: ProductSpec, gain: Estimate, level: float) -> str:
     value, lower, upper = (
         format_gain(spec.metric, each) for each in (gain.value, gain.lower, gain.upper)
     )

@@ -61,7 +61,7 @@ def conclude(
     """The verdict on a candidate.
 
     A candidate that a person rolled back from is kept. A champion that cannot predict today's rows
-    serves nobody, so that the gates alone decide. Everything else is `ml.decision.decide`.
+    serves nobody, so that the gates alone decide. Everything else is `ml.promotion.decision.decide`.
 
     Args:
         evidence: one row per holdout row (`ml.evidence`).

@@ -285,7 +285,7 @@ def _evaluation(facts: CardFacts) -> str:
         f"{spec.evaluation.draws:,} draws of a bootstrap of whole {spec.evaluation.block_days}-day "
         "blocks; gains compare the same rows."
     )
-    parts = ["## Evaluation", about, markdown.frame_table(_in_words(tables.metrics(report, spec)))]
+    parts = ["## Evaluation", about, markdown.frame_table(_formatted(tables.metrics(report, spec)))]
     if report.interval_problem:
         parts.append(f"Intervals are {NOT_JUDGED}: {markdown.escaped(report.interval_problem)}.")
     if known := known_gains(report):
@@ -466,7 +466,7 @@ def _plain(name: str) -> str:
     return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("'", "'\\''") + "'"
 
 
-def _in_words(table: pd.DataFrame) -> pd.DataFrame:
+def _formatted(table: pd.DataFrame) -> pd.DataFrame:
     """Values that cannot be told are said to be so, not left empty."""
     told = [markdown.format_number(value) for value in table["value"]]
     return table.assign(value=told)

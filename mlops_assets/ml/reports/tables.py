@@ -97,7 +97,7 @@ def months(report: Report) -> pd.DataFrame:
     table = report.by_month
     kept = [name for name in ("baseline", "champion") if name in table]
     shown = table[["month", "rows", "value", *kept]].copy()
-    shown["value"] = _in_words(table)
+    shown["value"] = _formatted(table)
     return shown.rename(columns={"value": report.metric})
 
 
@@ -112,16 +112,16 @@ def slice_rows(report: Report) -> pd.DataFrame:
         {
             "part": parts,
             "rows": table["rows"],
-            report.metric: _in_words(table),
+            report.metric: _formatted(table),
             "baseline": table["baseline"],
             "champion": table["champion"],
-            "gain": _in_words(table, "gain", "gain_lower", "gain_upper"),
+            "gain": _formatted(table, "gain", "gain_lower", "gain_upper"),
             "judged": np.where(table["judged"].astype(bool), "yes", NOT_JUDGED),
         }
     )
 
 
-def _in_words(
+def _formatted(
     table: pd.DataFrame, value: str = "value", lower: str = "lower", upper: str = "upper"
 ) -> list[str]:
     nothing = pd.Series(np.nan, index=table.index)

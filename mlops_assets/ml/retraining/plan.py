@@ -331,8 +331,8 @@ def _rollback_action(
         text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
         return _of_person(country_state, text, "worse than before, and put into use by a person")
     if incident and incident.holds and country_state.country in incident.countries:
-        text = f"{ask.reason}, but {_incident_in_words(incident)}"
-        return _plain(country_state, "hold", text, _incident_in_words(incident))
+        text = f"{ask.reason}, but {_describe_incident(incident)}"
+        return _plain(country_state, "hold", text, _describe_incident(incident))
     tried = country_state.tried.get(ask.key, _NEVER)
     if tried.finished:
         return None
@@ -370,7 +370,7 @@ def _held(
 ) -> Action | None:
     why = causes[0].reason
     if incident and not free:
-        text = _incident_in_words(incident)
+        text = _describe_incident(incident)
         return _plain(country_state, "hold", f"{text}; {why}", text)
     realised = _own_realised(country_state)
     if (
@@ -640,7 +640,7 @@ def _upstream(country_state: CountryState) -> str:
     return country_state.drift.upstream if country_state.drift else ""
 
 
-def _incident_in_words(incident: Incident) -> str:
+def _describe_incident(incident: Incident) -> str:
     return (
         f"held by an incident of {len(incident.countries)} countries since "
         f"{incident.since:%Y-%m-%d}"

@@ -11,25 +11,25 @@ from pandas.api import types
 
 FeatureKind = Literal["number", "category"]
 
-LIMIT, PLACE = 5, 0.25
-"""How far out a standardised number is told apart, and the width of a place of the histogram."""
-EDGES: tuple[float, ...] = tuple(np.arange(-LIMIT, LIMIT + PLACE, PLACE).tolist())
+LIMIT, BIN_WIDTH = 5, 0.25
+"""How far out a standardised number is told apart, and the width of a bin of the histogram."""
+EDGES: tuple[float, ...] = tuple(np.arange(-LIMIT, LIMIT + BIN_WIDTH, BIN_WIDTH).tolist())
 """Edges of the histogram of a number, in robust standard units of its reference."""
-PLACES = len(EDGES) + 1
+BINS = len(EDGES) + 1
 STEPS = 1024
 """Steps of a standard unit: whole numbers add up to the same in any order and in any engine."""
 LOWEST, HIGHEST = -LIMIT * STEPS - 1, LIMIT * STEPS
 """Steps beyond which a number is clipped."""
-STEPS_OF_PLACE = int(STEPS * PLACE)
-FIRST_PLACE = LIMIT * STEPS // STEPS_OF_PLACE + 1
-"""Place of the numbers from 0 to `PLACE`."""
+STEPS_PER_BIN = int(STEPS * BIN_WIDTH)
+FIRST_BIN = LIMIT * STEPS // STEPS_PER_BIN + 1
+"""Bin of the numbers from 0 to `BIN_WIDTH`."""
 
-SLOTS = 28
+BUCKETS = 28
 """Parts of a window, whose means tell how long a number remembers: days of a window of 28."""
-_STRIDE = SLOTS // 4
+_STRIDE = BUCKETS // 4
 _MOST_WINDOWS = 104
 _PRIOR = 30.0
-"""Degrees of freedom of the memory of the slots, beside those of the windows themselves."""
+"""Degrees of freedom of the memory of the buckets, beside those of the windows themselves."""
 _MOST_MEMORY = 0.98
 NORMAL_IQR = 1.3489795003921634
 _LEAST_SCALE = 1e-300
@@ -71,8 +71,8 @@ def texts_of(values: pd.Series) -> pd.Series:
     return pd.Series(texts, index=values.index, dtype="object")
 
 
-def bins_of(values: np.ndarray, center: float, scale: float) -> np.ndarray:
-    """Numbers as whole steps of the reference's standard unit, clipped.
+def fixed_point(values: np.ndarray, center: float, scale: float) -> np.ndarray:
+    """Numbers in fixed point: whole steps of the reference's standard unit, clipped.
 
     Args:
         values: shape (rows,); infinite ones are clipped, none is NaN.
@@ -84,9 +84,9 @@ def bins_of(values: np.ndarray, center: float, scale: float) -> np.ndarray:
     return np.clip(steps, LOWEST, HIGHEST).astype("int64")
 
 
-def midpoint_of(steps: np.ndarray) -> np.ndarray:
-    """Place in the histogram of each number, 0 to `PLACES` - 1."""
-    return np.clip(steps // STEPS_OF_PLACE + FIRST_PLACE, 0, PLACES - 1)
+def bin_of(steps: np.ndarray) -> np.ndarray:
+    """Bin in the histogram of each number, 0 to `BINS` - 1."""
+    return np.clip(steps // STEPS_PER_BIN + FIRST_BIN, 0, BINS - 1)
 
 
 def center_and_scale(values: np.ndarray) -> tuple[float, float]:
@@ -110,14 +110,14 @@ def quartiles_of(values: np.ndarray) -> tuple[float, float, float]:
 def wasserstein(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Distance between histograms over `EDGES`, in the unit of the edges.
 
-    Each number counts as the middle of its place, those beyond the edges as just beyond.
+    Each number counts as the middle of its bin, those beyond the edges as just beyond.
 
     Args:
-        counts: shape (..., places); all 0 gives 0.
-        reference: shape (..., places).
+        counts: shape (..., bins); all 0 gives 0.
+        reference: shape (..., bins).
     """
     apart = np.cumsum(_shares(counts) - _shares(reference), axis=-1)
-    return np.abs(apart).sum(axis=-1) * PLACE * (counts.sum(axis=-1) > 0)
+    return np.abs(apart).sum(axis=-1) * BIN_WIDTH * (counts.sum(axis=-1) > 0)
 
 
 def total_variation(counts: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -154,17 +154,17 @@ def _shares(counts: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Slots:
-    """A reference cut into `SLOTS` parts a window, and into the windows they make.
+class Buckets:
+    """A reference cut into `BUCKETS` parts a window, and into the windows they make.
 
     Args:
-        slot: of each row, 0 for the oldest.
-        count: of slots.
-        ends: slot after the last one of each window; windows overlap by three quarters.
+        bucket: of each row, 0 for the oldest.
+        count: of buckets.
+        ends: bucket after the last one of each window; windows overlap by three quarters.
         apart: how many windows there would be without overlap.
     """
 
-    slot: np.ndarray
+    bucket: np.ndarray
     count: int
     ends: np.ndarray
     apart: float
@@ -179,55 +179,55 @@ class Slots:
         """What the windows' own variance around their mean lacks."""
         return 1.0 - 1.0 / max(self.apart, 1.5)
 
-    def windows(self, by_slot: np.ndarray) -> np.ndarray:
-        """Sums over each window of sums by slot, shape (windows, ...)."""
-        added = np.concatenate([np.zeros_like(by_slot[:1]), np.cumsum(by_slot, axis=0)])
-        return added[self.ends] - added[self.ends - SLOTS]
+    def windows(self, by_bucket: np.ndarray) -> np.ndarray:
+        """Sums over each window of sums by bucket, shape (windows, ...)."""
+        added = np.concatenate([np.zeros_like(by_bucket[:1]), np.cumsum(by_bucket, axis=0)])
+        return added[self.ends] - added[self.ends - BUCKETS]
 
 
-def cut(times: pd.Series, days: int) -> Slots:
+def cut(times: pd.Series, days: int) -> Buckets:
     """Cut the rows of a reference, counted back from the newest.
 
     Args:
         times: event times; not empty.
         days: length of a window.
     """
-    width = np.timedelta64(days * 86_400_000_000_000 // SLOTS, "ns")
+    width = np.timedelta64(days * 86_400_000_000_000 // BUCKETS, "ns")
     stamps = times.to_numpy("datetime64[ns]")
     back = ((stamps.max() - stamps) // width).astype("int64")
     count = int(back.max()) + 1
-    ends = np.arange(count, SLOTS - 1, -_STRIDE)[::-1]
+    ends = np.arange(count, BUCKETS - 1, -_STRIDE)[::-1]
     every = max(1, -(-len(ends) // _MOST_WINDOWS))
-    return Slots(count - 1 - back, count, ends[::-1][::every][::-1], count / SLOTS)
+    return Buckets(count - 1 - back, count, ends[::-1][::every][::-1], count / BUCKETS)
 
 
 def spread_of_means(
-    total: np.ndarray, rows: np.ndarray, deviation: float, slots: Slots
+    total: np.ndarray, rows: np.ndarray, deviation: float, buckets: Buckets
 ) -> tuple[float, float]:
     """How much means of windows differ if nothing changes: standard deviation, degrees of freedom.
 
     Two estimates are pooled: the spread of the means of the reference's own windows, which knows
-    seasons but has few windows; and what follows from how slots and their neighbours agree (an
-    autoregressive process of the first order), which has many slots. Never less than that of as
+    seasons but has few windows; and what follows from how buckets and their neighbours agree (an
+    autoregressive process of the first order), which has many buckets. Never less than that of as
     many independent rows.
 
     Args:
-        total: sum by slot.
-        rows: by slot.
+        total: sum by bucket.
+        rows: by bucket.
         deviation: of single rows.
-        slots: the cut.
+        buckets: the cut.
     """
-    there, freedom = rows > 0, slots.degrees + _PRIOR
+    there, freedom = rows > 0, buckets.degrees + _PRIOR
     if not there.any():
         return 0.0, freedom
     mean = total.sum() / rows.sum()
-    held = slots.windows(rows)
-    means = (slots.windows(total) / np.maximum(held, 1))[held > 0]
-    of_windows = float(((means - mean) ** 2).mean() / slots.of_few) if len(means) else 0.0
+    held = buckets.windows(rows)
+    means = (buckets.windows(total) / np.maximum(held, 1))[held > 0]
+    of_windows = float(((means - mean) ** 2).mean() / buckets.of_few) if len(means) else 0.0
     apart = np.where(there, total / np.maximum(rows, 1) - mean, 0.0)
-    filled = _typical(slots.windows(there.astype("int64")))
-    of_slots = (apart[there] ** 2).mean() / filled * _inflation(_memory(apart, there), filled)
-    pooled = (slots.degrees * of_windows + _PRIOR * of_slots) / freedom
+    filled = _typical(buckets.windows(there.astype("int64")))
+    of_buckets = (apart[there] ** 2).mean() / filled * _inflation(_memory(apart, there), filled)
+    pooled = (buckets.degrees * of_windows + _PRIOR * of_buckets) / freedom
     independent = deviation**2 / _typical(held)
     return float(np.sqrt(max(pooled, independent))), freedom
 
@@ -238,17 +238,17 @@ def _typical(counts: np.ndarray) -> float:
 
 
 def _memory(apart: np.ndarray, there: np.ndarray) -> float:
-    """Autocorrelation of neighbouring slots, less its bias in short series."""
+    """Autocorrelation of neighbouring buckets, less its bias in short series."""
     pairs = there[1:] & there[:-1]
     variance = (apart[there] ** 2).mean() if there.any() else 0.0
-    if variance <= 0 or pairs.sum() < SLOTS:
+    if variance <= 0 or pairs.sum() < BUCKETS:
         return 0.0
     found = (apart[1:] * apart[:-1])[pairs].mean() / variance
     return float(np.clip(found + (1 + 3 * found) / there.sum(), 0.0, _MOST_MEMORY))
 
 
 def _inflation(memory: float, length: float) -> float:
-    """Variance of a mean of so many slots, as a multiple of that of independent ones."""
+    """Variance of a mean of so many buckets, as a multiple of that of independent ones."""
     lost = 2 * memory * (1 - memory**length) / (length * (1 - memory) ** 2)
     return (1 + memory) / (1 - memory) - lost
 

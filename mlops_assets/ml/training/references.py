@@ -13,7 +13,7 @@ import pandas as pd
 
 from mlops_assets.ml.features.feature_frame import feature_columns
 from mlops_assets.ml.stats import distances as d
-from mlops_assets.ml.stats.distances import PLACES, STEPS, FeatureKind
+from mlops_assets.ml.stats.distances import BINS, STEPS, FeatureKind
 from mlops_assets.spec import ProductSpec
 
 PREDICTION = "prediction"
@@ -41,7 +41,7 @@ class FeatureReference:
         nulls: share of rows without one.
         center: median of a number.
         scale: robust standard deviation of a number, above 0.
-        counts: number: rows between `EDGES` of (value - center) / scale, with one place below the
+        counts: number: rows between `EDGES` of (value - center) / scale, with one bin below the
             first and one from the last on; category: rows by value, at most 50 and the rest.
         names: of the categories, in the order of `counts`; empty for a number.
         mean: of the standardised, clipped number.
@@ -106,7 +106,7 @@ class Numbers:
     weight: np.ndarray
     center: np.ndarray
     scale: np.ndarray
-    counts: np.ndarray  # (features, places)
+    counts: np.ndarray  # (features, bins)
     mean: np.ndarray
     deviation: np.ndarray
     usual: np.ndarray  # rows with a value in a window
@@ -133,7 +133,7 @@ class Numbers:
             weight=np.array([ref.weight for ref in each]),
             center=np.array([ref.center for ref in each]),
             scale=np.array([ref.scale for ref in each]),
-            counts=np.array([ref.counts for ref in each], dtype="int64").reshape(-1, PLACES),
+            counts=np.array([ref.counts for ref in each], dtype="int64").reshape(-1, BINS),
             mean=np.array([ref.mean for ref in each]),
             deviation=np.where(deviation > 0, deviation, 1.0),
             usual=np.array([_usual(ref) for ref in each]),
@@ -214,12 +214,12 @@ def make_reference(
     numbered = rows.reset_index(drop=True)
     rows = newest_rows(spec, numbered)
     predicted = np.asarray(predicted, dtype="float64")[rows.index]
-    slots = d.cut(rows["event_time"], spec.monitoring.window_days)
+    buckets = d.cut(rows["event_time"], spec.monitoring.window_days)
     weights = _weights(feature_columns(rows), importance)
     columns = {name: rows[name] for name in weights} | {PREDICTION: pd.Series(predicted)}
     weights[PREDICTION] = 1.0
     features = {
-        name: _feature_reference(values, weights[name], slots)
+        name: _feature_reference(values, weights[name], buckets)
         for name, values in columns.items()
         if d.kind_of(values) is not None
     }
@@ -236,26 +236,26 @@ def _weights(names: Sequence[str], importance: Mapping[str, float]) -> dict[str,
     return {name: each / total for name, each in harm.items()}
 
 
-def _feature_reference(values: pd.Series, weight: float, slots: d.Slots) -> FeatureReference:
+def _feature_reference(values: pd.Series, weight: float, buckets: d.Buckets) -> FeatureReference:
     if d.kind_of(values) == "number":
-        return _number_reference(d.numbers_of(values), weight, slots)
-    return _category_reference(d.texts_of(values), weight, slots)
+        return _number_reference(d.numbers_of(values), weight, buckets)
+    return _category_reference(d.texts_of(values), weight, buckets)
 
 
-def _number_reference(values: np.ndarray, weight: float, slots: d.Slots) -> FeatureReference:
+def _number_reference(values: np.ndarray, weight: float, buckets: d.Buckets) -> FeatureReference:
     there = ~np.isnan(values)
-    slot = slots.slot[there]
+    bucket = buckets.bucket[there]
     center, scale = d.center_and_scale(values[there])
-    steps = d.bins_of(values[there], center, scale)
-    rows = np.bincount(slot, minlength=slots.count)
-    total = np.bincount(slot, weights=steps, minlength=slots.count) / STEPS
-    squares = np.bincount(slot, weights=steps**2, minlength=slots.count) / STEPS**2
-    counts = _by_slot(slot, d.midpoint_of(steps), slots.count, PLACES)
+    steps = d.fixed_point(values[there], center, scale)
+    rows = np.bincount(bucket, minlength=buckets.count)
+    total = np.bincount(bucket, weights=steps, minlength=buckets.count) / STEPS
+    squares = np.bincount(bucket, weights=steps**2, minlength=buckets.count) / STEPS**2
+    counts = _by_bucket(bucket, d.bin_of(steps), buckets.count, BINS)
     mean, deviation = moments(rows.sum(), total.sum(), squares.sum())
-    spread, degrees = d.spread_of_means(total, rows, float(deviation), slots)
-    windows = _usable(slots, rows)
-    means, deviations = moments(*(slots.windows(each) for each in (rows, total, squares)))
-    apart = d.wasserstein(slots.windows(counts), counts.sum(axis=0)) / (deviation or 1.0)
+    spread, degrees = d.spread_of_means(total, rows, float(deviation), buckets)
+    windows = _usable(buckets, rows)
+    means, deviations = moments(*(buckets.windows(each) for each in (rows, total, squares)))
+    apart = d.wasserstein(buckets.windows(counts), counts.sum(axis=0)) / (deviation or 1.0)
     shown = {"mean": means, "deviation": deviations, "distance": apart}
     return FeatureReference(
         kind="number",
@@ -269,23 +269,23 @@ def _number_reference(values: np.ndarray, weight: float, slots: d.Slots) -> Feat
         mean=float(mean),
         deviation=float(deviation),
         windows={
-            **_rows_and_gaps(slots, rows),
+            **_rows_and_gaps(buckets, rows),
             **{n: _short(v[windows]) for n, v in shown.items()},
         },
         spread=spread,
         degrees=degrees,
-        apart=slots.apart,
+        apart=buckets.apart,
     )
 
 
-def _category_reference(values: pd.Series, weight: float, slots: d.Slots) -> FeatureReference:
+def _category_reference(values: pd.Series, weight: float, buckets: d.Buckets) -> FeatureReference:
     there = values.notna().to_numpy()
-    slot = slots.slot[there]
+    bucket = buckets.bucket[there]
     names = tuple(values[there].value_counts().index[:_MOST_NAMES])
-    counts = _by_slot(slot, codes_of(values[there], names), slots.count, len(names) + 1)
+    counts = _by_bucket(bucket, codes_of(values[there], names), buckets.count, len(names) + 1)
     rows = counts.sum(axis=1)
-    effect = d.cohens_w(slots.windows(counts), counts.sum(axis=0))
-    windows = {"effect": _short(effect[_usable(slots, rows)])}
+    effect = d.cohens_w(buckets.windows(counts), counts.sum(axis=0))
+    windows = {"effect": _short(effect[_usable(buckets, rows)])}
     return FeatureReference(
         kind="category",
         weight=weight,
@@ -297,15 +297,15 @@ def _category_reference(values: pd.Series, weight: float, slots: d.Slots) -> Fea
         names=names,
         mean=0.0,
         deviation=0.0,
-        windows={**_rows_and_gaps(slots, rows), **windows},
-        degrees=slots.degrees,
-        apart=slots.apart,
+        windows={**_rows_and_gaps(buckets, rows), **windows},
+        degrees=buckets.degrees,
+        apart=buckets.apart,
     )
 
 
-def _by_slot(slot: np.ndarray, place: np.ndarray, slots: int, places: int) -> np.ndarray:
-    found = np.bincount(slot * places + place, minlength=slots * places)
-    return found.reshape(slots, places)
+def _by_bucket(bucket: np.ndarray, bin_: np.ndarray, buckets: int, bins: int) -> np.ndarray:
+    found = np.bincount(bucket * bins + bin_, minlength=buckets * bins)
+    return found.reshape(buckets, bins)
 
 
 def codes_of(values: pd.Series, names: Sequence[str]) -> np.ndarray:
@@ -314,14 +314,14 @@ def codes_of(values: pd.Series, names: Sequence[str]) -> np.ndarray:
     return np.array([places.get(value, len(names)) for value in values], dtype="int64")
 
 
-def _usable(slots: d.Slots, rows: np.ndarray) -> np.ndarray:
+def _usable(buckets: d.Buckets, rows: np.ndarray) -> np.ndarray:
     """Which windows have enough values to be compared with the whole."""
-    return slots.windows(rows) >= LEAST_VALUES
+    return buckets.windows(rows) >= LEAST_VALUES
 
 
-def _rows_and_gaps(slots: d.Slots, rows: np.ndarray) -> dict[str, tuple[float, ...]]:
-    every = slots.windows(np.bincount(slots.slot, minlength=slots.count))
-    there = slots.windows(rows)
+def _rows_and_gaps(buckets: d.Buckets, rows: np.ndarray) -> dict[str, tuple[float, ...]]:
+    every = buckets.windows(np.bincount(buckets.bucket, minlength=buckets.count))
+    there = buckets.windows(rows)
     known = every > 0
     return {
         "rows": tuple(there.tolist()),

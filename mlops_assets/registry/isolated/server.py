@@ -75,7 +75,9 @@ def _checked(request: CheckRequest, rows: bytes, requests: int, replies: int) ->
         for name in request.libraries:
             importlib.import_module(name)
     except Exception as error:
-        return CheckReply(problem=f"its libraries cannot be imported ({_told(error)})").to_bytes()
+        return CheckReply(
+            problem=f"its libraries cannot be imported ({_describe_error(error)})"
+        ).to_bytes()
     answers, answer = os.pipe()
     child = os.fork()
     if not child:
@@ -97,7 +99,7 @@ def _answer(request: CheckRequest, rows: bytes, pipe: int) -> NoReturn:
     except MlopsAssetsError as error:
         send(pipe, CheckReply(problem=error.problem).to_bytes())
     except BaseException as error:
-        send(pipe, CheckReply(problem=_told(error)).to_bytes())
+        send(pipe, CheckReply(problem=_describe_error(error)).to_bytes())
     finally:
         os._exit(0)
 
@@ -151,7 +153,7 @@ def _how_it_ended(child: int, deadline: float) -> str:
         time.sleep(_POLL_SECONDS)
 
 
-def _told(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -57,7 +57,7 @@ def run_job(
     failures = [each for each in result.all_events if each.is_step_failure]
     if result.success:
         return JobOutcome(result.run_id, "", _shown(result))
-    return JobOutcome(result.run_id, _told(failures), {})
+    return JobOutcome(result.run_id, _describe_failures(failures), {})
 
 
 def _shown(result: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _shown(result: Any) -> dict[str, Any]:
     }
 
 
-def _told(failures: list[Any]) -> str:
+def _describe_failures(failures: list[Any]) -> str:
     """What the first failed step says of itself."""
     from mlops_assets.stages.common.failures import failure_text
 

@@ -245,7 +245,7 @@ def _facts(
         f"promised {spec.metric} on its holdout{unit}": format_estimate(promise.value),
         f"the promise on these rows{unit}": format_estimate(found.expected),
         f"baseline {spec.baselines[0].name}{unit}": found.baseline,
-        "worse than promised by": _in_words(spec, found.excess),
+        "worse than promised by": _describe_gain(spec, found.excess),
         "matured rows": f"{found.rows:,}, of {days}" if found.rows else "0",
         "open rows": f"{found.open_rows:,}",
         "revised labels": f"{found.revised:,}",
@@ -253,13 +253,13 @@ def _facts(
     }
 
 
-def _in_words(spec: ProductSpec, gain: float) -> str:
+def _describe_gain(spec: ProductSpec, gain: float) -> str:
     return format_gain(spec.metric, gain) if np.isfinite(gain) else ""
 
 
 def _gain(spec: ProductSpec, gain: Estimate) -> str:
     if not gain.has_interval:
-        return _in_words(spec, gain.value)
+        return _describe_gain(spec, gain.value)
     ends = f"{format_gain(spec.metric, gain.lower)} to {format_gain(spec.metric, gain.upper)}"
     return f"{format_gain(spec.metric, gain.value)} ({ends})"
 

@@ -125,7 +125,7 @@ def decide_on(ctx: CountryContext, model: Snapshot, origin: Origin) -> Entry:
     comparison = compare_with_champion(ctx, model, in_use, log_of(ctx), origin.run_id)
     entry = record_decision(ctx, comparison, origin, ctx.aliases())
     carry_out(ctx, entry)
-    _tell(ctx, entry)
+    _add_to_card(ctx, entry)
     return entry
 
 
@@ -134,7 +134,7 @@ def decide_in_run(ctx: CountryContext, model: Snapshot, run: dg.DagsterRun) -> N
     decide_on(ctx, model, Origin.of_run(run.run_id, run.tags))
 
 
-def _tell(ctx: CountryContext, entry: Entry) -> None:
+def _add_to_card(ctx: CountryContext, entry: Entry) -> None:
     """The decision in the candidate's model card, which was written before it."""
     candidate = entry.comparison.candidate
     version = ctx.version(candidate) if candidate else None

@@ -86,7 +86,7 @@ def retraining_sensor(
         view = read_state(storage.product(product, mlflow.registry()), context.instance, now)
         plan = view.plan(product.spec)
         follow = _unasked(_follow_up(product, view), context.instance)
-        text = f"{describe_plan(plan)}{_told_of(follow)}"
+        text = f"{describe_plan(plan)}{_describe_requests(follow)}"
         actions = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
         asked = [
             *_pooled_request(product, plan),
@@ -140,7 +140,7 @@ def _unasked(
     return [each for each in requests if each.run_key not in known]
 
 
-def _told_of(follow: Sequence[dg.RunRequest]) -> str:
+def _describe_requests(follow: Sequence[dg.RunRequest]) -> str:
     if not follow:
         return ""
     countries = ", ".join(str(each.partition_key) for each in follow)

@@ -131,7 +131,7 @@ def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     champion = _champion(training, parts)
     judged = _judge(training, trained, version, champion)
     facts = _facts(training, selection, parts, version, judged)
-    _tell(training, facts, selection, version)
+    _log_candidate(training, facts, selection, version)
     _keep_reference(training, selection, parts, judged, version)
     return Candidate(
         selection, judged, version, _pair(version, judged, selection, champion), parts, facts
@@ -280,7 +280,7 @@ def _pair(
     )
 
 
-def _tell(
+def _log_candidate(
     training: TrainingContext, facts: CardFacts, selection: Selection, version: ModelVersion | None
 ) -> None:
     """Everything a person may ask of the candidate, in MLflow."""

@@ -39,7 +39,7 @@ from mlops_assets_tests.ml.watched import (
     watch,
 )
 
-MIDDLES = np.concatenate([[EDGES[0] - d.PLACE / 2], np.array(EDGES) + d.PLACE / 2])
+MIDDLES = np.concatenate([[EDGES[0] - d.BIN_WIDTH / 2], np.array(EDGES) + d.BIN_WIDTH / 2])
 END = pd.Timestamp("2024-01-04")
 
 
@@ -71,8 +71,8 @@ def seen(new: pd.DataFrame, learned: pd.DataFrame, **changes: Any) -> Window:
 
 @settings(max_examples=examples(60), deadline=None)
 @given(
-    arrays.arrays("int64", d.PLACES, elements=st.integers(0, 50)),
-    arrays.arrays("int64", d.PLACES, elements=st.integers(0, 50)),
+    arrays.arrays("int64", d.BINS, elements=st.integers(0, 50)),
+    arrays.arrays("int64", d.BINS, elements=st.integers(0, 50)),
 )
 def test_the_distance_of_histograms_is_that_of_their_middles_by_scipy(
     now: np.ndarray, before: np.ndarray
@@ -96,7 +96,7 @@ def test_distance_and_effect_are_those_of_the_raw_rows(
     before, now = (np.clip(rows["x"], center - far, center + far) for rows in (learned, new))
     deviation = np.std(before)
     distance = stats.wasserstein_distance(now, before) / deviation
-    assert found.distance == pytest.approx(distance, abs=d.PLACE)
+    assert found.distance == pytest.approx(distance, abs=d.BIN_WIDTH)
     assert found.effect == pytest.approx((now.mean() - before.mean()) / deviation, abs=2e-3)
     assert found.weight == pytest.approx(4.0 / 11.1)
 
@@ -125,10 +125,10 @@ def test_one_row_of_a_value_never_seen_is_a_small_effect() -> None:
 
 def test_numbers_become_the_same_steps_far_out_and_at_the_edges() -> None:
     values = np.array([-np.inf, -1e308, -5.0, -5.0001, 0.0, 0.25, 4.999, 5.0, 1e308, np.inf])
-    places = d.midpoint_of(d.bins_of(values, 0.0, 1.0))
-    assert places.tolist() == [0, 0, 1, 1, 21, 22, 40, 41, 41, 41], "rounded to 1/1024 first"
+    bins = d.bin_of(d.fixed_point(values, 0.0, 1.0))
+    assert bins.tolist() == [0, 0, 1, 1, 21, 22, 40, 41, 41, 41], "rounded to 1/1024 first"
     exact = np.searchsorted(EDGES, values[[0, 2, 4, 5, 6, 7, 9]], side="right")
-    assert places[[0, 2, 4, 5, 6, 7, 9]].tolist() == exact.tolist()
+    assert bins[[0, 2, 4, 5, 6, 7, 9]].tolist() == exact.tolist()
 
 
 # The reference.
