@@ -161,7 +161,9 @@ def columns_of(store: SnapshotStore, features: Mapping[str, Snapshot]) -> dict[s
 def window_profiles(
     store: SnapshotStore, asked: Mapping[str, ProfileRequest]
 ) -> dict[str, list[Profile]]:
-    """Profiles of the windows of each country, the oldest first; equal to `ml.monitoring.profiles.profile`.
+    """Profiles of the windows of each country, the oldest first.
+
+    Equal to `ml.monitoring.profiles.profile`.
 
     Args:
         store: the snapshots.

@@ -61,10 +61,10 @@ def conclude(
     """The verdict on a candidate.
 
     A candidate that a person rolled back from is kept. A champion that cannot predict today's rows
-    serves nobody, so that the gates alone decide. Everything else is `ml.promotion.decision.decide`.
+    serves nobody, so that the gates alone decide. Everything else is `decision.decide`.
 
     Args:
-        evidence: one row per holdout row (`ml.evidence`).
+        evidence: one row per holdout row (`ml.evaluation.evidence`).
         gates: every gate's outcome.
         pair: what is compared.
         settings: what it is judged by.
