@@ -32,7 +32,7 @@ from mlops_assets_tests.platform import edit
 
 COMMANDS = (
     "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
-    "reproduce", "replay", "promote", "rollback", "approve", "undo", "card", "new-product",
+    "reproduce", "backtest", "promote", "rollback", "approve", "undo", "card", "new-product",
     "doctor",
 )  # fmt: skip
 DELIVERED = ("AUT", "FRA", "NOR")
@@ -307,6 +307,12 @@ def test_help_of_every_command_has_an_example(empty: Path, command: str) -> None
 def test_help_lists_every_command(empty: Path) -> None:
     listed = mlops_assets(empty, "--help").out.partition("Commands:")[2].splitlines()
     assert {line.split()[0] for line in listed if line[2:3].strip()} == set(COMMANDS)
+
+
+def test_the_old_name_of_backtest_still_works(empty: Path) -> None:
+    said = mlops_assets(empty, "replay", "--help")
+    assert said.code == 0
+    assert "Example: mlops-assets backtest" in " ".join(said.out.split())
 
 
 def test_a_new_product_is_made_where_products_are(empty: Path, tmp_path: Path) -> None:

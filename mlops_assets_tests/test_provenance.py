@@ -45,7 +45,7 @@ def test_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_the_platform_is_what_trains_and_judges_and_the_spec() -> None:
-    files = [*(PACKAGE / "ml").glob("*.py"), *(PACKAGE / "spec").glob("*.py")]
+    files = [*(PACKAGE / "ml").rglob("*.py"), *(PACKAGE / "spec").rglob("*.py")]
     assert len(files) > 10
     assert platform_code() == code_hash(files, PACKAGE)
     assert platform_code() != code_hash(files[1:], PACKAGE)

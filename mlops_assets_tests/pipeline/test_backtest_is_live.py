@@ -26,11 +26,10 @@ def test_a_backtest_step_and_a_live_training_on_the_same_rows_give_the_same_cand
     features = platform.frame("features", COUNTRY)
 
     now = max(features["event_time"].max(), features["label_time"][features["label"].notna()].max())
-    data, note = backtest_data(platform.product.spec, {COUNTRY: features}, now)
+    data, _ = backtest_data(platform.product.spec, {COUNTRY: features}, now)
     order = TrainingOrder(COUNTRY, (ModelInUse(),), watched=False)
     found = candidate_at(data, now, Pooled(), order, time.monotonic)
 
-    assert note == ""
     assert (found.kind, found.pooled_name) == (live["kind"], "")
     assert str(found.holdout_from) == str(pd.Timestamp(evidence["event_time"].min()).normalize())
     assert found.judged is not None

@@ -400,7 +400,7 @@ def test_a_country_behind_the_shared_features_is_shown_as_behind(
     materialize(["FRA"])
     states = {country: each.state for country, each in sharing.status().items()}
     assert states == {"DEU": "behind", "FRA": "no_model", "NOR": "behind"}
-    assert "features is older" in sharing.status()["DEU"].why
+    assert "shared_features changed" in sharing.status()["DEU"].why
 
 
 def answered(platform: Platform) -> list[str]:

@@ -327,12 +327,14 @@ def test_nothing_is_left_however_the_parent_ends(
     script.write_text(
         "import os, signal\n"
         "import pandas as pd\n"
-        "from mlops_assets.registry import ModelVersion, Registry, fresh, fresh_processes\n"
+        "from mlops_assets.registry import ModelVersion, Registry\n"
+        "from mlops_assets.registry.isolated import process\n"
+        "from mlops_assets.registry.isolated.check import check_isolated\n"
         f"registry = Registry({registry.tracking_uri!r}, {registry.artifact_root!r})\n"
         f"version = {version!r}\n"
         f"rows = pd.DataFrame({ROWS.head(5).to_dict('list')!r})\n"
-        "check = fresh.check_fresh(version, rows, 'regression', registry)\n"
-        "print(fresh_processes._state.server.process.pid, check.problem or 'fine', flush=True)\n"
+        "check = check_isolated(version, rows, 'regression', registry)\n"
+        "print(process._state.server.process.pid, check.problem or 'fine', flush=True)\n"
         f"{ending}\n"
     )
     (tmp_path / "types.py").write_text("raise SystemExit('taken for the one of Python')\n")
@@ -345,7 +347,7 @@ def test_nothing_is_left_however_the_parent_ends(
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert done.returncode == status, done.stderr
-    assert "fresh" not in done.stderr  # neither a warning of ours nor a traceback
+    assert "isolated" not in done.stderr  # neither a warning of ours nor a traceback
     server, outcome = done.stdout.split(maxsplit=1)
     assert outcome.strip() == "fine"
     assert gone(int(server))
@@ -365,10 +367,12 @@ def test_a_hanging_model_ends_with_a_parent_that_is_killed(
     )
     script = (
         "import pandas as pd\n"
-        "from mlops_assets.registry import ModelVersion, Registry, fresh, fresh_processes\n"
-        f"fresh_processes._PROGRAM = {program!r}\n"
+        "from mlops_assets.registry import ModelVersion, Registry\n"
+        "from mlops_assets.registry.isolated import process\n"
+        "from mlops_assets.registry.isolated.check import check_isolated\n"
+        f"process._PROGRAM = {program!r}\n"
         f"registry = Registry({registry.tracking_uri!r}, {registry.artifact_root!r})\n"
-        f"fresh.check_fresh({version_of(registry, ridge)!r}, pd.DataFrame({{'a': [1.0]}}), "
+        f"check_isolated({version_of(registry, ridge)!r}, pd.DataFrame({{'a': [1.0]}}), "
         "'regression', registry)\n"
     )
     own = {**os.environ, "TMPDIR": str(tmp_path)}  # who is killed cleans nothing up
