@@ -86,6 +86,21 @@ def test_a_run_whose_launcher_was_killed_on_the_way_is_lost(
     assert _looked_at(launcher, instance, run.run_id)
 
 
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
+@pytest.mark.parametrize(("worker", "lost"), [({}, True), ({WORKER_TAG: "alive"}, False)])
+def test_a_run_that_was_begun_is_lost_if_no_worker_has_put_its_name_to_it(
+    launcher: WarmRunLauncher,
+    instance: dg.DagsterInstance,
+    worker: dict[str, str],
+    lost: bool,
+) -> None:
+    tags = {TASK_TAG: "begun", **worker}
+    run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTING, tags=tags)
+    launcher.celery.backend.store_result("begun", None, "STARTED")
+
+    assert _looked_at(launcher, instance, run.run_id) == lost
+
+
 def test_a_run_that_is_tried_again_is_not_taken_for_its_dead_parent(
     launcher: WarmRunLauncher, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from mlops_assets.runtime.dagster_compat import LaunchRunContext
 
 _NOBODYS_SECONDS = 20.0
-"""After which a run that neither waits nor has begun is lost: it is taken and begun in one go."""
+"""After which a run that neither waits nor has a worker is lost: a worker that takes one gives its
+name at once."""
 _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -79,12 +80,14 @@ class WarmRunLauncher(CeleryRunLauncher):
         return time.monotonic() - since > _NOBODYS_SECONDS and not self._has_moved_on(run)
 
     def _is_nobodys(self, run: dg.DagsterRun) -> bool:
-        """Neither waiting in Redis nor begun; of files, what a worker has taken cannot be told."""
+        """Neither waiting in Redis nor with a worker; of files, what one has taken cannot be told.
+
+        Celery notes that a task has begun before the worker gives its name: one that is killed in
+        between leaves a task that has begun and will never end.
+        """
         if not str(self.broker).startswith("redis") or run.tags.get(WORKER_TAG):
             return False
-        begun = self._task_state(run) != "PENDING"
-        task = run.tags.get(TASK_TAG)
-        return not begun and task not in waiting_tasks(self.celery, SIZES)
+        return run.tags.get(TASK_TAG) not in waiting_tasks(self.celery, SIZES)
 
     def _task_state(self, run: dg.DagsterRun) -> str:
         task = run.tags.get(TASK_TAG)
