@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,15 @@ class Platform:
     product: Product
     home: Path
     instance: dg.DagsterInstance
-    defs: dg.Definitions
     store: SnapshotStore
     registry: Registry
+    resources: Mapping[str, object]
+
+    @cached_property
+    def defs(self) -> dg.Definitions:
+        """Made when a test runs something: many only look at what is stored."""
+        own = dg.Definitions(resources=dict(self.resources), executor=dg.in_process_executor)
+        return dg.Definitions.merge(build_product(self.product), own)
 
     @property
     def context(self) -> ProductContext:
@@ -304,13 +311,8 @@ def platform_of(
             tracking_uri=uri, artifact_root=artifacts, ui_url="http://127.0.0.1:5000"
         ),
     }
-    defs = dg.Definitions.merge(
-        build_product(product),
-        dg.Definitions(resources=resources, executor=dg.in_process_executor),
-    )
-    return Platform(
-        product, home, instance, defs, SnapshotStore(str(home / "store")), Registry(uri, artifacts)
-    )
+    store = SnapshotStore(str(home / "store"))
+    return Platform(product, home, instance, store, Registry(uri, artifacts), resources)
 
 
 def small_product(name: str, defs: Path) -> Path:

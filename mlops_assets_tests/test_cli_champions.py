@@ -127,7 +127,7 @@ def test_many_countries_are_listed_with_problems_first_and_none_is_moved(home: P
     assert in_use(home, COUNTRY) == "2"
 
 
-def test_a_forced_promotion_of_several_countries_is_one_unit(home: Platform) -> None:
+def test_a_forced_promotion_of_several_countries_is_one_change_set(home: Platform) -> None:
     for country in ("DEU", "NOR"):
         registered(home, country)
     said = run(

@@ -30,6 +30,7 @@ DOCUMENTS = sorted(
 EVERY_DOCUMENT = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
+TEST_FILES = sorted((ROOT / "mlops_assets_tests").rglob("test_*.py"))
 OPERATING = ROOT / "docs" / "guide" / "operating.md"
 PAGES = (
     "README.md",
@@ -149,7 +150,7 @@ def test_the_reference_names_every_key_of_the_spec_as_it_is_now() -> None:
 
 
 def test_every_test_the_architecture_names_is_there() -> None:
-    sources = "\n".join(text_of(path) for path in (ROOT / "mlops_assets_tests").rglob("test_*.py"))
+    sources = "\n".join(text_of(path) for path in TEST_FILES)
     there = set(re.findall(r"def (test_\w+)\(", sources))
     named = set(re.findall(r"`(test_\w+)`", text_of(ROOT / "ARCHITECTURE.md")))
     assert len(named) > 15
@@ -198,3 +199,24 @@ def test_every_environment_variable_of_the_settings_is_documented_and_no_other()
     assert len(read) > 5
     assert listed == read
     assert explained == read
+
+
+def test_what_the_table_of_outcomes_promises_is_tested_on_every_change() -> None:
+    _, _, rest = text_of(ROOT / "ARCHITECTURE.md").partition("\n## Table of outcomes\n")
+    promised = set(re.findall(r"`(test_\w+)`", rest.partition("\n## ")[0]))
+    assert len(promised) > 30
+    assert promised & {name for file in TEST_FILES for name in _left_for_later(file)} == set()
+
+
+def _left_for_later(file: Path) -> set[str]:
+    """The tests of a file that only `make nightly` runs."""
+    later = ("pytest.mark.nightly", "pytest.mark.cluster")
+    module = ast.parse(text_of(file))
+    if any(ast.unparse(each) in [f"pytestmark = {mark}" for mark in later] for each in module.body):
+        return {each.name for each in module.body if isinstance(each, ast.FunctionDef)}
+    return {
+        each.name
+        for each in ast.walk(module)
+        if isinstance(each, ast.FunctionDef)
+        and any(ast.unparse(decorator) in later for decorator in each.decorator_list)
+    }

@@ -2,7 +2,7 @@
 
 It has three products, so that the tests of one file need not know what those of another did:
 `power_price` made from all but its newest days, `spot_price` (the same product under another name)
-delivered and never run, and `parcels` made from its history.
+delivered and never run, and `parcels`, for the test of the closed loop to make.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.browser.drifting import (
     ALERTS,
-    PARCELS,
     Receiver,
     drifting_product,
     receiving,
-    records,
 )
 from mlops_assets_tests.called import call
 from mlops_assets_tests.effort import WHOLE
@@ -94,18 +92,9 @@ class Standing:
     status: Mapping[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How an `up` ended on Ctrl-C: its exit code, and the processes that outlived it."""
-
-    code: int
-    left: list[int]
-    said: str
-
-
 @dataclass
 class Site:
-    """A home, the `up` that serves it now, and how the one before it ended.
+    """A home and the `up` that serves it, started when somebody wants it.
 
     Attributes:
         defs: folder of its products; everything in it is watched for changes.
@@ -115,25 +104,31 @@ class Site:
 
     home: Path
     defs: Path
-    up: Up
     stack: ExitStack
     more: Mapping[str, str]
     receiver: Receiver
-    ended: Ended | None = None
+    _up: Up | None = None
+
+    @property
+    def up(self) -> Up:
+        if self._up is None:
+            self._up = self.stack.enter_context(running(self.home, **self.more))
+        return self._up
 
     @property
     def store(self) -> SnapshotStore:
         return SnapshotStore(str(self.home / "store"))
 
-    def restart(self) -> None:
-        """End everything with Ctrl-C and serve the same home again, on other ports."""
-        code = self.up.stop(signal.SIGINT)
+    def end(self) -> tuple[int, list[int], str]:
+        """End everything with Ctrl-C: its exit code, what outlived it, and what it said."""
+        up = self.up
+        code = up.stop(signal.SIGINT)
         left = processes_of(self.home)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        self.ended = Ended(code, left, self.up.said)
         self.stack.close()
-        self.up = self.stack.enter_context(running(self.home, **self.more))
+        self._up = None
+        return code, left, up.said
 
     def deliver(self, frame: pd.DataFrame, name: str, product: str = PRODUCT.name) -> None:
         deliver(self.home, frame, name, product)
@@ -169,7 +164,7 @@ class Site:
 
 @contextmanager
 def serving(folder: Path, mlflow_template: Path) -> Iterator[Site]:
-    """The home, served until the block ends, with as many restarts as wanted."""
+    """The home, served until the block ends, with as many starts as wanted."""
     home, defs = folder / "home", folder / "defs"
     quickly_trained(defs / PRODUCT.name, COUNTRIES)
     quickly_trained(defs / SPOT, [*SPOT_GOOD, SPOT_BROKEN])
@@ -179,12 +174,14 @@ def serving(folder: Path, mlflow_template: Path) -> Iterator[Site]:
     with ExitStack() as stack, receiving() as receiver:
         more = {"MLOPS_ASSETS_DEFS": str(defs), ALERTS: receiver.url}
         _deliver_history(home)
-        for product in (PRODUCT.name, PARCELS):
-            said = command(home, "materialize", product, "--all", "--json", **more)
-            (made,) = json.loads(said)
-            assert made["failures"] == {}, made
-        up = stack.enter_context(running(home, **more))
-        yield Site(home, defs, up, stack, more, receiver)
+        make_all(home, PRODUCT.name, **more)
+        yield Site(home, defs, stack, more, receiver)
+
+
+def make_all(home: Path, product: str, **more: str) -> None:
+    """Every country of a product, from the command line."""
+    (made,) = json.loads(command(home, "materialize", product, "--all", "--json", **more))
+    assert made["failures"] == {}, made
 
 
 def _deliver_history(home: Path) -> None:
@@ -198,7 +195,6 @@ def _deliver_history(home: Path) -> None:
     every.loc[wrong, PRICE] = 99_999.0
     listed = every[COUNTRY].isin([*SPOT_GOOD, SPOT_BROKEN])
     deliver(home, every[listed], "delivery.parquet", SPOT)
-    deliver(home, records(drifted=False), "history.parquet", PARCELS)
 
 
 def quickly_trained(made: Path, countries: Sequence[str]) -> None:

@@ -13,8 +13,12 @@ from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.browser.conftest import new_page
 from mlops_assets_tests.browser.drifting import COUNTRIES, DRIFTED, NEW_DAYS, PARCELS, records
 from mlops_assets_tests.browser.operator import Operator
-from mlops_assets_tests.browser.site import Site
+from mlops_assets_tests.browser.site import Site, make_all
 from mlops_assets_tests.runtime.serving import Up, eventually, graphql
+
+# Nightly: the real daemon takes minutes to what `stages/retraining`, `stages/alerting` and
+# `pipeline/test_landing.py` ask of the same sensors one by one.
+pytestmark = pytest.mark.nightly
 
 SENSORS = ("landing", "retraining", "alerts")
 PATIENCE_SECONDS = 300
@@ -55,6 +59,8 @@ class Loop:
 @pytest.fixture(scope="module")
 def loop(site: Site) -> Loop:
     """Five countries made from history; then six weeks of two of them, with demand changed."""
+    site.deliver(records(drifted=False), "history.parquet", PARCELS)
+    make_all(site.home, PARCELS, **site.more)
     sensors = [_started(site.up, f"{PARCELS}_{name}") for name in SENSORS]
     found = _watched(site)
     for sensor in sensors:

@@ -117,6 +117,8 @@ def test_the_refused_delivery_is_red_with_its_numbers_and_the_failing_records(
     expect(page.get_by_text("type:price", exact=True).first).to_be_visible()
 
 
+# Nightly: another run and page; `pipeline/test_trust.py` has what the check says.
+@pytest.mark.nightly
 def test_restated_history_is_shown_by_month_with_the_number_of_records(
     site: Site, operator: Operator
 ) -> None:
@@ -140,6 +142,8 @@ def test_restated_history_is_shown_by_month_with_the_number_of_records(
         expect(check.get_by_role("row", name=cells, exact=True)).to_be_visible()
 
 
+# Nightly: two minutes of the real daemon and a restart; `pipeline/test_landing.py` has the sensor.
+@pytest.mark.nightly
 def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_restart(
     site: Site, operator: Operator
 ) -> None:
@@ -152,7 +156,7 @@ def test_the_landing_sensor_runs_just_the_countries_that_got_rows_also_across_a_
 
     site.deliver(_next_days(5), "landed.csv")
     eventually(lambda: len(site.sensor_runs()) > known, "the ingestion", 120, site.up)
-    site.restart()
+    assert site.end()[:2] == (0, [])
     # Records of those that got rows, what the countries share, and whoever reads that.
     expected = [SensorRun("power_price_ingest", "", "SUCCESS")]
     expected += [SensorRun("power_price_shared", "", "SUCCESS")]

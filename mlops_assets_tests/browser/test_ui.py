@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from mlops_assets_tests.browser.operator import Operator
@@ -33,6 +34,7 @@ def test_one_country_is_materialized_by_clicking_and_its_page_tells_how_it_went(
     expect(gate.get_by_text(country, exact=True).first).to_be_visible()
 
 
+@pytest.mark.nightly  # one more run; `test_trust.py` has a backfill of every country
 def test_a_backfill_of_three_countries_makes_each_in_a_run_of_its_own(operator: Operator) -> None:
     operator.launch(f"{SPOT}_all", SPOT_GOOD[1:])
     operator.follow("100% completed")

@@ -65,8 +65,13 @@ class Backfill:
         return status in _ENDED and not waiting and len(runs) >= COUNTRIES
 
     def settle(self) -> None:
-        """Wait until it is settled."""
-        self.cluster.eventually(self.settled, "the end of the backfill", self.limit)
+        """Wait until it is settled; the failure has where each run stands."""
+        try:
+            self.cluster.eventually(self.settled, "the end of the backfill", self.limit)
+        except AssertionError as error:
+            status, runs = self.cluster.backfill_status(self.id), self.runs()
+            stand = "\n".join(str(run) for run in runs)
+            raise AssertionError(f"{error}\n--- backfill {status}\n{stand}") from None
 
     def states(self) -> dict[str, str]:
         """The state of each country's newest run."""

@@ -39,6 +39,7 @@ def _require_all_in_the_bucket(cluster: Cluster) -> None:
     assert cluster.workers[0].copies() == []
 
 
+@pytest.mark.cluster
 def test_a_worker_host_that_dies_costs_no_country_and_its_runs_end_within_a_minute(
     cluster: Cluster,
 ) -> None:

@@ -26,7 +26,7 @@ TYPE = "mlops_assets.components.ModelProduct"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with one product, scaffolded by `dg`."""
     root = tmp_path_factory.mktemp("project")
-    without = shutil.ignore_patterns("__pycache__", "power_price", "booking_cancellation")
+    without = shutil.ignore_patterns("power_price", "booking_cancellation")
     shutil.copytree(PACKAGE, root / "mlops_assets", ignore=without)
     shutil.copy(PACKAGE.parent / "pyproject.toml", root)
     ran = dg_command(root, "scaffold", "defs", TYPE, "parcels")
@@ -58,6 +58,7 @@ def context_of(folder: Path, defs: Path) -> Any:
     return SimpleNamespace(path=folder, defs_module_path=defs)
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_dg_scaffolds_a_product_that_passes_its_checks(project: Path) -> None:
     folder = project / "mlops_assets" / "defs" / "parcels"
     assert {path.name for path in folder.iterdir() if path.is_file()} == set(FILES)
@@ -79,6 +80,7 @@ def test_dg_check_yaml_points_at_a_wrong_value(project: Path) -> None:
     assert "^ '0.02' is not of type 'number'" in ran.stdout
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_dg_check_defs_tells_what_dagster_reads_over(project: Path) -> None:
     file, before = spoil(project, "  metric: mae", "  metric: mae\n  metric: rmse")
     try:

@@ -94,6 +94,7 @@ def test_dirty_records_of_the_sample_are_rejected_and_the_rest_is_kept(invented:
     assert sum(v.duplicates for v in invented.validations.values()) == twice > 10
 
 
+@pytest.mark.nightly  # trains every country of a product
 def test_a_model_beats_the_prior_on_the_sample() -> None:
     some = spec_of(PRODUCT).countries[::6]
     sample = module(PRODUCT, "sample").generate(seed=1)

@@ -152,6 +152,7 @@ def test_the_sample_has_the_published_shape_and_every_country() -> None:
     assert sample.duplicated(["ISO3 Code", "Date"]).sum() == 36
 
 
+@pytest.mark.nightly  # trains every country of a product
 def test_a_model_beats_both_baselines_on_the_sample(invented: World) -> None:
     judged = train(invented).judged
     error = (judged["served"] - judged["label"]).abs().mean()

@@ -130,6 +130,7 @@ def test_rows_that_a_later_delivery_brought_are_not_there_even_if_they_speak_of_
     )
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_value_that_was_restated_is_the_old_one_before_and_the_new_one_after(
     platform: Platform, sample: pd.DataFrame, then: Then
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_value_that_was_restated_is_the_old_one_before_and_the_new_one_after(
         assert (validated.index == "2024-03-06").sum() == days
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_as_of_a_moment_twice_is_the_same_whatever_came_since(
     platform: Platform, sample: pd.DataFrame, then: Then
 ) -> None:
@@ -202,6 +204,7 @@ def test_before_any_record_nothing_is_made_and_the_reason_says_so(
     assert made.version("validated", COUNTRY) is None
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_that_was_never_taken_fails_alone_and_is_told_where_it_was_looked_for(
     platform: Platform, sample: pd.DataFrame, then: Then
 ) -> None:
@@ -216,6 +219,7 @@ def test_a_country_that_was_never_taken_fails_alone_and_is_told_where_it_was_loo
     assert made.materialized("raw") == {COUNTRY}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_whose_rows_cannot_be_read_keeps_the_others_from_nothing(
     platform: Platform, sample: pd.DataFrame, then: Then
 ) -> None:
@@ -245,6 +249,7 @@ def published(sample: pd.DataFrame, days: int = 0, every: int = 1) -> pd.DataFra
     return sample.assign(Published=(date + pd.to_timedelta(late, unit="D")).dt.strftime("%Y-%m-%d"))
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_records_count_from_their_arrival_on(
     make_platform: Callable[..., Platform], then: Then
 ) -> None:
@@ -268,6 +273,7 @@ def test_records_count_from_their_arrival_on(
         assert np.isnan(day["demand_week_ago"]) == bool(missing)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_of_two_published_values_the_one_known_at_the_moment_is_used(
     make_platform: Callable[..., Platform], then: Then
 ) -> None:

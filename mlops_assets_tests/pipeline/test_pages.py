@@ -36,6 +36,7 @@ def made(platform: Platform, sample: pd.DataFrame) -> Platform:
     return platform
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_rerun_without_news_leaves_every_page_as_full_as_it_was(made: Platform) -> None:
     before = {asset: _page(made, asset) for asset in SHOWN}
     assert made.run(COUNTRY).success
@@ -60,6 +61,7 @@ def test_plots_are_small_pictures_without_any_server(made: Platform) -> None:
         assert len(text) < 50_000
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_numbers_of_a_model_carry_their_unit(made: Platform) -> None:
     evaluation = _page(made, "model")["evaluation"]
     assert isinstance(evaluation, dg.TableMetadataValue)

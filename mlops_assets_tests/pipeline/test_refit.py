@@ -239,6 +239,7 @@ def test_beside_a_new_champion_the_one_before_predicts_what_neither_has_learned(
     assert told["previous_prediction"].iloc[0] == before[told["event_time"].iloc[0]]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_model_of_before_that_is_damaged_keeps_nobody_from_predicting(
     twice: Platform, tmp_path: Path
 ) -> None:
@@ -258,6 +259,7 @@ def test_a_model_of_before_that_is_damaged_keeps_nobody_from_predicting(
     assert "not the one that was registered" in told["previous_is_not_there"]
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_a_pooled_model_is_judged_and_served_likewise_and_made_again(make_platform: Make) -> None:
     platform = make_platform(ROLLING, ONE_CANDIDATE, POOLED)
     platform.deliver(generated(platform))
@@ -288,6 +290,7 @@ def test_a_pooled_model_is_judged_and_served_likewise_and_made_again(make_platfo
     assert (again.verdict, again.kind, again.reason) == ("identical", "pooled", "")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_without_refit_the_judged_model_serves_and_nothing_is_stored_beside_it(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -301,6 +304,7 @@ def test_without_refit_the_judged_model_serves_and_nothing_is_stored_beside_it(
     assert predictions["made"].value_counts().to_dict() == {"hindcast": 91, "ahead": 1}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_served_by_its_baseline_has_hindcasts_and_forecasts(
     make_platform: Make,
 ) -> None:

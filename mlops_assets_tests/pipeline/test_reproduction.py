@@ -218,6 +218,7 @@ def test_a_pooled_champion_is_made_again_from_the_features_of_every_country(
     assert again(platform, version="2").verdict == "identical"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_model_before_is_made_again_from_its_own_snapshot(platform: Platform) -> None:
     sample = generated(platform)
     train(platform, COUNTRY, delivery=sample)
@@ -253,6 +254,7 @@ def test_a_changed_feature_function_is_named_as_the_reason(
     assert "product code changed from" in found.reason
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_feature_function_that_fails_on_the_rows_of_then_is_a_difference(
     champions: Platform,
     tmp_path: Path,
@@ -290,6 +292,7 @@ def test_the_recorded_config_is_used_whatever_the_yaml_says_today(
     )
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_candidate_that_the_yaml_no_longer_has_is_made_again(
     champions: Platform, tmp_path: Path
 ) -> None:
@@ -310,6 +313,7 @@ def test_another_library_version_is_named(champions: Platform) -> None:
     assert any(change.text in line for line in describe_reproduction(found))
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_another_metric_under_other_platform_code_names_that_as_the_reason(
     champions: Platform,
 ) -> None:
@@ -339,6 +343,7 @@ def test_every_reproduction_is_logged_and_can_be_read_by_programs(champions: Pla
     assert describe_reproduction(found)[0].endswith(": identical")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_model_without_holdout_rows_cannot_be_judged(make_platform: Make) -> None:
     platform = make_platform((f"holdout_from: {HOLDOUT}", "holdout_from: 2025-01-01"))
     platform.deliver(generated(platform))
@@ -349,6 +354,7 @@ def test_a_model_without_holdout_rows_cannot_be_judged(make_platform: Make) -> N
     assert as_dict(found)["value"] is None
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_features_whose_validated_rows_are_gone_are_told_and_the_model_still_judged(
     champions: Platform,
 ) -> None:
@@ -519,6 +525,7 @@ def test_the_job_makes_a_sample_of_champions_again(champions: Platform) -> None:
     assert set(log["dagster_run_id"]) >= {result.run_id, two.run_id}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_job_fails_with_the_reason_and_judges_the_other_countries(champions: Platform) -> None:
     version = champion(champions)
     report = json.loads(version.tags["report"])
@@ -537,6 +544,7 @@ def test_the_job_fails_with_the_reason_and_judges_the_other_countries(champions:
     }
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_job_runs_with_the_config_the_launchpad_starts_with(platform: Platform) -> None:
     job = platform.defs.resolve_job_def("parcels_reproduce")
     assert dg.validate_run_config(job, {})["ops"]["parcels__reproduce"]["config"]["sample"] == 3
@@ -544,6 +552,7 @@ def test_the_job_runs_with_the_config_the_launchpad_starts_with(platform: Platfo
         dg.validate_run_config(job, {"ops": {"parcels__reproduce": {"config": {"samples": 3}}}})
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_linear_model_comes_out_bit_for_bit_too(make_platform: Make) -> None:
     gbm = (
         "    - name: gbm\n      estimator: sklearn.ensemble.HistGradientBoostingRegressor\n"

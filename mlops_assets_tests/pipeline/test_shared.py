@@ -176,6 +176,7 @@ def test_a_country_with_broken_data_takes_part_with_its_last_good_rows_and_stops
     assert features.loc[newest, "mean_of_all"] == pytest.approx(both)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_that_was_never_delivered_is_missing_in_it(
     sharing: Platform, sample: pd.DataFrame
 ) -> None:
@@ -211,6 +212,7 @@ def test_the_first_run_of_a_country_puts_it_into_the_shared_features_and_no_late
     assert sharing.version("shared_features", None) != version
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_shared_features_without_any_record_are_refused(sharing: Platform) -> None:
     result = sharing.run(None, "shared")
     assert not result.success
@@ -234,6 +236,7 @@ def test_shared_features_that_know_the_future_are_not_stored_and_the_countries_g
     ran(changed, "features")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_as_of_a_moment_the_shared_features_are_those_of_then(
     featured: Platform, mlflow_template: Path
 ) -> None:
@@ -337,6 +340,7 @@ def materialize(sharing: Platform, monkeypatch: pytest.MonkeyPatch) -> Materiali
     return run
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_command_makes_shared_features_between_records_and_features(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
@@ -352,6 +356,7 @@ def test_a_command_makes_shared_features_between_records_and_features(
     assert len(sharing.frame("predictions", "NOR")) > 0
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_a_command_over_unchanged_files_launches_the_ingestion_and_nothing_else(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
@@ -362,6 +367,7 @@ def test_a_command_over_unchanged_files_launches_the_ingestion_and_nothing_else(
     assert outcome.unchanged == set(COUNTRIES)
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_a_command_for_one_country_uses_the_records_of_all(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
@@ -379,6 +385,7 @@ def test_a_command_for_one_country_uses_the_records_of_all(
     assert sharing.frame("shared_features", None)[COUNTRIES].notna().all(axis=None)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_nobody_asked_for_stops_nothing_by_bad_data(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
@@ -438,6 +445,7 @@ def test_the_landing_sensor_makes_shared_features_before_those_of_the_countries(
     assert "no new file" in reason(sharing)
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_where_shared_features_fail_the_sensor_goes_on_with_those_of_last_time(
     sharing: Platform, sample: pd.DataFrame
 ) -> None:

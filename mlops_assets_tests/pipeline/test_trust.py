@@ -69,6 +69,7 @@ def test_the_ledger_says_where_every_row_is(platform: Platform, sample: pd.DataF
     assert balanced(platform, COUNTRY)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_refused_delivery_is_in_the_ledger_too(platform: Platform, sample: pd.DataFrame) -> None:
     mine = sample.index[sample["Country"] == COUNTRY]
     sample.loc[mine[:100], VALUE] = -5.0
@@ -127,6 +128,7 @@ def test_a_file_that_grew_costs_just_its_new_rows(platform: Platform, sample: pd
     assert checks(result)["validated.restated_history"].passed
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_new_version_leaves_a_country_whose_rows_it_repeats_as_it_was(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -156,6 +158,7 @@ def test_the_training_set_of_a_model_stays_as_it_was_when_history_is_restated(
     assert not ran.frame("features", COUNTRY).equals(rows)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_file_changed_back_brings_its_first_rows_back(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -172,6 +175,7 @@ def test_a_file_changed_back_brings_its_first_rows_back(
     assert checks(result)["validated.ledger"].passed
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_file_that_was_moved_away_to_make_room_for_the_next_one_keeps_its_rows(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_full_delivery_replaces_every_earlier_file(
     assert checks(result)["validated.restated_history"].metadata["withdrawn"].value == 3
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_order_in_which_files_arrive_does_not_matter(
     make_platform: Callable[..., Platform], platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -292,6 +297,7 @@ def test_limits_of_nulls_volume_and_age_warn_for_their_country_alone(
         )
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_delivery_much_smaller_than_usual_warns(
     make_platform: Callable[..., Platform],
 ) -> None:
@@ -356,6 +362,7 @@ def test_rows_leave_quarantine_when_the_contract_is_corrected_and_the_release_is
     assert check.passed, "the source restated nothing"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_rows_released_from_a_delivery_that_was_refused_whole_are_recorded_too(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
@@ -398,6 +405,7 @@ def test_a_file_that_is_still_growing_waits_and_is_told(
     assert len(platform.frame("raw", COUNTRY)) == len(only(sample, COUNTRY)) + 10
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_what_was_stored_can_be_read_as_of_any_time(
     platform: Platform, sample: pd.DataFrame
 ) -> None:

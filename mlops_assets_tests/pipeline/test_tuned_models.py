@@ -149,6 +149,7 @@ def test_a_tuned_model_is_made_again_from_what_was_chosen_and_not_from_another_s
         again(local, version)
 
 
+@pytest.mark.nightly  # trains and searches pooled models
 def test_tuned_pooled_models_of_all_countries_and_of_a_region_are_registered_by_name(
     regional: Platform,
 ) -> None:
@@ -177,6 +178,7 @@ def test_tuned_pooled_models_of_all_countries_and_of_a_region_are_registered_by_
     assert frame["trials"].tolist() == [5, 5]
 
 
+@pytest.mark.nightly  # trains and searches pooled models
 def test_a_regional_model_a_country_took_is_made_again_from_its_regions_rows(
     make_platform: Make,
 ) -> None:
@@ -193,6 +195,7 @@ def test_a_regional_model_a_country_took_is_made_again_from_its_regions_rows(
     assert "the country is in no region" in reason
 
 
+@pytest.mark.nightly  # trains and searches pooled models
 def test_a_country_is_trained_against_the_pooled_models_it_may_take_and_no_other(
     regional: Platform,
 ) -> None:

@@ -16,7 +16,7 @@ from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWork
 from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets_tests.called import call
-from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later
+from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later, only
 from mlops_assets_tests.platform import Platform, edit, failures, generated, rebuilt
 from mlops_assets_tests.runtime.serving import environment
 
@@ -29,6 +29,7 @@ query ($keys: [AssetKeyInput!]!) {
 """
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_a_rerun_over_unchanged_data_leaves_nothing_stale(
     platform: Platform, sample: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -42,6 +43,7 @@ def test_a_rerun_over_unchanged_data_leaves_nothing_stale(
     assert _stale(platform, tmp_path) == {"model": COUNTRIES, "champion": COUNTRIES}
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_a_rerun_of_shared_features_over_unchanged_data_leaves_nothing_stale(
     sharing: Platform, tmp_path: Path
 ) -> None:
@@ -78,10 +80,16 @@ def test_status_materialize_and_the_ui_tell_a_change_alike(
 
 
 def test_a_snapshot_that_was_changed_by_hand_makes_what_follows_from_it_stale(
-    platform: Platform, sample: pd.DataFrame
+    platform: Platform, sample: pd.DataFrame, tmp_path: Path
 ) -> None:
     platform.deliver(sample)
     _make(platform, "all")
+    platform.deliver(only(later(sample), COUNTRIES[1]), "second.parquet")
+    platform.run(COUNTRIES[1], assets=["raw", "validated", "quarantine"])
+    assert _told_alike(platform, tmp_path) == {"features": [COUNTRIES[1]]}
+    platform.run(COUNTRIES[1])
+    assert _told_alike(platform, tmp_path) == {}
+
     asset, country = ("parcels", "validated"), COUNTRIES[0]
     made = platform.store.current(asset, country)
     assert made is not None

@@ -60,7 +60,8 @@ def s3_store(bucket: str) -> SnapshotStore:
     return SnapshotStore(f"{bucket}/snapshots", storage_options=ACCESS)
 
 
-@pytest.fixture(params=["folder", "object store"])
+# Nightly: `test_object_store.py` asks the object store for what differs from a folder.
+@pytest.fixture(params=["folder", pytest.param("object store", marks=pytest.mark.nightly)])
 def any_store(request: pytest.FixtureRequest) -> SnapshotStore:
     """The same test on a local folder and on an object store."""
     return request.getfixturevalue("store" if request.param == "folder" else "s3_store")

@@ -147,6 +147,7 @@ def test_unchanged_writes_nothing_and_keeps_the_data_version(
     assert (event.tags or {})["dagster/data_version"] == before.content_hash
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_unchanged_of_another_partition_is_refused(runs: Runs, store: SnapshotStore) -> None:
     other = store.write(RAW.path, "BRA", prices()).snapshot
     with pytest.raises(StorageError, match="Unchanged with a snapshot of"):
@@ -214,6 +215,7 @@ def test_a_run_over_all_partitions_has_one_data_version_that_follows_every_conte
     assert seen[0] == seen[1] != seen[2]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 @pytest.mark.parametrize("keys", [["BRA", "DEU", "FRA"], ["BRA", "DEU"], []])
 def test_a_dict_with_other_keys_than_the_run_writes_nothing(
     runs: Runs, store: SnapshotStore, keys: list[str]
@@ -233,6 +235,7 @@ def test_one_frame_that_cannot_be_stored_keeps_the_whole_dict_from_being_written
     assert store.assets() == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_dict_may_say_unchanged_for_some(runs: Runs, store: SnapshotStore) -> None:
     before = store.write(RAW.path, "BRA", prices(7)).snapshot
     runs.all(_by_country({**{key: prices() for key in KEYS}, "BRA": Unchanged(before)}))
@@ -241,6 +244,7 @@ def test_a_dict_may_say_unchanged_for_some(runs: Runs, store: SnapshotStore) -> 
     assert changed == {"BRA": False, "Côte d'Ivoire": True, "DEU": True}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_one_frame_for_many_partitions_is_refused(runs: Runs, store: SnapshotStore) -> None:
     with pytest.raises(StorageError, match="one DataFrame for 3 partitions"):
         runs.all(_raw(prices(), at_once=True))
@@ -284,11 +288,13 @@ def test_rows_of_no_partition_of_the_run_are_never_dropped_silently(
     assert store.assets() == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_partition_column_that_is_missing_is_named(runs: Runs) -> None:
     with pytest.raises(StorageError, match="'country'"):
         runs.all(_raw(prices(), at_once=True, metadata={"partition_column": "country"}))
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_something_else_than_a_frame_is_refused(runs: Runs) -> None:
     with pytest.raises(StorageError, match="list cannot be stored"):
         runs.one(_raw([1], Any), partition="DEU")
@@ -338,6 +344,7 @@ def test_many_partitions_load_as_dicts_or_under_each_other(
     assert table.column_names == ["_partition", *prices()]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_only_the_columns_in_the_input_metadata_are_loaded(
     runs: Runs, store: SnapshotStore
 ) -> None:
@@ -367,6 +374,7 @@ def test_a_partition_never_stored_is_named_unless_it_may_be_missing(
         assert len(found) == (3 if annotation is pd.DataFrame else 1)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_snapshot_input_loads_no_rows(runs: Runs, store: SnapshotStore) -> None:
     loaded: list[Snapshot] = []
     runs.one(_raw(prices()), _reader(Snapshot, loaded, COUNTRIES), partition="DEU")
@@ -387,6 +395,7 @@ def test_an_input_that_was_never_stored_says_what_to_materialize(
         )
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_an_annotation_that_cannot_be_loaded_is_named(runs: Runs, store: SnapshotStore) -> None:
     store.write(RAW.path, "DEU", prices())
     with pytest.raises(StorageError, match="cannot be loaded as"):
@@ -415,6 +424,7 @@ def test_metadata_of_the_asset_under_our_prefix_is_stored_with_the_snapshot(
     assert event.metadata["rows_seen"].value == 3
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_metadata_for_one_partition_of_many_is_stored_with_that_partition(
     runs: Runs, store: SnapshotStore
 ) -> None:

@@ -133,6 +133,7 @@ def without_seconds(each: BacktestResult) -> list[BacktestTraining]:
 # What policies are worth when the world changes
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_a_model_that_is_never_trained_again_gets_bad_when_the_world_changes(
     changed: tuple[BacktestResult, ...],
 ) -> None:
@@ -166,6 +167,7 @@ def test_drift_finds_the_way_back_with_a_quarter_of_the_trainings(
     assert 4 * len(again(drift)) <= len(again(monthly))
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_with_an_age_drift_is_about_as_good_as_monthly_with_half_of_the_trainings(
     changed: tuple[BacktestResult, ...],
 ) -> None:
@@ -251,6 +253,7 @@ def test_a_moment_knows_events_up_to_it_and_labels_that_are_known_by_it(
 # Countries that come later
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_a_country_takes_part_from_the_moment_it_has_enough_rows() -> None:
     frames = {**world(CHANGE), "LUX": shifting(5, None, first="2021-11-01")}
     never, monthly = walked(frames, NEVER, MONTHLY)
@@ -285,6 +288,7 @@ def test_the_baseline_serves_where_no_candidate_passes_its_gates() -> None:
 # Shared work
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_policies_together_give_what_each_gives_alone(changed: tuple[BacktestResult, ...]) -> None:
     for together in changed:
         (alone,) = walked(world(CHANGE), together.policy)
@@ -310,6 +314,7 @@ def test_pooled_models_are_trained_first_when_most_countries_are() -> None:
     assert len(drift.pooled) > 1
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_without_a_cool_down_the_pooled_models_are_trained_once_a_moment() -> None:
     policy = {"cooldown_days": 0, "max_age_days": 14}
     eager = spec_of(candidates=[{**CANDIDATE, "scopes": ["pooled"]}], retraining=policy)

@@ -157,6 +157,7 @@ def test_a_model_that_is_bad_in_one_slice_fails_though_it_is_better_on_average()
     assert result.numbers["failed"] == 1
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_equal_models_practically_never_fail_in_a_slice_however_many_there_are() -> None:
     slices = [{"feature": "part"}, {"feature": "x", "edges": [-1.0, 0.0, 1.0]}, {"feature": "kind"}]
     spec = sliced(evaluation={"slices": slices, "draws": 400}, gates={"slice_margin": 0.0})

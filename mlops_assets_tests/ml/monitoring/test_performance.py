@@ -550,6 +550,7 @@ def test_what_is_compared_is_the_share_of_the_baselines_error_on_the_same_draws(
     assert found.value.upper - found.value.lower > 0.1
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_models_as_good_as_promised_are_called_worse_practically_never() -> None:
     calm, broken = [], []
     for seed in range(40):

@@ -302,6 +302,7 @@ def test_a_local_search_starts_at_what_was_found_for_all_countries() -> None:
     assert chosen.trials["learning_rate"].tolist() == [rate, 0.01]
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_a_regions_search_starts_at_what_was_found_for_all_countries() -> None:
     spec = product(
         candidates=[tuned_gbm("region", "pooled")], regions=REGIONS, tuning={"pooled_trials": 4}

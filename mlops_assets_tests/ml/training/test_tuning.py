@@ -68,6 +68,7 @@ def points(found: Tuned, *names: str) -> list[tuple[Any, ...]]:
     return list(found.trials[list(names)].itertuples(index=False, name=None))
 
 
+@pytest.mark.nightly  # many models, to see how often
 def test_the_same_search_twice_is_the_same() -> None:
     first, second = (tuned(searched()) for _ in range(2))
     assert first.params == second.params

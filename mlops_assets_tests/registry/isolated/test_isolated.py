@@ -278,6 +278,7 @@ def test_a_server_that_was_killed_is_replaced(registry: Registry, ridge: LoggedM
     assert server_id() != killed
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_a_server_that_cannot_start_is_a_problem_with_its_last_words(
     registry: Registry, ridge: LoggedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,7 +295,10 @@ def a_check(tracking_uri: str, artifact_root: str, version: ModelVersion) -> tup
     return check.problem, server_id()
 
 
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("spawn", marks=pytest.mark.nightly), "fork"],  # spawned it imports anew
+)
 def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
     registry: Registry, ridge: LoggedModel, method: str
 ) -> None:
@@ -315,7 +319,7 @@ def test_a_worker_process_has_a_server_of_its_own_that_ends_with_it(
 @pytest.mark.parametrize(
     ("ending", "status"),
     [
-        ("raise ValueError", 1),
+        pytest.param("raise ValueError", 1, marks=pytest.mark.nightly),  # it imports anew
         ("os.kill(os.getpid(), signal.SIGKILL)", -9),
     ],
 )
@@ -353,6 +357,7 @@ def test_nothing_is_left_however_the_parent_ends(
     assert gone(int(server))
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_a_hanging_model_ends_with_a_parent_that_is_killed(
     registry: Registry, ridge: LoggedModel, tmp_path: Path
 ) -> None:

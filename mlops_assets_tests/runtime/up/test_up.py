@@ -121,7 +121,14 @@ def test_a_service_that_was_killed_comes_back(up: Up) -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize("name", ["code", "daemon", "webserver"])
+@pytest.mark.parametrize(
+    "name",
+    # Nightly: another pair of starts each, and the same code.
+    [
+        "daemon",
+        *(pytest.param(other, marks=pytest.mark.nightly) for other in ("code", "webserver")),
+    ],
+)
 def test_dagsters_own_programs_come_back_too(up: Up, name: str) -> None:
     before = _service(up, name)
     assert before, f"{name} does not run"  # 0 would be this process and all it was started with
@@ -144,7 +151,7 @@ def test_no_process_is_a_zombie(up: Up) -> None:
 
 
 @needs_proc
-def test_changed_code_gets_new_workers_and_ctrl_c_ends_every_process(site: Site) -> None:
+def test_changed_code_gets_new_workers(site: Site) -> None:
     eventually(lambda: len(_main_workers(site.up)) == 1, "the workers", 100, site.up)
     before = _main_workers(site.up)
     folder = site.defs / "no_product_yet"
@@ -154,19 +161,18 @@ def test_changed_code_gets_new_workers_and_ctrl_c_ends_every_process(site: Site)
     eventually(lambda: "Code or YAML changed" in site.up.said, "the notice", 20, site.up)
     eventually(lambda: not _main_workers(site.up) & before, "the old workers' end", 40, site.up)
 
-    if site.ended is None:  # every restart is one Ctrl-C and another start
-        site.restart()
-    assert site.ended is not None
-    assert (site.ended.code, site.ended.left) == (0, [])
-    assert "Stopped." in site.ended.said
+
+@needs_proc
+def test_ctrl_c_ends_every_process(site: Site) -> None:
+    code, left, said = site.end()
+
+    assert (code, left) == (0, [])
+    assert "Stopped." in said
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "seconds",
-    # Nightly: each costs another start.
-    [4.0, *(pytest.param(other, marks=pytest.mark.nightly) for other in (1.0, 8.0))],
-)
+@pytest.mark.nightly  # each costs another start
+@pytest.mark.parametrize("seconds", [1.0, 4.0, 8.0])
 def test_stopped_while_it_starts_it_leaves_no_process(tmp_path: Path, seconds: float) -> None:
     up = start(tmp_path / "home")
     time.sleep(seconds)

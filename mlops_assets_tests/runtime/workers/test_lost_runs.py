@@ -91,6 +91,7 @@ def test_nothing_is_opened_where_every_task_has_ended_well(tmp_path: Path) -> No
     assert end_lost_runs(tmp_path / "no instance is here", tmp_path) == 0
 
 
+@pytest.mark.nightly  # starts another program that imports everything
 def test_lost_runs_are_counted_by_a_process_that_ends_them(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -114,6 +114,7 @@ def test_an_incident_is_told_once_with_what_happens_and_what_a_person_can_do(
     assert len(chat.documents) == len(post.mails) == 1
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_link_leads_to_dagster_where_its_address_is_known(
     trained: Platform, hook: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_the_link_leads_to_dagster_where_its_address_is_known(
     assert hook.documents[0]["link"] == "http://dagster.example.org/assets/parcels/drift"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_an_incident_is_told_again_when_labels_confirm_it_and_anew_when_another_begins(
     trained: Platform, hook: Received
 ) -> None:
@@ -144,6 +146,7 @@ def test_an_incident_is_told_again_when_labels_confirm_it_and_anew_when_another_
     assert len(hook.documents) == 3
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_an_incident_whose_first_window_passes_out_of_sight_is_still_the_same(
     trained: Platform, hook: Received
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_sink_that_is_down_gets_it_later_and_holds_up_no_other(
     assert len(hook.documents) == len(chat.documents) == 1
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_an_alert_that_a_sink_refuses_keeps_none_of_the_others_from_it(
     trained: Platform, hook: Received
 ) -> None:
@@ -182,6 +186,7 @@ def test_an_alert_that_a_sink_refuses_keeps_none_of_the_others_from_it(
     assert [document["kind"] for document in hook.documents] == ["failed_run"]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_sink_that_is_new_is_not_told_of_the_past(
     trained: Platform, hook: Received, chat: Received
 ) -> None:
@@ -192,6 +197,7 @@ def test_a_sink_that_is_new_is_not_told_of_the_past(
     assert (len(hook.documents), len(chat.documents)) == (1, 0)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_no_sinks_is_said(trained: Platform) -> None:
     assert "nobody is told" in ticks(told_to(trained))
 
@@ -218,6 +224,7 @@ def test_a_failed_run_is_told_once_and_again_only_after_one_that_went_well(
     assert len(hook.documents) == 2
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_many_failures_at_once_are_one_message(trained: Platform, hook: Received) -> None:
     platform = told_to(trained, HOOK)
     for place in range(5):
@@ -228,6 +235,7 @@ def test_many_failures_at_once_are_one_message(trained: Platform, hook: Received
     assert all(f"C{place}" in document["text"] for place in range(5))
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_runs_of_other_products_doubles_and_old_failures_are_no_news(
     trained: Platform, hook: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +264,7 @@ def test_a_failed_gate_is_told_once_while_it_fails_and_not_as_a_failed_run(
     assert "the model in use stays" in document["text"]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_that_alarms_by_itself_is_told_once_a_cause_with_what_follows(
     trained: Platform, hook: Received
 ) -> None:

@@ -169,6 +169,7 @@ renamed = st.permutations(NAMES).map(lambda order: dict(zip(NAMES, order, strict
 changes = st.lists(st.tuples(renamed, laid), min_size=1, max_size=4)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 @settings(max_examples=examples(20), deadline=None)
 @given(happened=changes)
 def test_every_content_that_lies_there_stands_once_whatever_files_were_renamed_or_overwritten(
@@ -339,6 +340,7 @@ def test_a_country_name_added_to_the_yaml_brings_the_rows_that_were_left_out(
     assert folder.standing("FRA") == expected({"both"}, "FRA"), "a removed name takes them away"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_name_added_to_the_yaml_brings_rows_of_files_that_were_taken(
     products: dict[str, Product], folder: Folder
 ) -> None:

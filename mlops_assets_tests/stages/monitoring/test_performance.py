@@ -108,6 +108,7 @@ def test_a_label_that_comes_meets_the_prediction_made_before_it(going: Platform)
     assert "4 labels have matured, 20 are needed; 1 more are open" in check.description
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_rerun_writes_nothing_and_says_the_same(watched: Platform) -> None:
     before, page = files(watched), watched.told("performance", COUNTRY)
     recorded = realised_of(snapshot(watched))
@@ -123,6 +124,7 @@ def test_a_rerun_writes_nothing_and_says_the_same(watched: Platform) -> None:
     assert {name: after[name] for name in shown} == {name: page[name] for name in shown}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_revised_label_is_judged_as_it_is_now_and_counted(going: Platform) -> None:
     delivered = deliver(going, 40)
     serve(going)
@@ -234,6 +236,7 @@ def test_rows_of_the_model_before_stay_and_both_are_compared_on_the_new_ones(
     assert (gain.value, gain.lower, gain.upper) == (0.0, 0.0, 0.0), "it has the same files"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_baseline_in_use_has_its_worth_and_no_promise(
     make_platform: Callable[..., Platform],
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_baseline_in_use_has_its_worth_and_no_promise(
     assert platform.told("performance", COUNTRY)["summary"].startswith("not judged")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_without_predictions_nothing_is_recorded(platform: Platform, sample: pd.DataFrame) -> None:
     platform.deliver(sample)
     assert platform.run(COUNTRY, job="predict", assets=ASSETS[:4]).success
@@ -264,6 +268,7 @@ def test_without_predictions_nothing_is_recorded(platform: Platform, sample: pd.
     assert platform.version("performance", COUNTRY) is None
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_another_tolerance_judges_again(
     watched: Platform,
 ) -> None:

@@ -97,12 +97,14 @@ def test_an_equal_candidate_is_kept_and_the_champion_stays(trained: Platform) ->
     assert tags["mlops_assets.verdict"] == "kept"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_numbers_of_the_gates_come_back_from_the_record(trained: Platform) -> None:
     propose(trained, COUNTRY)
     decide(trained, COUNTRY)
     assert gates_from_json(newest(trained)["gates"]) == passed()
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_rerun_of_the_same_decides_and_records_nothing(trained: Platform) -> None:
     propose(trained, COUNTRY, error=1.0)
     decide(trained, COUNTRY)
@@ -112,6 +114,7 @@ def test_a_rerun_of_the_same_decides_and_records_nothing(trained: Platform) -> N
     assert trained.version("champion", COUNTRY) == made
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_evidence_about_another_champion_is_made_again_for_the_one_in_use(
     trained: Platform,
 ) -> None:
@@ -137,6 +140,7 @@ def test_evidence_about_another_champion_is_made_again_for_the_one_in_use(
     assert replay_decision(trained.context, decision["decision_id"]).same
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_candidate_whose_evidence_is_lost_is_compared_on_evidence_made_now(
     trained: Platform,
 ) -> None:
@@ -204,6 +208,7 @@ def test_a_promotion_that_needs_approval_waits_and_the_champion_stays(trained: P
     assert len(careful.decisions(COUNTRY)) == len(log)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_tag_in_mlflow_approves_at_the_next_champion_run(trained: Platform) -> None:
     careful = with_approval(trained)
     version = propose(careful, COUNTRY)

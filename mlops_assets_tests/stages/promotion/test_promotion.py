@@ -69,6 +69,7 @@ def test_a_rollback_puts_the_version_of_before_into_use_and_is_recorded_as_a_dec
     assert replay_decision(two.context, row["decision_id"]).same
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_second_rollback_comes_back_to_where_the_first_began(two: Platform) -> None:
     before = aliases(two, COUNTRY)
     for expected in ("1", "2"):
@@ -125,6 +126,7 @@ def test_a_forced_promotion_puts_the_newest_candidate_into_use(two: Platform) ->
     assert in_use(two, COUNTRY) == "3"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_version_is_named_by_its_number(two: Platform) -> None:
     for wanted in ("3", "4"):
         assert registered(two, COUNTRY).version == wanted
@@ -133,7 +135,7 @@ def test_a_version_is_named_by_its_number(two: Platform) -> None:
     assert aliases(two, COUNTRY) == Aliases("1", "3", "4")
 
 
-def test_many_countries_are_one_unit_that_is_undone_as_a_whole(two: Platform) -> None:
+def test_many_countries_are_one_change_set_that_is_undone_as_a_whole(two: Platform) -> None:
     done(two, plan_promotion(two.context, [COUNTRY], registered(two, COUNTRY).version))
     before = all_aliases(two)
     change_set = done(two, plan_rollback(two.context, COUNTRIES, "1"))
@@ -148,6 +150,7 @@ def test_many_countries_are_one_unit_that_is_undone_as_a_whole(two: Platform) ->
     assert {in_use(two, country) for country in COUNTRIES} == {"1"}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_undoing_the_first_promotion_leaves_the_baseline_in_use(trained: Platform) -> None:
     name = registered_name(PRODUCT, COUNTRY)
     trained.registry.point(name, Aliases())
@@ -193,6 +196,7 @@ def test_a_damaged_version_is_refused_before_anything_moves(two: Platform) -> No
     assert {in_use(two, country) for country in COUNTRIES} == {"2"}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_version_that_needs_lost_features_is_refused(two: Platform) -> None:
     features = two.frame("features", COUNTRY)
     made = two.store.current((PRODUCT, "features"), COUNTRY)
@@ -239,13 +243,15 @@ def test_a_plan_that_is_out_of_date_moves_nothing(two: Platform) -> None:
     assert aliases(two, COUNTRY).champion == "1"
 
 
-def test_an_unknown_unit_is_refused_with_the_newest_ones(two: Platform) -> None:
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
+def test_an_unknown_change_set_is_refused_with_the_newest_ones(two: Platform) -> None:
     change_set = done(two, plan_rollback(two.context, [COUNTRY]))
     with pytest.raises(ConfigurationError, match=f"has no change set 'x'.*{change_set.id}"):
         plan_undo(two.context, "x")
 
 
-def test_a_unit_is_undone_once_and_not_over_what_happened_since(two: Platform) -> None:
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
+def test_a_change_set_is_undone_once_and_not_over_what_happened_since(two: Platform) -> None:
     change_set = done(two, plan_rollback(two.context, [COUNTRY]))
     done(two, plan_undo(two.context, change_set.id))
     (problem,) = plan_undo(two.context, change_set.id).problems
@@ -256,6 +262,7 @@ def test_a_unit_is_undone_once_and_not_over_what_happened_since(two: Platform) -
     assert "version 3 is in use now, not version 1" in problem.text
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_there_is_nothing_to_approve_where_nothing_waits(two: Platform) -> None:
     (problem,) = plan_approval(two.context, [COUNTRY]).problems
     assert "nothing waits for approval" in problem.text
@@ -288,6 +295,7 @@ def test_a_promotion_killed_at_any_moment_leaves_old_or_new_and_a_rerun_finishes
     assert len(trained.decisions(COUNTRY)) == len(log)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 @pytest.mark.parametrize("moment", ["recorded", "previous moved", "champion moved"])
 def test_a_rollback_killed_in_a_country_is_finished_by_the_next_champion_run(
     two: Platform, moment: Moment
@@ -302,7 +310,7 @@ def test_a_rollback_killed_in_a_country_is_finished_by_the_next_champion_run(
     assert two.first_stale(COUNTRY, ASSETS) != "champion"
 
 
-def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
+def test_a_change_set_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     two: Platform,
 ) -> None:
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
@@ -321,7 +329,8 @@ def test_a_unit_killed_in_the_middle_is_finished_by_asking_for_the_same_again(
     assert open_change_set(two.context) is None
 
 
-def test_a_unit_killed_in_the_middle_can_be_undone_instead(two: Platform) -> None:
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
+def test_a_change_set_killed_in_the_middle_can_be_undone_instead(two: Platform) -> None:
     before = all_aliases(two)
     killed(roll_back_and_die, two, list(COUNTRIES), "previous moved", 1)
     begun = open_change_set(two.context)
@@ -361,6 +370,7 @@ def test_the_job_moves_the_countries_and_the_asset_shows_it_at_once(two: Platfor
     assert two.told("champion", COUNTRY)["champion_version"] == "2"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_job_lists_what_stands_in_the_way_and_moves_nothing(two: Platform) -> None:
     config = {"all_countries": True, "version": "99", "person": "ana", "reason": "why"}
     result = launched(two, "promote", config)
@@ -369,6 +379,7 @@ def test_the_job_lists_what_stands_in_the_way_and_moves_nothing(two: Platform) -
     assert {in_use(two, country) for country in COUNTRIES} == {"2"}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_job_moves_nothing_if_another_version_is_in_use_than_was_listed(
     two: Platform,
 ) -> None:
@@ -379,6 +390,7 @@ def test_the_job_moves_nothing_if_another_version_is_in_use_than_was_listed(
     assert in_use(two, COUNTRY) == "2"
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 @pytest.mark.parametrize("where", [{}, {"countries": ["FRA"], "all_countries": True}])
 def test_the_form_wants_either_countries_or_all_of_them(
     two: Platform, where: dict[str, Any]

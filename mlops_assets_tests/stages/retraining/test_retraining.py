@@ -149,11 +149,13 @@ def test_what_was_asked_for_is_not_asked_for_again_whatever_becomes_of_it(
     assert text in said(watched)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_request_that_never_became_a_run_is_made_again(watched: Platform) -> None:
     watch(watched, COUNTRY, worse=True)
     assert countries(asked(watched)) == countries(asked(watched)) == [COUNTRY]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_new_evidence_asks_again_and_another_champion_is_another_matter(watched: Platform) -> None:
     watch(watched, COUNTRY, worse=True)
     (first,) = asked(watched)
@@ -184,6 +186,7 @@ def test_two_sensors_at_once_ask_for_the_same_and_only_the_older_run_works(
     assert asked(watched) == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_run_that_waits_in_the_queue_has_the_request_before_one_that_runs_already(
     watched: Platform,
 ) -> None:
@@ -195,6 +198,7 @@ def test_a_run_that_waits_in_the_queue_has_the_request_before_one_that_runs_alre
     assert "going on" in said(watched)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_two_that_look_at_once_forget_no_country(watched: Platform) -> None:
     for country in (COUNTRY, OTHER):
         watch(watched, country, worse=True)
@@ -205,6 +209,7 @@ def test_two_that_look_at_once_forget_no_country(watched: Platform) -> None:
     assert asked(watched) == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_run_that_a_person_starts_again_from_a_failed_one_is_not_taken_for_a_double(
     watched: Platform,
 ) -> None:
@@ -245,6 +250,7 @@ def test_a_failed_training_is_tried_three_times_and_then_a_person_is_asked(
     assert "3 runs with the same evidence failed" in text
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_next_attempt_does_not_follow_at_once(watched: Platform) -> None:
     watch(watched, COUNTRY, worse=True)
     (request,) = asked(watched)
@@ -252,6 +258,7 @@ def test_the_next_attempt_does_not_follow_at_once(watched: Platform) -> None:
     assert "attempt 1 of 3 failed" in said(watched)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_candidate_that_fails_a_gate_was_judged_and_is_not_tried_again(
     watched: Platform,
 ) -> None:
@@ -269,6 +276,7 @@ def test_a_candidate_that_fails_a_gate_was_judged_and_is_not_tried_again(
 # Waiting
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_country_just_trained_waits_until_its_cool_down_is_over(watched: Platform) -> None:
     watch(watched, COUNTRY, worse=True)
     patient = with_policy(watched, cooldown_days=7)
@@ -276,6 +284,7 @@ def test_a_country_just_trained_waits_until_its_cool_down_is_over(watched: Platf
     assert countries(asked(watched)) == [COUNTRY]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_request_starts_a_cool_down_before_anything_is_decided(watched: Platform) -> None:
     patient = with_policy(watched, cooldown_days=0.5)
     watch(watched, COUNTRY, worse=True)
@@ -298,6 +307,7 @@ def test_no_more_are_asked_for_than_run_at_once_those_with_most_to_lose_first(
     assert "waits for the budget of 2 trainings at once" in said(two)
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_no_more_are_asked_for_than_a_day_allows_and_the_rest_the_next_day(
     watched: Platform,
 ) -> None:
@@ -313,6 +323,7 @@ def test_no_more_are_asked_for_than_a_day_allows_and_the_rest_the_next_day(
     assert later == [COUNTRY]
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_training_that_a_person_runs_counts_for_what_runs_at_once(watched: Platform) -> None:
     watch(watched, COUNTRY, worse=True)
     job = watched.defs.resolve_job_def("parcels_train")
@@ -351,6 +362,7 @@ def test_after_three_refused_candidates_a_person_is_asked_and_nothing_more(
     assert "a person is asked, 1: FRA: given up: 3 candidates in a row" in text
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_training_by_hand_lets_the_counting_begin_anew(watched: Platform) -> None:
     refuse(watched, COUNTRY, 3, "retraining sensor: error: x")
     watch(watched, COUNTRY, worse=True)
@@ -372,6 +384,7 @@ def test_most_countries_alarming_is_shown_as_one_incident_and_holds_all(watched:
     assert "held, 3 (DEU, FRA, NOR)" in text
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_with_errors_behind_it_training_goes_on_within_the_budget(watched: Platform) -> None:
     for country in (COUNTRY, OTHER, THIRD):
         watch(watched, country, drift=ALARM, worse=True)
@@ -403,6 +416,7 @@ def test_a_champion_clearly_worse_than_the_one_before_is_rolled_back_by_itself(
     assert asked(two) == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_a_rollback_that_is_asked_for_twice_is_done_once(two: Platform) -> None:
     quiet_everywhere(two)
     watch(two, COUNTRY, on_previous=CLEARLY_WORSE)
@@ -412,6 +426,7 @@ def test_a_rollback_that_is_asked_for_twice_is_done_once(two: Platform) -> None:
     assert aliases(two, COUNTRY) == Aliases("1", "2", "2")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_what_was_found_of_another_version_rolls_nothing_back(two: Platform) -> None:
     quiet_everywhere(two)
     watch(two, COUNTRY, on_previous=CLEARLY_WORSE)
@@ -461,6 +476,7 @@ def replace_job(request: dg.RunRequest) -> dg.RunRequest:
     return request._replace(job_name="parcels_train")
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_the_sensor_asks_for_what_the_schedule_left_over_once_it_is_switched_on(
     watched: Platform,
 ) -> None:
@@ -486,6 +502,7 @@ def test_the_sensor_asks_for_what_the_schedule_left_over_once_it_is_switched_on(
 # Labels and age
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_new_labels_and_age_are_those_since_the_champions_training(watched: Platform) -> None:
     champion = watched.registry.champion(PRODUCT, COUNTRY)
     assert champion is not None
@@ -519,6 +536,7 @@ def test_predictions_follow_a_champion_that_was_put_into_use(
     assert followed_up(watched) == []
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_nothing_follows_while_a_run_is_at_the_country(watched: Platform) -> None:
     propose(watched, COUNTRY, error=0.01)
     decide(watched, COUNTRY)
@@ -556,6 +574,7 @@ def by_job(platform: Platform) -> dict[str, dg.RunRequest]:
     return {str(request.job_name): request for request in asked(platform)}
 
 
+@pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
 def test_old_pooled_models_are_asked_for_first_once_and_then_the_countries(
     pooled: Platform,
 ) -> None:
@@ -575,6 +594,7 @@ def test_old_pooled_models_are_asked_for_first_once_and_then_the_countries(
     assert [request.partition_key for request in asked(pooled)] == [OTHER, COUNTRY]
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_pooled_models_that_cannot_be_trained_keep_no_country_waiting(pooled: Platform) -> None:
     late = with_policy(pooled, cooldown_days=1)
     for country in (COUNTRY, OTHER):
@@ -586,6 +606,7 @@ def test_pooled_models_that_cannot_be_trained_keep_no_country_waiting(pooled: Pl
     assert [request.partition_key for request in asked(at_once)] == [OTHER, COUNTRY]
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_two_that_ask_for_pooled_models_at_once_train_them_once(pooled: Platform) -> None:
     for country in (COUNTRY, OTHER):
         watch(pooled, country, worse=True)

@@ -61,6 +61,7 @@ def count(made: RetentionPlan) -> dict[str, int]:
     return {asset: assets.count(asset) for asset in sorted(set(assets))}
 
 
+@pytest.mark.nightly  # one more of a kind
 def test_all_stays_in_the_window_and_later_what_models_were_trained_on(lived: Platform) -> None:
     today = plan_retention(lived.context, now=datetime.now(UTC))
     assert (today.removable, today.keep_days) == ((), 90)
