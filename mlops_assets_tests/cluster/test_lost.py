@@ -45,8 +45,8 @@ def launcher(
 
 
 def _hand_over(launcher: WarmRunLauncher, run: dg.DagsterRun) -> None:
-    task = launcher.celery.signature("execute_job", immutable=True)
     # Without a code location there is nothing to execute; what counts is the way to the broker.
+    task = launcher.celery.signature("execute_job", args=("nothing",), immutable=True)
     launching_a_task: Any = launcher._launch_celery_task_run
     launching_a_task(run=run, task_signature=task, routing_key="execute_job")
 
