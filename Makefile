@@ -57,7 +57,7 @@ ui: setup  ## Dagster and MLflow in the browser, with warm workers
 test: lint  ## Lint, types, contracts and every test but the long ones of `nightly`
 	@$(MAKE) --no-print-directory --jobs 3 types definitions tests
 
-test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; half an hour or so
+test-cluster: setup  ## Faults on a cluster of two worker hosts, one after another; 45 minutes or so
 	MLOPS_ASSETS_TEST_COUNTRIES=$(COUNTRIES) $(BIN)/python -m pytest -m cluster
 
 nightly: test-cluster  ## What takes too long for every change
