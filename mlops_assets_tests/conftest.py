@@ -85,9 +85,15 @@ def history_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def once_trained(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
+def once_trained(
+    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
+) -> Path:
     """Three countries, each with version 1 as champion and predictions made by it, to copy."""
-    return once(tmp_path_factory, "trained", lambda folder: build_trained(folder, mlflow_template))
+
+    def make(folder: Path) -> None:
+        build_trained(folder, history_template, mlflow_template)
+
+    return once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ _IMPORTED = (
     "sklearn.ensemble",
     "mlops_assets.cli",
     "mlops_assets.definitions",
+    "mlops_assets_tests.runtime.asked",
     "mlops_assets_tests.storage.writers",
 )
 

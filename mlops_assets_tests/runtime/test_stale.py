@@ -13,11 +13,10 @@ import pytest
 from mlops_assets import provenance
 from mlops_assets.runtime.headless.materialize import Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
-from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets_tests.called import call
 from mlops_assets_tests.pipeline.test_outcomes import CHAIN, later, only
-from mlops_assets_tests.platform import Platform, edit, failures, generated, rebuilt
+from mlops_assets_tests.platform import Platform, edit, failures, generated, going_on, rebuilt
 from mlops_assets_tests.runtime.serving import environment
 
 COUNTRIES = ["DEU", "FRA", "NOR"]
@@ -53,11 +52,17 @@ def test_a_rerun_of_shared_features_over_unchanged_data_leaves_nothing_stale(
     assert _stale(sharing, tmp_path, TO_FEATURES) == {}
 
 
+@pytest.fixture
+def trained(once_trained: Path, tmp_path: Path) -> Iterator[Platform]:
+    """Three countries made by whole runs, and the history of these runs."""
+    with going_on(once_trained, tmp_path) as platform:
+        yield platform
+
+
 def test_status_materialize_and_the_ui_tell_a_change_alike(
-    platform: Platform, sample: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform.deliver(sample)
-    _make(platform, "all")
+    platform = trained
     folder = platform.product.folder
     assert _told_alike(platform, tmp_path) == {}
 
@@ -80,10 +85,9 @@ def test_status_materialize_and_the_ui_tell_a_change_alike(
 
 
 def test_a_snapshot_that_was_changed_by_hand_makes_what_follows_from_it_stale(
-    platform: Platform, sample: pd.DataFrame, tmp_path: Path
+    trained: Platform, sample: pd.DataFrame, tmp_path: Path
 ) -> None:
-    platform.deliver(sample)
-    _make(platform, "all")
+    platform = trained
     platform.deliver(only(later(sample), COUNTRIES[1]), "second.parquet")
     platform.run(COUNTRIES[1], assets=["raw", "validated", "quarantine"])
     assert _told_alike(platform, tmp_path) == {"features": [COUNTRIES[1]]}
@@ -178,14 +182,12 @@ def _asked(
         "MLOPS_ASSETS_DEFS": str(platform.product.folder.parent),
         "DAGSTER_HOME": platform.instance.root_directory,
     }
-    workspace, variables = str(PROJECT_ROOT / "workspace.yaml"), json.dumps({"keys": keys})
-    arguments = ["--workspace", workspace, "--text", STALE, "--variables", variables]
     code, _, errors = call(
-        [*arguments, "--output", str(answer)],
+        [STALE, json.dumps({"keys": keys}), str(answer)],
         environment(platform.home, **settings),
         folder,
         300,
-        program="dagster_graphql.cli",
+        program="mlops_assets_tests.runtime.asked",
     )
     assert code == 0, errors
     return json.loads(answer.read_text())["data"]

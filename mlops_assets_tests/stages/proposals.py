@@ -26,9 +26,9 @@ from mlops_assets.stages.promotion.plan import Requester
 from mlops_assets.stages.training.serving import fitted, logged
 from mlops_assets_tests.platform import (
     Platform,
-    build_platform,
     failures,
     generated,
+    new_home,
 )
 
 PRODUCT = "parcels"
@@ -42,14 +42,13 @@ ONE_CANDIDATE = """  candidates:
 """
 
 
-def build_trained(folder: Path, mlflow_template: Path) -> None:
+def build_trained(folder: Path, history_template: Path, mlflow_template: Path) -> None:
     """Three countries, each with version 1 as champion and predictions made by it."""
     product = new_product(PRODUCT, folder / "defs")
     yaml = product / "defs.yaml"
     before, _, rest = yaml.read_text().partition("  candidates:\n")
     yaml.write_text(before + ONE_CANDIDATE + rest[rest.index("\n  # Limits") :])
-    with dg.DagsterInstance.ephemeral() as instance:
-        platform = build_platform(product, folder / "home", instance, mlflow_template)
+    with new_home(folder, product, history_template, mlflow_template) as platform:
         platform.deliver(generated(platform))
         for country in COUNTRIES:
             result = platform.run(country)
