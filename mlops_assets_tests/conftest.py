@@ -16,6 +16,7 @@ from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.registry import Registry
 from mlops_assets.runtime.dagster_storage.sqlite import SqliteHistory
+from mlops_assets_tests import made
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.once import once
 from mlops_assets_tests.platform import (
@@ -128,11 +129,17 @@ def instance(tmp_path: Path, history_template: Path) -> Iterator[dg.DagsterInsta
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Iterator[Site]:
+def once_made(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
+    """What `materialize --all` of `power_price` said and left, to copy."""
+    return once(tmp_path_factory, "made", lambda folder: made.make(folder, mlflow_template))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, once_made: Path) -> Iterator[Site]:
     """`mlops-assets up` for all tests that look at its pages or end its services."""
     from mlops_assets_tests.browser.site import serving
 
-    with serving(tmp_path_factory.mktemp("site"), mlflow_template) as site:
+    with serving(tmp_path_factory.mktemp("site"), once_made) as site:
         yield site
 
 

@@ -251,7 +251,7 @@ def copied(made: Path, into: Path, instance: dg.DagsterInstance) -> Platform:
         if (made / "home" / name).exists():
             shutil.copytree(made / "home" / name, into / "home" / name)
     (into / "home" / "mlflow").mkdir(exist_ok=True)
-    _copy_registry(made / "home" / "mlflow", into / "home" / "mlflow")
+    copy_registry(made / "home" / "mlflow", into / "home" / "mlflow")
     return platform_of(load_product(into / "defs" / folder.name), into / "home", instance)
 
 
@@ -265,7 +265,8 @@ _WHERE = (
 """Columns in which MLflow keeps where its files are."""
 
 
-def _copy_registry(made: Path, into: Path) -> None:
+def copy_registry(made: Path, into: Path) -> None:
+    """MLflow's database of one folder in another, with its files there."""
     source, target = (sqlite3.connect(each / "mlflow.db") for each in (made, into))
     source.backup(target)  # a plain copy would leave out what is in its write-ahead log
     source.close()

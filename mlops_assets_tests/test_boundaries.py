@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -51,16 +52,34 @@ def modules() -> set[str]:
     return found
 
 
-def test_every_file_is_among_the_modules_whose_imports_are_checked() -> None:
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    """Who imports whom; packages of others are one module each."""
+    return grimp.build_graph("mlops_assets", include_external_packages=True, cache_dir=None)
+
+
+@cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_bytes())
+
+
+@cache
+def walk(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """`ast.walk`, once for each tree: every test here asks for the same ones."""
+    return tuple(ast.walk(tree))
+
+
+def test_every_file_is_among_the_modules_whose_imports_are_checked(
+    graph: grimp.ImportGraph,
+) -> None:
     """A folder without `__init__.py` would be left out without a word."""
-    analysed = grimp.build_graph("mlops_assets", cache_dir=None).modules
+    analysed = {name for name in graph.modules if name.partition(".")[0] == "mlops_assets"}
     assert analysed == modules()
     # A lower number needs its reason in the commit.
     assert len(analysed) >= MODULES
 
 
-def test_models_and_features_import_neither_dagster_nor_mlflow() -> None:
-    graph = grimp.build_graph("mlops_assets", include_external_packages=True, cache_dir=None)
+def test_models_and_features_import_neither_dagster_nor_mlflow(graph: grimp.ImportGraph) -> None:
     pure = [
         name for name in modules() if name.startswith(("mlops_assets.ml.", "mlops_assets.spec"))
     ]
@@ -80,16 +99,19 @@ def test_loading_the_code_location_loads_no_model_library() -> None:
 
 def private_uses(file: Path) -> Iterator[tuple[int, str]]:
     """Line and text of each use of something that another package does not export."""
-    name, tree = file.relative_to(PROJECT_ROOT).as_posix(), ast.parse(file.read_bytes())
+    name, tree = file.relative_to(PROJECT_ROOT).as_posix(), tree_of(file)
     patterns = [_SKLEARNS] + [
         pattern
         for tool, pattern in (("dagster", _DAGSTERS), ("mlflow", _MLFLOWS), ("celery", _CELERYS))
         if name != COMPAT[tool]
     ]
-    for node in ast.walk(tree):
-        for text in _names(node):
-            if any(pattern.fullmatch(text) for pattern in patterns):
-                yield getattr(node, "lineno", 0), text
+    found = [(node, text) for node in walk(tree) for text in _names(node)]
+    private = {
+        text
+        for text in {text for _, text in found}
+        if any(pattern.fullmatch(text) for pattern in patterns)
+    }
+    yield from ((getattr(node, "lineno", 0), text) for node, text in found if text in private)
     if name not in COMPAT.values():
         for line, text in (*_reached(tree), *_replaced(tree)):
             if text not in _SUBCLASSES.get(name, ()):
@@ -113,7 +135,7 @@ def _names(node: ast.AST) -> Iterator[str]:
 def _reached(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Attributes with an underscore of anything but the object or class itself."""
     public = {"_exit", "_replace"}  # os._exit; of named tuples
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in public:
             own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
             if not own:
@@ -129,14 +151,14 @@ def _replaced(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Attributes that are set on what was imported from another package."""
     foreign = {
         alias.asname or alias.name.partition(".")[0]
-        for node in ast.walk(tree)
+        for node in walk(tree)
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if not str(getattr(node, "module", "") or alias.name).startswith(
             ("mlops_assets", "benchmarks")
         )
     }
-    for node in ast.walk(tree):
+    for node in walk(tree):
         for target in node.targets if isinstance(node, ast.Assign) else ():
             if isinstance(target, ast.Attribute) and _root(target) in foreign:
                 yield target.lineno, ast.unparse(target)
@@ -190,7 +212,7 @@ def _files(folder: str) -> list[Path]:
 )
 def test_a_private_use_is_found(code: str) -> None:
     tree = ast.parse(code)
-    named = [text for node in ast.walk(tree) for text in _names(node)]
+    named = [text for node in walk(tree) for text in _names(node)]
     patterns = (_DAGSTERS, _MLFLOWS, _CELERYS, _SKLEARNS)
     found = any(pattern.fullmatch(text) for text in named for pattern in patterns)
     assert found or [*_reached(tree), *_replaced(tree)]
@@ -198,7 +220,7 @@ def test_a_private_use_is_found(code: str) -> None:
 
 def public_names(file: Path) -> Iterator[str]:
     """Functions, classes and constants of a module that others may use."""
-    for node in ast.parse(file.read_bytes()).body:
+    for node in tree_of(file).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Assign):
@@ -222,7 +244,7 @@ def body_lines() -> dict[str, int]:
     """Function: lines from its first statement to its last, the docstring left out."""
     lengths = {}
     for file in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        for node in walk(tree_of(file)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = node.body[ast.get_docstring(node, clean=False) is not None :]
                 length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0

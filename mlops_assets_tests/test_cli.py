@@ -20,23 +20,31 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlops_assets.components.loading import load_product
 from mlops_assets.defs.booking_cancellation.sample import generate as generate_bookings
-from mlops_assets.defs.power_price.sample import generate as generate_prices
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.called import call
-from mlops_assets_tests.platform import edit
+from mlops_assets_tests.made import (
+    COUNTRIES,
+    COUNTRY,
+    LISTED,
+    NEW_DAYS,
+    UNDELIVERED,
+    going_on,
+    newest,
+    published,
+    what_it_said,
+)
 
 COMMANDS = (
     "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
     "reproduce", "backtest", "promote", "rollback", "approve", "undo", "card", "new-product",
     "doctor",
 )  # fmt: skip
-DELIVERED = ("AUT", "FRA", "NOR")
-LISTED = [*DELIVERED, "BEL", "BGR", "CHE", "CZE", "DEU"]
+GOES_ON = ("AUT", "BEL", "FRA")
+"""Countries that get more rows at the end."""
 CHAIN = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")
 STATUS = {
     "product", "country", "state", "champion_version", "champion_kind", "metric", "metric_value",
@@ -94,26 +102,6 @@ def _environment(home: Path, **more: str) -> dict[str, str]:
     return {**inherited, "MLOPS_ASSETS_HOME": str(home), **own, **more}
 
 
-def _fewer_countries(defs: Path) -> None:
-    """Our own products, one of them with less to train."""
-    shutil.copytree(
-        PROJECT_ROOT / "mlops_assets" / "defs", defs, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    listed = load_product(defs / "power_price").spec.countries
-    edit(
-        defs / "power_price" / "defs.yaml",
-        (f"countries: [{', '.join(listed)}]", f"countries: [{', '.join(LISTED)}]"),
-        ("max_iter: 200", "max_iter: 15"),
-    )
-
-
-def prices(first: str, last: str) -> pd.DataFrame:
-    """Generated prices of three countries, from the first day to before the last."""
-    frame = generate_prices(7)
-    days = (frame["Date"] >= first) & (frame["Date"] < last)
-    return frame[days & frame["ISO3 Code"].isin(DELIVERED)].reset_index(drop=True)
-
-
 def deliver(home: Path, product: str, frame: pd.DataFrame, name: str) -> None:
     folder = home / "landing" / product
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,25 +129,22 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
-    folder = tmp_path_factory.mktemp("cli") / "home"
-    (folder / "mlflow").mkdir(parents=True)
-    _fewer_countries(folder.parent / "defs")
-    shutil.copyfile(mlflow_template, folder / "mlflow" / "mlflow.db")
-    deliver(folder, "power_price", prices("2023-01-01", "2026-03-01"), "first.parquet")
-    return folder
+def everything(once_made: Path) -> Said:
+    """`materialize power_price --all`, of the installed program, where two have no data."""
+    return Said(*what_it_said(once_made))
 
 
 @pytest.fixture(scope="module")
-def everything(home: Path) -> Said:
-    """`materialize power_price --all` where most countries have no data."""
-    return installed(home, "materialize", "power_price", "--all", "--json")
-
-
-@pytest.fixture(scope="module")
-def made(home: Path, everything: Said) -> Path:
-    """The home after that."""
-    assert everything.out
+def made(once_made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home after that, and the other product beside it."""
+    folder = tmp_path_factory.mktemp("cli")
+    home = going_on(once_made, folder)
+    name = "booking_cancellation"
+    shutil.copytree(
+        PROJECT_ROOT / "mlops_assets" / "defs" / name,
+        folder / "defs" / name,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     return home
 
 
@@ -167,14 +152,13 @@ def test_countries_without_data_fail_alone_and_with_the_reason(everything: Said)
     assert everything.code == 1
     (outcome,) = everything.data
     assert outcome["product"] == "power_price"
-    assert len(outcome["failures"]) == len(LISTED) - len(DELIVERED)
-    assert not set(DELIVERED) & set(outcome["failures"])
+    assert set(outcome["failures"]) == set(UNDELIVERED)
     for problems in outcome["failures"].values():
         assert "ever delivered" in " ".join(problems)
 
 
 def test_countries_with_data_are_whole_beside_those_without(made: Path) -> None:
-    for country in DELIVERED:
+    for country in COUNTRIES:
         assert None not in held(made, country).values(), country
 
 
@@ -190,14 +174,14 @@ def test_status_as_json_says_for_every_country_where_it_stands(made: Path) -> No
     assert set(rows) == set(LISTED)
     assert set(rows["FRA"]) >= STATUS
     for country, row in rows.items():
-        expected = {"ok"} if country in DELIVERED else {"no_data"}
+        expected = {"ok"} if country in COUNTRIES else {"no_data"}
         assert row["state"] in expected, row
     fra = rows["FRA"]
     assert (fra["champion_version"], fra["metric"]) == ("1", "mae")
     assert 0 < fra["metric_value"] < fra["baseline_value"]
     assert fra["prediction_rows"] > 300
     assert fra["predicted_at"].endswith("+00:00")
-    assert rows["DEU"]["champion_version"] is None
+    assert rows[UNDELIVERED[0]]["champion_version"] is None
 
 
 def test_the_status_table_has_a_line_a_country(made: Path) -> None:
@@ -210,18 +194,18 @@ def test_the_status_table_has_a_line_a_country(made: Path) -> None:
 
 def test_decisions_are_listed_for_a_product_and_for_a_country(made: Path) -> None:
     rows = mlops_assets(made, "decisions", "power_price", "--json").data
-    assert sorted(row["country"] for row in rows) == sorted(DELIVERED)
+    assert sorted(row["country"] for row in rows) == sorted(COUNTRIES)
     one = mlops_assets(made, "decisions", "power_price", "--country", "FRA", "--json").data
     assert [row["country"] for row in one] == ["FRA"]
     assert {row["verdict"] for row in rows} == {"promoted"}
-    none = mlops_assets(made, "decisions", "power_price", "--country", "DEU")
+    none = mlops_assets(made, "decisions", "power_price", "--country", UNDELIVERED[0])
     assert (none.code, "no decision yet" in none.out) == (0, True)
 
 
 def test_sql_reads_the_current_snapshots(made: Path) -> None:
     query = "select _country, count(*) as days from power_price.predictions group by all"
     rows = mlops_assets(made, "sql", query, "--json").data
-    assert {row["_country"] for row in rows} == set(DELIVERED)
+    assert {row["_country"] for row in rows} == set(COUNTRIES)
     assert all(row["days"] > 300 for row in rows)
     assert "days" in mlops_assets(made, "sql", query).out
 
@@ -372,11 +356,13 @@ def test_a_worker_killed_while_it_trains_costs_its_country_this_run_and_nobody_e
     made: Path, here: Path
 ) -> None:
     """Runs last: it adds data."""
-    deliver(made, "power_price", prices("2026-03-01", "2026-05-01"), "second.parquet")
+    frame = published()
+    news = newest(frame, NEW_DAYS) & frame[COUNTRY].isin(GOES_ON)
+    deliver(made, "power_price", frame[news], "news.parquet")
     orders = {
-        country: RunOrder("power_price", "all", CHAIN, country=country) for country in DELIVERED
+        country: RunOrder("power_price", "all", CHAIN, country=country) for country in GOES_ON
     }
-    before = {country: held(made, country) for country in DELIVERED}
+    before = {country: held(made, country) for country in GOES_ON}
     victim = "AUT"
     with (
         dg.DagsterInstance.from_config(str(here)) as instance,
@@ -395,10 +381,10 @@ def test_a_worker_killed_while_it_trains_costs_its_country_this_run_and_nobody_e
         assert killed is not None
         assert killed.status == dg.DagsterRunStatus.FAILURE
         assert mlflow_client(made).get_run(training["id"]).info.status == "KILLED"
-        after = {country: held(made, country) for country in DELIVERED}
+        after = {country: held(made, country) for country in GOES_ON}
         late = ("model", "champion", "predictions")
         assert {after[victim][name] for name in late} == {before[victim][name] for name in late}
-        for country in set(DELIVERED) - {victim}:
+        for country in set(GOES_ON) - {victim}:
             assert after[country]["predictions"] != before[country]["predictions"]
         (again,) = workers.run([RunOrder("power_price", "all", CHAIN, country=victim)])
     assert again.success, again.problems
@@ -406,7 +392,7 @@ def test_a_worker_killed_while_it_trains_costs_its_country_this_run_and_nobody_e
 
 
 def assert_only_the_victim_failed(outcomes: Mapping[str | None, RunOutcome], victim: str) -> None:
-    assert set(outcomes) == set(DELIVERED)
+    assert set(outcomes) == set(GOES_ON)
     failed = {country for country, outcome in outcomes.items() if not outcome.success}
     assert failed == {victim}, {name: each.problems for name, each in outcomes.items()}
     (problem,) = outcomes[victim].problems

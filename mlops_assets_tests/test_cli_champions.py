@@ -44,8 +44,12 @@ def once(tmp_path_factory: pytest.TempPathFactory, once_trained: Path) -> Path:
 
 
 @pytest.fixture
-def home(once: Path, tmp_path: Path, instance: dg.DagsterInstance) -> Platform:
-    return copied(once, tmp_path, instance)
+def home(
+    once: Path, tmp_path: Path, instance: dg.DagsterInstance, history_template: Path
+) -> Platform:
+    platform = copied(once, tmp_path, instance)
+    shutil.copytree(history_template, platform.home / "dagster" / "history")  # the commands' own
+    return platform
 
 
 def run(platform: Platform, *arguments: str) -> Said:
@@ -117,8 +121,10 @@ def test_without_a_yes_nothing_moves(home: Platform) -> None:
     assert len(home.decisions(COUNTRY)) == 2
 
 
-def test_many_countries_are_listed_with_problems_first_and_none_is_moved(home: Platform) -> None:
-    said = run(home, "rollback", PRODUCT, "--all", *WHY, "--yes")
+def test_many_countries_are_listed_with_problems_first_and_none_is_moved(
+    home: Platform, look: Look
+) -> None:
+    said = look(home, "rollback", PRODUCT, "--all", *WHY, "--yes")
     assert said.code == 1
     countries = [line.split()[0] for line in said.out.splitlines() if line[:3] in COUNTRIES]
     assert countries == ["DEU", "NOR", "FRA"]
@@ -184,7 +190,7 @@ def test_a_replay_says_the_same_and_another_evidence_is_told_with_its_numbers(
     home: Platform, look: Look
 ) -> None:
     row = home.decisions(COUNTRY).iloc[-1]
-    said = run(home, "decisions", PRODUCT, "--replay", row["decision_id"])
+    said = look(home, "decisions", PRODUCT, "--replay", row["decision_id"])
     assert (said.code, said.err) == (0, "")
     assert said.out.strip().endswith("the same")
     log = home.home / "store" / PRODUCT / "decisions" / "log.d"

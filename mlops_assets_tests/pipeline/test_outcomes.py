@@ -12,7 +12,15 @@ import pandas as pd
 import pytest
 
 from mlops_assets.registry.models import CHALLENGER, registered_name
-from mlops_assets_tests.platform import Platform, checks, failures, generated, made
+from mlops_assets_tests.platform import (
+    Platform,
+    checks,
+    edit,
+    failures,
+    generated,
+    made,
+    rebuilt,
+)
 
 COUNTRY, OTHER = "FRA", "DEU"
 CHAIN = [
@@ -26,6 +34,9 @@ CHAIN = [
     "drift",
     "performance",
 ]
+DATASETS = CHAIN[:3]
+TO_FEATURES = CHAIN[:4]
+"""As far as a record's fate shows: what follows is in the runs of the whole chain."""
 VALUE = "Demand (parcels)"
 
 
@@ -87,8 +98,9 @@ def test_some_bad_rows_go_to_quarantine_with_their_rules_and_the_good_ones_go_on
     rows = sample.index[sample["Country"] == COUNTRY]
     sample.loc[rows[:3], VALUE] = -5.0
     platform.deliver(sample)
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     contract = checks(result)["validated.contract"]
     assert (contract.passed, contract.severity.value) == (False, "WARN")
     assert contract.metadata["rejected"].value == 3
@@ -116,8 +128,9 @@ def test_a_country_with_a_broken_contract_keeps_its_last_good_data_and_champion(
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert len(ran.frame("quarantine", COUNTRY)) == 400
     assert ran.status()[COUNTRY].state == "contract_broken"
-    other = ran.run(OTHER)
+    other = ran.run(OTHER, assets=TO_FEATURES)
     assert other.success, failures(other)
+    assert made(other) == TO_FEATURES
 
 
 @pytest.mark.parametrize("column", ["Date", VALUE])
@@ -139,8 +152,9 @@ def test_text_in_a_number_column_is_a_rejected_row_not_a_crash(
     row = sample.index[sample["Country"] == COUNTRY][5]
     sample.loc[row, VALUE] = "n/a!"
     platform.deliver(sample)
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     quarantine = platform.frame("quarantine", COUNTRY)
     assert len(quarantine) == 1
     assert "n/a!" in quarantine.astype(str).to_string()
@@ -185,11 +199,11 @@ def test_too_few_rows_are_served_by_the_pooled_model_and_the_reason_says_how_man
 ) -> None:
     platform = make_platform(("min_train_rows: 200", "min_train_rows: 5000"))
     platform.deliver(generated(platform))
-    for country in platform.product.spec.countries:
-        platform.run(country, assets=["raw", "validated", "quarantine", "features"])
+    for country in (COUNTRY, OTHER):
+        platform.run(country, assets=TO_FEATURES)
     pooled = platform.run(None, job="pooled")
     assert pooled.success, failures(pooled)
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=["model", "champion", "predictions"])
     assert result.success, failures(result)
     predictions = platform.frame("predictions", COUNTRY)
     assert set(predictions["model_kind"]) == {"pooled"}
@@ -242,8 +256,9 @@ def test_an_unlisted_country_is_counted_by_name_and_touches_nobody(
     strangers = only(sample, COUNTRY).head(7).assign(Country="XXX")
     nameless = only(sample, COUNTRY).head(2).assign(Country=None)
     platform.deliver(pd.concat([sample, strangers, nameless], ignore_index=True))
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     check = checks(result)["raw.unlisted_countries"]
     assert (check.passed, check.severity.value) == (False, "WARN")
     assert check.metadata["rows"].value == 9
@@ -253,7 +268,7 @@ def test_an_unlisted_country_is_counted_by_name_and_touches_nobody(
 def test_an_alias_is_resolved_to_its_country(platform: Platform, sample: pd.DataFrame) -> None:
     sample.loc[sample["Country"] == "NOR", "Country"] = "NO"
     platform.deliver(sample)
-    result = platform.run("NOR")
+    result = platform.run("NOR", assets=DATASETS)
     assert result.success, failures(result)
     assert set(platform.frame("raw", "NOR")["Country"]) == {"NO"}
     assert set(platform.frame("validated", "NOR")["country"]) == {"NOR"}
@@ -278,8 +293,9 @@ def test_a_damaged_file_is_set_aside_and_the_others_are_taken(
     (platform.landing / "cut.parquet").write_bytes(whole.read_bytes()[:900])
     (platform.landing / "empty.csv").write_bytes(b"")
     (platform.landing / "latin.csv").write_bytes("Country,Date\nCôte,1\n".encode("latin-1"))
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     check = checks(result)["raw.files_readable"]
     assert (check.passed, check.severity.value) == (False, "WARN")
     assert set(check.metadata["set_aside"].value) == {"cut.parquet", "empty.csv", "latin.csv"}
@@ -297,8 +313,9 @@ def test_extra_columns_stay_in_raw_and_do_not_matter(
     platform: Platform, sample: pd.DataFrame
 ) -> None:
     platform.deliver(sample.assign(extra="x"))
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     assert "extra" in platform.frame("raw", COUNTRY)
     assert "extra" not in platform.frame("validated", COUNTRY)
 
@@ -309,8 +326,9 @@ def test_of_two_values_for_one_key_the_newest_is_kept_and_the_other_counted(
     mine = only(sample, COUNTRY)
     changed = mine.head(4).assign(**{VALUE: 1234.0})
     platform.deliver(pd.concat([sample, changed], ignore_index=True))
-    result = platform.run(COUNTRY)
+    result = platform.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
+    assert made(result) == TO_FEATURES
     numbers = checks(result)["validated.contract"].metadata
     assert numbers["duplicates"].value == 4
     validated = platform.frame("validated", COUNTRY)
@@ -379,15 +397,17 @@ def test_a_country_whose_name_is_a_path_stays_inside_the_storage_root(
 
 
 def test_an_absurd_prediction_does_not_replace_the_last_good_ones(
-    make_platform: Callable[..., Platform],
+    ran: Platform,
 ) -> None:
-    platform = make_platform(("maximum: 100000", "maximum: 1"))
-    platform.deliver(generated(platform))
-    result = platform.run(COUNTRY)
+    before = ran.version("predictions", COUNTRY)
+    assert before is not None
+    edit(ran.product.folder / "defs.yaml", ("maximum: 100000", "maximum: 1"))
+    platform = rebuilt(ran)
+    result = platform.run(COUNTRY, assets=["predictions"])
     assert not result.success
     check = checks(result)["predictions.schema_and_range"]
     assert (check.passed, check.severity.value, check.partition) == (False, "ERROR", COUNTRY)
-    assert platform.version("predictions", COUNTRY) is None
+    assert platform.version("predictions", COUNTRY) == before
 
 
 def test_a_feature_that_knows_the_future_is_not_stored(

@@ -29,32 +29,25 @@ def _page(platform: Platform, asset: str) -> dict[str, dg.MetadataValue]:
     return dict(record.asset_materialization.metadata)
 
 
-@pytest.fixture
-def made(platform: Platform, sample: pd.DataFrame) -> Platform:
-    platform.deliver(sample)
-    assert platform.run(COUNTRY).success
-    return platform
-
-
 @pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
-def test_a_rerun_without_news_leaves_every_page_as_full_as_it_was(made: Platform) -> None:
-    before = {asset: _page(made, asset) for asset in SHOWN}
-    assert made.run(COUNTRY).success
+def test_a_rerun_without_news_leaves_every_page_as_full_as_it_was(ran: Platform) -> None:
+    before = {asset: _page(ran, asset) for asset in SHOWN}
+    assert ran.run(COUNTRY).success
 
     for asset, keys in SHOWN.items():
-        page = _page(made, asset)
+        page = _page(ran, asset)
         assert page["mlops_assets/changed"].value is False, asset
         assert {key: page[key] for key in keys} == {key: before[asset][key] for key in keys}
 
 
-def test_what_people_read_comes_before_what_the_platform_needs(made: Platform) -> None:
+def test_what_people_read_comes_before_what_the_platform_needs(ran: Platform) -> None:
     for asset in SHOWN:
-        is_ours = [name.startswith("mlops_assets/") for name in _page(made, asset)]
+        is_ours = [name.startswith("mlops_assets/") for name in _page(ran, asset)]
         assert not is_ours[0], asset
 
 
-def test_plots_are_small_pictures_without_any_server(made: Platform) -> None:
-    page = _page(made, "model")
+def test_plots_are_small_pictures_without_any_server(ran: Platform) -> None:
+    page = _page(ran, "model")
     for key in ("error_by_month", "forecast_against_actual"):
         text = str(page[key].value)
         assert re.match(r"!\[[a-z ]+\]\(data:image/svg\+xml;base64,", text)
@@ -62,8 +55,8 @@ def test_plots_are_small_pictures_without_any_server(made: Platform) -> None:
 
 
 @pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
-def test_numbers_of_a_model_carry_their_unit(made: Platform) -> None:
-    evaluation = _page(made, "model")["evaluation"]
+def test_numbers_of_a_model_carry_their_unit(ran: Platform) -> None:
+    evaluation = _page(ran, "model")["evaluation"]
     assert isinstance(evaluation, dg.TableMetadataValue)
     facts = {record.data["what"]: str(record.data["value"]) for record in evaluation.records}
 

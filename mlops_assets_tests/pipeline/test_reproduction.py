@@ -192,23 +192,32 @@ def test_how_far_off_is_what_a_fit_by_hand_says(champions: Platform) -> None:
     assert found.config_changed == ("candidates",)
 
 
+def pooled_trained(platform: Platform, delivery: pd.DataFrame, name: str) -> None:
+    """A pooled model of the features of every country, and a candidate that is it."""
+    platform.deliver(delivery, name)
+    for country in COUNTRIES:
+        platform.run(country, "train", DATASETS)
+    assert platform.run(None, "pooled").success
+    platform.run(COUNTRY, "train", ["model", "champion"])
+
+
 def test_a_pooled_champion_is_made_again_from_the_features_of_every_country(
     make_platform: Make,
 ) -> None:
     platform = make_platform(*POOLED_ONLY)
-    sample = generated(platform)
-    platform.deliver(sample)
-    for country in COUNTRIES:
-        platform.run(country, "train", DATASETS)
-    assert platform.run(None, "pooled").success
-    platform.run(COUNTRY, "train")
+    pooled_trained(platform, generated(platform), "first.parquet")
     found = again(platform)
     assert (found.verdict, found.kind, found.version) == ("identical", "pooled", "1")
-    platform.deliver(later(sample), "second.parquet")
-    for country in COUNTRIES:
-        platform.run(country, "train", DATASETS)
-    assert platform.run(None, "pooled").success
-    platform.run(COUNTRY, "train")
+
+
+@pytest.mark.nightly  # the chain of the test before it twice; the record names the pooled version
+def test_each_of_two_pooled_versions_is_made_again_from_the_features_of_its_training(
+    make_platform: Make,
+) -> None:
+    platform = make_platform(*POOLED_ONLY)
+    sample = generated(platform)
+    pooled_trained(platform, sample, "first.parquet")
+    pooled_trained(platform, later(sample), "second.parquet")
     second = platform.registry.version(registered_name("parcels", COUNTRY), "2")
     newest = recorded(second, platform.registry)
     pooled = platform.registry.by_alias("parcels.pooled-gbm", "champion")
@@ -364,19 +373,17 @@ def test_features_whose_validated_rows_are_gone_are_told_and_the_model_still_jud
     assert "no longer stored" in found.features.problem
 
 
-def test_a_removed_snapshot_is_named_with_when_and_why(platform: Platform) -> None:
-    sample = generated(platform)
-    train(platform, COUNTRY, delivery=sample)
-    before = platform.store.current(("parcels", "features"), COUNTRY)
+def test_a_removed_snapshot_is_named_with_when_and_why(ran: Platform, sample: pd.DataFrame) -> None:
+    before = ran.store.current(("parcels", "features"), COUNTRY)
     assert before is not None
-    platform.deliver(later(sample), "second.parquet")
-    assert platform.run(COUNTRY, "train").success
-    platform.store.remove(before, reason="older than a year")
+    ran.deliver(later(sample), "second.parquet")
+    assert ran.run(COUNTRY, "train", DATASETS).success
+    ran.store.remove(before, reason="older than a year")
     with pytest.raises(StorageError, match=r"removed on .* \(older than a year\)") as refused:
-        again(platform, version="1")
+        again(ran, version="1")
     assert before.content_hash in str(refused.value)
     assert "--version" in refused.value.way_out
-    assert platform.store.read_log(("parcels", "reproductions")).empty
+    assert ran.store.read_log(("parcels", "reproductions")).empty
 
 
 def test_a_lost_snapshot_is_said_to_be_lost(champions: Platform) -> None:

@@ -259,8 +259,9 @@ def test_a_model_is_made_again_with_the_shared_features_of_then(
 ) -> None:
     ran(featured, "model", ["FRA"])
     featured.deliver(only(later(sample), "DEU"), "second.parquet")
-    for asset in ("raw", "validated", "shared"):
-        ran(featured, asset)
+    ran(featured, "raw")
+    ran(featured, "validated", ["DEU"])
+    ran(featured, "shared")
     found = reproduce_model(featured.context.country("FRA"), "1")
     assert (found.verdict, found.reason) == ("identical", "")
     assert found.features.gap is not None
@@ -268,12 +269,9 @@ def test_a_model_is_made_again_with_the_shared_features_of_then(
 
 
 def test_load_gives_the_shared_features(
-    sharing: Platform, sample: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+    featured: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sharing.deliver(sample)
-    for asset in ("raw", "validated", "shared"):
-        ran(sharing, asset)
-    monkeypatch.setenv("MLOPS_ASSETS_HOME", str(sharing.home))
+    monkeypatch.setenv("MLOPS_ASSETS_HOME", str(featured.home))
     frame = mlops_assets.load("parcels", "shared_features")
     assert frame.columns.tolist() == ["event_time", *COUNTRIES]
     newest = mlops_assets.load("parcels", "shared_features", columns=["event_time"])
@@ -317,19 +315,19 @@ Materialize = Callable[..., tuple[Outcome, list[tuple[str, str | None]]]]
 
 
 @pytest.fixture
-def materialize(sharing: Platform, monkeypatch: pytest.MonkeyPatch) -> Materialize:
+def materialize(monkeypatch: pytest.MonkeyPatch) -> Materialize:
     """Runs a job as the command does; gives its outcome and the runs it launched."""
-    held = sharing.defs.get_repository_def()
-    monkeypatch.setattr(warm, "repository", lambda: held)
-    monkeypatch.setattr(warm, "instance", lambda: sharing.instance)
 
     def run(
-        countries: Sequence[str] = COUNTRIES, job: Job = "predict"
+        platform: Platform, countries: Sequence[str] = COUNTRIES, job: Job = "predict"
     ) -> tuple[Outcome, list[tuple[str, str | None]]]:
+        held = platform.defs.get_repository_def()
+        monkeypatch.setattr(warm, "repository", lambda: held)
+        monkeypatch.setattr(warm, "instance", lambda: platform.instance)
         workers, outcome = Here(), Outcome("parcels")
         silent: Any = lambda *_: None  # noqa: E731
         Materializer(
-            sharing.context,
+            platform.context,
             job,
             cast("WarmWorkers", workers),
             silent,
@@ -345,7 +343,7 @@ def test_a_command_makes_shared_features_between_records_and_features(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
     sharing.deliver(sample)
-    outcome, orders = materialize()
+    outcome, orders = materialize(sharing)
     assert not outcome.failures
     assert orders == [
         ("raw", None),
@@ -361,8 +359,8 @@ def test_a_command_over_unchanged_files_launches_the_ingestion_and_nothing_else(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
     sharing.deliver(sample)
-    materialize()
-    outcome, orders = materialize()
+    materialize(sharing)
+    outcome, orders = materialize(sharing)
     assert orders == [("raw", None)]
     assert outcome.unchanged == set(COUNTRIES)
 
@@ -372,7 +370,7 @@ def test_a_command_for_one_country_uses_the_records_of_all(
     sharing: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
     sharing.deliver(sample)
-    outcome, orders = materialize(["FRA"])
+    outcome, orders = materialize(sharing, ["FRA"])
     assert not outcome.failures
     assert orders == [
         ("raw", None),
@@ -391,23 +389,29 @@ def test_a_country_nobody_asked_for_stops_nothing_by_bad_data(
 ) -> None:
     good = sample[VALUE].where(sample["Country"] == "FRA", -1.0)
     sharing.deliver(sample.assign(**{VALUE: good}))
-    outcome, _ = materialize(["FRA"])
+    outcome, _ = materialize(sharing, ["FRA"])
     assert not outcome.failures
     assert set(outcome.warnings) >= {"DEU", "NOR"}
     assert len(sharing.frame("predictions", "FRA")) > 0
 
 
 def test_a_country_behind_the_shared_features_is_shown_as_behind(
-    sharing: Platform, sample: pd.DataFrame, materialize: Materialize
+    featured: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
-    sharing.deliver(sample)
-    materialize()
-    assert {each.state for each in sharing.status().values()} == {"no_model"}
-    sharing.deliver(only(later(sample), "FRA"), "second.parquet")
-    materialize(["FRA"])
-    states = {country: each.state for country, each in sharing.status().items()}
-    assert states == {"DEU": "behind", "FRA": "no_model", "NOR": "behind"}
-    assert "shared_features changed" in sharing.status()["DEU"].why
+    assert featured.run("DEU", assets=["predictions", "performance", "drift"]).success
+    assert featured.status()["DEU"].state == "no_model"
+    featured.deliver(only(later(sample), "FRA"), "second.parquet")
+    outcome, orders = materialize(featured, ["FRA"])
+    assert not outcome.failures
+    assert orders == [
+        ("raw", None),
+        ("validated+quarantine", "FRA"),
+        ("shared_features", None),
+        ("features+predictions+performance+drift", "FRA"),
+    ]
+    states = {country: each.state for country, each in featured.status().items()}
+    assert (states["DEU"], states["FRA"]) == ("behind", "no_model")
+    assert "shared_features changed" in featured.status()["DEU"].why
 
 
 def answered(platform: Platform) -> list[str]:
@@ -435,6 +439,15 @@ def test_the_landing_sensor_makes_shared_features_before_those_of_the_countries(
         f"predict {each} features+predictions+performance+drift" for each in COUNTRIES
     ]
     assert "no new file" in reason(sharing)
+
+
+@pytest.mark.nightly  # nine runs; `Staleness` tells what is due then in a test above
+def test_after_new_rows_of_one_country_the_landing_sensor_asks_for_the_features_of_all(
+    sharing: Platform, sample: pd.DataFrame
+) -> None:
+    sharing.deliver(sample)
+    while asked(sharing):
+        answered(sharing)
     sharing.deliver(only(later(sample), "FRA"), "second.parquet")
     assert answered(sharing) == ["ingest"]
     assert answered(sharing) == ["predict FRA validated+quarantine"]

@@ -191,7 +191,10 @@ def text_frame(rows: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("columns", [None, ["few", "7"], ["number"]])
-@pytest.mark.parametrize("rows_of_a_group", [60_000, 7_000])
+@pytest.mark.parametrize(
+    "rows_of_a_group",
+    [pytest.param(60_000, marks=pytest.mark.nightly), 7_000],  # several groups have all of one
+)
 def test_much_text_that_repeats_is_read_as_it_was_written(
     columns: list[str] | None, rows_of_a_group: int
 ) -> None:

@@ -1,5 +1,4 @@
 # Dagster reads the annotations of the assets below at run time: no `annotations` import here.
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -21,12 +20,6 @@ COUNTRIES = dg.StaticPartitionsDefinition(KEYS)
 RAW = dg.AssetKey(["power_price", "raw"])
 ONE_RUN = dg.BackfillPolicy.single_run()
 ALL_PARTITIONS = dg.AllPartitionMapping()
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
-        yield instance
 
 
 @pytest.fixture
@@ -300,7 +293,13 @@ def test_something_else_than_a_frame_is_refused(runs: Runs) -> None:
         runs.one(_raw([1], Any), partition="DEU")
 
 
-def _reader(annotation: Any, loaded: list[Any], partitions: Any = None, **options: Any) -> Any:
+def _reader(
+    annotation: Any,
+    loaded: list[Any],
+    partitions: Any = None,
+    name: str = "reader",
+    **options: Any,
+) -> Any:
     """An asset that keeps what it loads of `raw` and stores its length."""
 
     def reader(raw):  # noqa: ANN001, ANN202 (annotated below, differently each time)
@@ -309,21 +308,31 @@ def _reader(annotation: Any, loaded: list[Any], partitions: Any = None, **option
 
     reader.__annotations__ = {"raw": annotation, "return": pd.DataFrame}
     ins = {"raw": dg.AssetIn(RAW, **options)}
-    return dg.asset(ins=ins, partitions_def=partitions)(reader)
+    return dg.asset(name=name, ins=ins, partitions_def=partitions)(reader)
 
 
-def _load_all(runs: Runs, annotation: Any, **options: Any) -> Any:
-    loaded: list[Any] = []
-    reader = _reader(annotation, loaded, partition_mapping=ALL_PARTITIONS, **options)
+def _load_all(runs: Runs, *annotations: Any, **options: Any) -> list[Any]:
+    """What an asset of each annotation gets of all partitions, in one run."""
+    loaded: list[list[Any]] = [[] for _ in annotations]
+    readers = [
+        _reader(
+            annotation,
+            loaded[place],
+            name=f"reader_{place}",
+            partition_mapping=ALL_PARTITIONS,
+            **options,
+        )
+        for place, annotation in enumerate(annotations)
+    ]
     raw = dg.AssetSpec(RAW, partitions_def=COUNTRIES)
     with dg.DagsterInstance.ephemeral() as instance:
         dg.materialize(
-            [raw, reader],
-            selection=[reader],
+            [raw, *readers],
+            selection=readers,
             instance=instance,
             resources={"io_manager": runs.io_manager},
         )
-    return loaded[0]
+    return [got for (got,) in loaded]
 
 
 def test_many_partitions_load_as_dicts_or_under_each_other(
@@ -331,17 +340,15 @@ def test_many_partitions_load_as_dicts_or_under_each_other(
 ) -> None:
     for n, key in enumerate(KEYS):
         store.write(RAW.path, key, prices(n, offset=n))
-    frames = _load_all(runs, dict[str, pd.DataFrame])
+    by_country = [dict[str, each] for each in (pd.DataFrame, pa.Table, Snapshot)]
+    frames, tables, snapshots, *together = _load_all(runs, *by_country, pd.DataFrame, Any, pa.Table)
     assert_frame_equal(frames["DEU"], prices(2, offset=2))
-    assert _load_all(runs, dict[str, pa.Table])["DEU"].num_rows == 2
-    snapshots = _load_all(runs, dict[str, Snapshot])
+    assert tables["DEU"].num_rows == 2
     assert snapshots == store.current_all(RAW.path)
-    for annotation in (pd.DataFrame, Any):
-        frame = _load_all(runs, annotation)
+    for frame in together[:2]:
         assert frame["_partition"].tolist() == ["Côte d'Ivoire", "DEU", "DEU"]
         assert frame.drop(columns="_partition").dtypes.equals(prices().dtypes)
-    table = _load_all(runs, pa.Table)
-    assert table.column_names == ["_partition", *prices()]
+    assert together[2].column_names == ["_partition", *prices()]
 
 
 @pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
@@ -351,12 +358,9 @@ def test_only_the_columns_in_the_input_metadata_are_loaded(
     for key in KEYS:
         store.write(RAW.path, key, prices())
     metadata = {"columns": ["price"]}
-    frames = _load_all(runs, dict[str, pd.DataFrame], metadata=metadata)
-    assert [list(frame) for frame in frames.values()] == [["price"]] * 3
-    assert list(_load_all(runs, pd.DataFrame, metadata=metadata)) == [
-        "_partition",
-        "price",
-    ]
+    frames, frame = _load_all(runs, dict[str, pd.DataFrame], pd.DataFrame, metadata=metadata)
+    assert [list(each) for each in frames.values()] == [["price"]] * 3
+    assert list(frame) == ["_partition", "price"]
     loaded: list[pd.DataFrame] = []
     reader = _reader(pd.DataFrame, loaded, COUNTRIES, metadata=metadata)
     runs.one(_raw(prices()), reader, partition="DEU")
@@ -367,11 +371,12 @@ def test_a_partition_never_stored_is_named_unless_it_may_be_missing(
     runs: Runs, store: SnapshotStore
 ) -> None:
     store.write(RAW.path, "DEU", prices())
-    for annotation in (dict[str, pd.DataFrame], dict[str, Snapshot], pd.DataFrame):
+    annotations = (dict[str, pd.DataFrame], dict[str, Snapshot], pd.DataFrame)
+    for annotation in annotations:
         with pytest.raises(StorageError, match=r"for \['BRA', \"Côte d'Ivoire\"\]"):
             _load_all(runs, annotation)
-        found = _load_all(runs, annotation, metadata={"allow_missing_partitions": True})
-        assert len(found) == (3 if annotation is pd.DataFrame else 1)
+    found = _load_all(runs, *annotations, metadata={"allow_missing_partitions": True})
+    assert [len(each) for each in found] == [1, 1, 3]
 
 
 @pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show

@@ -264,10 +264,11 @@ def test_probabilities_that_claim_too_much_fail_and_honest_ones_of_few_rows_do_n
     wrong = gates.calibration(calibrated(4.0, 600), spec)
     assert wrong.passed is False
     assert wrong.value > 0.1
-    right = [gates.calibration(calibrated(1.0, 200, seed), spec) for seed in range(30)]
+    honest = [calibrated(1.0, 200, seed) for seed in range(30)]
+    right = [gates.calibration(each, spec) for each in honest]
     assert all(result.passed for result in right)
     strict = classifier(gates={"max_calibration_error": 0.03})
-    chance = [gates.calibration(calibrated(1.0, 200, seed), strict) for seed in range(30)]
+    chance = [gates.calibration(each, strict) for each in honest]
     assert np.mean([result.value > 0.03 for result in chance]) > 0.9
     assert sum(result.passed is False for result in chance) <= 2
 

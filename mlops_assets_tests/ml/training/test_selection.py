@@ -59,9 +59,19 @@ def by_scope(selection: module.Selection) -> dict[tuple[str, str], module.Candid
     return {(one.name, one.scope): one for one in selection.tried}
 
 
-def test_the_best_on_the_countrys_own_validation_rows_is_chosen() -> None:
-    spec = product()
-    chosen = train_candidates(spec, parts_of(spec), train_pooled(spec, FRAMES))
+@pytest.fixture(scope="module")
+def pooled() -> Mapping[str, PooledModel]:
+    """The pooled models of the usual product, which nobody changes."""
+    return train_pooled(product(), FRAMES)
+
+
+@pytest.fixture(scope="module")
+def chosen(pooled: Mapping[str, PooledModel]) -> Selection:
+    """What is chosen for DEU in the usual product."""
+    return train_candidates(product(), parts_of(product()), pooled)
+
+
+def test_the_best_on_the_countrys_own_validation_rows_is_chosen(chosen: Selection) -> None:
     tried = by_scope(chosen)
     assert set(tried) == {("gbm", "local"), ("gbm", "pooled"), ("ridge", "local")}
     best = min(tried.values(), key=lambda one: one.value)
@@ -70,17 +80,17 @@ def test_the_best_on_the_countrys_own_validation_rows_is_chosen() -> None:
     assert f"{best.scope} {best.name} has the best validation mae" in chosen.reason
 
 
-def test_validation_values_are_of_models_that_have_not_seen_the_rows() -> None:
+def test_validation_values_are_of_models_that_have_not_seen_the_rows(chosen: Selection) -> None:
     spec = product()
     parts = parts_of(spec)
-    tried = by_scope(train_candidates(spec, parts, train_pooled(spec, FRAMES)))
+    tried = by_scope(chosen)
     blind = fit(GBM, parts.train, "regression", spec.seed)
     error = np.abs(predict(blind, parts.validation, "regression") - parts.validation["label"])
     assert tried["gbm", "local"].value == pytest.approx(error.mean())
     assert tried["gbm", "local"].rows == len(parts.train)
     stacked = pd.concat([parts_of(spec, country).train for country in sorted(FRAMES)])
-    pooled = fit(GBM, stacked.reset_index(drop=True), "regression", spec.seed)
-    error = np.abs(predict(pooled, parts.validation, "regression") - parts.validation["label"])
+    of_all = fit(GBM, stacked.reset_index(drop=True), "regression", spec.seed)
+    error = np.abs(predict(of_all, parts.validation, "regression") - parts.validation["label"])
     assert tried["gbm", "pooled"].value == pytest.approx(error.mean())
 
 
@@ -93,34 +103,37 @@ def test_what_serves_has_learned_everything_up_to_the_holdout() -> None:
     assert chosen.model.rows == len(parts.final) > len(parts.train)
 
 
-def test_pooled_models_are_judged_on_the_holdout_of_all_countries() -> None:
+def test_pooled_models_are_judged_on_the_holdout_of_all_countries(
+    pooled: Mapping[str, PooledModel],
+) -> None:
     spec = product()
-    pooled = train_pooled(spec, FRAMES)
     assert set(pooled) == {"gbm"}
     assert pooled["gbm"].report.rows == sum(len(parts_of(spec, c).holdout) for c in FRAMES)
     assert pooled["gbm"].for_validation.rows < pooled["gbm"].final.rows
     assert "country" not in pooled["gbm"].final.features
 
 
-def test_pooled_models_do_not_depend_on_the_order_of_countries() -> None:
-    spec = product()
-    backwards = train_pooled(spec, dict(reversed(FRAMES.items())))
+def test_pooled_models_do_not_depend_on_the_order_of_countries(
+    pooled: Mapping[str, PooledModel],
+) -> None:
+    backwards = train_pooled(product(), dict(reversed(FRAMES.items())))
     rows = FRAMES["DEU"]
     np.testing.assert_array_equal(
-        predict(train_pooled(spec, FRAMES)["gbm"].final, rows, "regression"),
+        predict(pooled["gbm"].final, rows, "regression"),
         predict(backwards["gbm"].final, rows, "regression"),
     )
 
 
-def test_a_country_with_its_own_split_is_pooled_by_it() -> None:
+def test_a_country_with_its_own_split_is_pooled_by_it(pooled: Mapping[str, PooledModel]) -> None:
     override: dict[str, Any] = {"FRA": {"split": {"train_from": "2023-06-01"}}}
     fewer = train_pooled(product(overrides=override), FRAMES)["gbm"].final.rows
-    assert fewer < train_pooled(product(), FRAMES)["gbm"].final.rows
+    assert fewer < pooled["gbm"].final.rows
 
 
-def test_a_country_with_too_few_rows_gets_the_pooled_model_and_the_reason() -> None:
+def test_a_country_with_too_few_rows_gets_the_pooled_model_and_the_reason(
+    pooled: Mapping[str, PooledModel],
+) -> None:
     spec = product()
-    pooled = train_pooled(spec, FRAMES)
     chosen = train_candidates(spec, parts_of(spec, "LUX"), pooled)
     assert (chosen.kind, chosen.name) == ("pooled", "gbm")
     assert chosen.model is pooled["gbm"].final
@@ -172,10 +185,9 @@ def test_without_pooled_candidates_or_countries_there_is_no_pooled_model() -> No
     assert train_pooled(product(), {}) == {}
 
 
-def test_a_selected_model_predicts_every_row() -> None:
+def test_a_selected_model_predicts_every_row(chosen: Selection) -> None:
     spec = product()
     parts = parts_of(spec)
-    chosen = train_candidates(spec, parts, train_pooled(spec, FRAMES))
     predicted = selected_predictions(chosen, spec, parts.holdout, parts.final)
     assert np.abs(predicted - parts.holdout["label"]).mean() < 1
 
@@ -190,16 +202,23 @@ def tuned_gbm(*scopes: str) -> dict[str, Any]:
     return {**GBM.model_dump(), "scopes": list(scopes), "params": params, "space": SPACE}
 
 
+@pytest.fixture(scope="module")
+def of_regions() -> Mapping[str, PooledModel]:
+    """The pooled models of the usual product with a region, which nobody changes."""
+    return train_pooled(regional(), FRAMES)
+
+
 def regional(**changes: Any) -> ProductSpec:
     candidate = {**GBM.model_dump(), "scopes": ["region", "pooled"]}
     return product(**{"candidates": [candidate], "regions": REGIONS, **changes})
 
 
-def test_a_region_has_a_model_of_its_countries_alone() -> None:
+def test_a_region_has_a_model_of_its_countries_alone(
+    of_regions: Mapping[str, PooledModel],
+) -> None:
     spec = regional()
-    pooled = train_pooled(spec, FRAMES)
-    assert list(pooled) == ["gbm", "gbm-west"]
-    west = pooled["gbm-west"]
+    assert list(of_regions) == ["gbm", "gbm-west"]
+    west = of_regions["gbm-west"]
     assert (west.name, west.candidate, west.region) == ("gbm-west", "gbm", "west")
     own = [parts_of(spec, country) for country in ("FRA", "LUX")]
     stacked = pd.concat([part.final for part in own if len(part.final)], ignore_index=True)
@@ -228,9 +247,11 @@ def test_a_country_chooses_among_all_countries_and_its_region() -> None:
     np.testing.assert_array_equal(chosen.validated, expected)
 
 
-def test_a_country_in_no_region_has_no_regional_candidate_and_the_reason() -> None:
+def test_a_country_in_no_region_has_no_regional_candidate_and_the_reason(
+    of_regions: Mapping[str, PooledModel],
+) -> None:
     spec = regional()
-    chosen = train_candidates(spec, parts_of(spec), train_pooled(spec, FRAMES), "DEU")
+    chosen = train_candidates(spec, parts_of(spec), of_regions, "DEU")
     assert by_scope(chosen)["gbm", "region"].reason == "the country is in no region"
     assert (chosen.kind, chosen.region, chosen.pooled_name) == ("pooled", "", "gbm")
 
@@ -292,10 +313,10 @@ def test_neither_validation_nor_holdout_rows_change_what_a_search_finds() -> Non
 
 def test_a_local_search_starts_at_what_was_found_for_all_countries() -> None:
     spec = product(
-        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 2, "pooled_trials": 6}
+        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 2, "pooled_trials": 4}
     )
     pooled = train_pooled(spec, FRAMES)
-    assert len(pooled["gbm"].trials) == 6
+    assert len(pooled["gbm"].trials) == 4
     rate = pooled["gbm"].params["learning_rate"]
     assert rate != 0.01
     chosen = train_candidates(spec, parts_of(spec), pooled)
@@ -314,7 +335,7 @@ def test_a_regions_search_starts_at_what_was_found_for_all_countries() -> None:
 
 def test_training_twice_gives_the_same_models() -> None:
     spec = product(
-        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 3, "pooled_trials": 3}
+        candidates=[tuned_gbm("local", "pooled")], tuning={"trials": 2, "pooled_trials": 2}
     )
     first, second = (
         train_candidates(spec, parts_of(spec), train_pooled(spec, FRAMES)) for _ in range(2)
@@ -441,11 +462,11 @@ def test_no_label_of_the_holdout_reaches_what_is_judged() -> None:
     np.testing.assert_array_equal(chosen[0][3], chosen[1][3])
 
 
-def test_without_refit_what_was_judged_serves() -> None:
+def test_without_refit_what_was_judged_serves(
+    pooled: Mapping[str, PooledModel], chosen: Selection
+) -> None:
     spec = product()
-    pooled = train_pooled(spec, FRAMES)
     assert pooled["gbm"].served is pooled["gbm"].final
-    chosen = train_candidates(spec, parts_of(spec), pooled)
     assert chosen.served is chosen.model is not None
     assert pooled_rows(spec, FRAMES).known.equals(pooled_rows(spec, FRAMES).final)
 

@@ -100,15 +100,15 @@ def test_a_trial_is_judged_by_models_that_knew_only_labels_of_before() -> None:
 
 
 def test_the_best_trial_is_chosen_in_the_direction_of_the_metric() -> None:
-    found = tuned(searched())
+    found = tuned(searched(), 4)
     assert found.value == found.trials["value"].min()
     best = found.trials.loc[found.trials["value"].idxmin()]
     assert {name: best[name] for name in SPACE} == found.params
     candidate = CandidateSpec.model_validate(
         {**CLASSIFIER.model_dump(), "space": {"learning_rate": {"low": 0.0001, "high": 0.5}}}
     )
-    spec = classifier(candidates=[candidate.model_dump()], tuning={"trials": 5, "pooled_trials": 1})
-    greater = tune(candidate, classification_rows(400), spec, Budget(5, None), CLOCK)
+    spec = classifier(candidates=[candidate.model_dump()], tuning={"trials": 3, "pooled_trials": 1})
+    greater = tune(candidate, classification_rows(400), spec, Budget(3, None), CLOCK)
     assert greater.value == greater.trials["value"].max() > greater.trials["value"].min()
 
 

@@ -20,9 +20,10 @@ from sqlalchemy.exc import IntegrityError
 from mlops_assets.runtime.dagster_storage.sqlite import RunStorage
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import Settings, load_settings
+from mlops_assets_tests.effort import WHOLE
 from mlops_assets_tests.forks import forks
 
-PROCESSES, RUNS = 4, 3
+PROCESSES, RUNS = (4, 3) if WHOLE else (3, 2)
 Opened = Callable[[], dg.DagsterInstance]
 
 

@@ -121,14 +121,8 @@ def test_a_service_that_was_killed_comes_back(up: Up) -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "name",
-    # Nightly: another pair of starts each, and the same code.
-    [
-        "daemon",
-        *(pytest.param(other, marks=pytest.mark.nightly) for other in ("code", "webserver")),
-    ],
-)
+@pytest.mark.nightly  # another pair of starts each, and the code that brought back the workers
+@pytest.mark.parametrize("name", ["daemon", "code", "webserver"])
 def test_dagsters_own_programs_come_back_too(up: Up, name: str) -> None:
     before = _service(up, name)
     assert before, f"{name} does not run"  # 0 would be this process and all it was started with
@@ -185,12 +179,9 @@ def test_stopped_while_it_starts_it_leaves_no_process(tmp_path: Path, seconds: f
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "command",
-    # Nightly: `dg dev` starts `dagster dev` and differs in nothing else that we use.
-    [["dagster", "dev"], pytest.param(["dg", "dev"], marks=pytest.mark.nightly)],
-    ids=" ".join,
-)
+# Nightly: five programs that import everything; `test_graph.py` compares the names they go by.
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", [["dagster", "dev"], ["dg", "dev"]], ids=" ".join)
 def test_every_way_to_start_loads_the_one_code_location(tmp_path: Path, command: list[str]) -> None:
     """Cursors of sensors are kept by the name of the location."""
     home, port = tmp_path / "home", free_port()

@@ -282,16 +282,22 @@ def _pull(table: Table, patch: pytest.MonkeyPatch, *, is_killed: bool) -> None:
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [
-        ("bigint", "1", "2"),
         ("double", "0.1", "0.2"),
-        ("float", "0.7", "0.8"),
         ("decimal(18,4)", "0.1", "0.2"),
         ("hugeint", "1", "170141183460469231731687303715884105"),
-        ("varchar", "'é'", "'ü'"),
-        ("date", "'2024-01-01'", "'2024-01-02'"),
-        ("timestamp", "'2024-01-01 00:00:00.000001'", "'2024-01-01 00:00:00.000002'"),
         ("timestamp_ns", "'2024-01-01 00:00:00.000000001'", "'2024-01-01 00:00:00.000000002'"),
         ("timestamptz", "'2024-03-31 02:30:00+02'", "'2024-03-31 02:30:00+01'"),
+        # Each is as exact as one above of its kind.
+        pytest.param("bigint", "1", "2", marks=pytest.mark.nightly),
+        pytest.param("float", "0.7", "0.8", marks=pytest.mark.nightly),
+        pytest.param("varchar", "'é'", "'ü'", marks=pytest.mark.nightly),
+        pytest.param("date", "'2024-01-01'", "'2024-01-02'", marks=pytest.mark.nightly),
+        pytest.param(
+            "timestamp",
+            "'2024-01-01 00:00:00.000001'",
+            "'2024-01-01 00:00:00.000002'",
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_every_duckdb_watermark_is_exact(
@@ -303,19 +309,20 @@ def test_every_duckdb_watermark_is_exact(
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [
-        ("smallint", "1", "2"),
         ("bigint", "9007199254740993", "9007199254740994"),
         ("double precision", "0.1", "0.2"),
-        ("real", "0.7", "0.8"),
-        ("numeric(18,4)", "0.1", "0.2"),
         ("numeric", "0.1", "100.25"),
         ("text", "'é'", "'ü'"),
-        ("varchar(5)", "'Z'", "'a'"),
         ("char(5)", "'a'", "'b'"),
         ("uuid", f"'{0:032}'", f"'{1:032}'"),
-        ("date", "'2024-01-01'", "'2024-01-02'"),
         ("timestamp", "'2024-01-01 00:00:00.000001'", "'2024-01-01 00:00:00.000002'"),
         ("timestamptz", "'2024-03-31 02:30:00+02'", "'2024-03-31 02:30:00+01'"),
+        # Each is as exact as one above of its kind.
+        pytest.param("smallint", "1", "2", marks=pytest.mark.nightly),
+        pytest.param("real", "0.7", "0.8", marks=pytest.mark.nightly),
+        pytest.param("numeric(18,4)", "0.1", "0.2", marks=pytest.mark.nightly),
+        pytest.param("varchar(5)", "'Z'", "'a'", marks=pytest.mark.nightly),
+        pytest.param("date", "'2024-01-01'", "'2024-01-02'", marks=pytest.mark.nightly),
     ],
 )
 def test_every_postgresql_watermark_is_exact(
@@ -375,12 +382,12 @@ def test_of_two_pulls_at_once_one_lands_the_rows(
 def test_pulls_beside_each_other_while_rows_come_land_every_row_exactly_once(
     table: Table,
 ) -> None:
-    rows = [(n // 3, "DEU", n % 2) for n in range(60)]
+    rows = [(n // 3, "DEU", n % 2) for n in range(30)]
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            for _ in range(8):
+            for _ in range(5):
                 table.pull()
         except SourceError as error:
             if "all the time" not in str(error):

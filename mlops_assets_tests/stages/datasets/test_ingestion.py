@@ -231,6 +231,7 @@ def _require_sum(folder: Folder, country: str) -> None:
         assert raw.rows - stands == sum(each.replaced for each in every)
 
 
+@pytest.mark.nightly  # any files; those of one whole history and the next are below, one by one
 @settings(max_examples=examples(12), deadline=None)
 @given(happened=st.lists(laid, min_size=1, max_size=5))
 def test_of_files_that_are_the_whole_history_one_stands_and_a_new_one_is_it(

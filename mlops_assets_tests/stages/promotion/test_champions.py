@@ -170,10 +170,16 @@ def test_a_champion_whose_files_are_lost_serves_nobody_so_that_the_gates_alone_d
     ("tags", "trigger"),
     [
         ({"mlops_assets/trigger": "drift in FRA"}, "drift in FRA"),
-        ({"dagster/schedule_name": "parcels_periodic"}, "schedule parcels_periodic"),
-        ({"dagster/sensor_name": "parcels_landing"}, "sensor parcels_landing"),
+        # Nightly: a decision each, for one more name of a tag.
+        *(
+            pytest.param(tags, trigger, marks=pytest.mark.nightly)
+            for tags, trigger in (
+                ({"dagster/schedule_name": "parcels_periodic"}, "schedule parcels_periodic"),
+                ({"dagster/sensor_name": "parcels_landing"}, "sensor parcels_landing"),
+                ({"mlops_assets/order": "1"}, "the command line"),
+            )
+        ),
         ({"dagster/backfill": "abcd"}, "backfill abcd"),
-        ({"mlops_assets/order": "1"}, "the command line"),
     ],
 )
 def test_a_decision_says_what_started_its_run(

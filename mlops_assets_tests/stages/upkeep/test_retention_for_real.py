@@ -38,7 +38,7 @@ def lived(platform: Platform, sample: pd.DataFrame) -> Platform:
     platform.deliver(sample, "first.parquet")
     ran(platform, UP_TO_FEATURES)
     assert platform.run(None, job="pooled").success
-    ran(platform)
+    ran(platform, CHAIN[4:])
     second = later(sample)
     platform.deliver(second, "second.parquet")
     ran(platform, UP_TO_FEATURES)
