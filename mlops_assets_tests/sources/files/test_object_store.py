@@ -18,7 +18,7 @@ NAMES = ["a.csv", "we ird's ü.csv", "p%20x.csv", "g*lob?.csv", "gXlobY.csv", "b
 
 
 @cache
-def _other(**options: str) -> Any:
+def _other(**options: Any) -> Any:
     import s3fs
 
     return s3fs.S3FileSystem(**options, skip_instance_cache=True)
