@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import pandas as pd
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
@@ -67,6 +69,23 @@ def _own_tracking_uri() -> Iterator[None]:
     yield
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrations_read_once() -> Iterator[None]:
+    """Whoever opens a database of Dagster or MLflow reads the files of all its migrations to learn
+    the newest: half of what a new home costs, and they do not change."""
+    read, known = ScriptDirectory.from_config, {}
+
+    def once_read(config: Config) -> ScriptDirectory:
+        where = config.get_main_option("script_location")
+        if where not in known:
+            known[where] = read(config)
+        return known[where]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", once_read)
+        yield
 
 
 @pytest.fixture(scope="session")
