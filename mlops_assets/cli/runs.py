@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,8 +31,10 @@ from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_
 
 if TYPE_CHECKING:
     from mlops_assets.product import Product
-    from mlops_assets.runtime.headless.materialize import Outcome
+    from mlops_assets.runtime.headless.materialize import Outcome, RunProgress
     from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome
+
+_T = TypeVar("_T")
 
 
 class JobName(StrEnum):
@@ -205,7 +210,11 @@ def run_orders(orders: Sequence[RunOrder]) -> list[RunOutcome]:
 def execute(
     products: Sequence[Product], countries: dict[str, list[str]], job: Any, *, quiet: bool = False
 ) -> list[Outcome]:
-    """Run a job of each product, with progress on the terminal."""
+    """Run a job of each product, with progress on the terminal.
+
+    Products go side by side: while one waits for a run that all its countries need, the processes
+    work for another.
+    """
     from mlops_assets.runtime.headless.materialize import Materializer
     from mlops_assets.runtime.headless.materialize import Outcome as Made
     from mlops_assets.runtime.headless.workers import WarmWorkers
@@ -214,19 +223,39 @@ def execute(
     settings = load_settings()
     registry_of(settings).initialise()
     home = prepare_instance(settings)
-    outcomes = []
-    with WarmWorkers(home, concurrency()) as workers:
-        for product in products:
-            with _progress(product.name, quiet) as progress:
-                made = Made(product.name)
-                ctx = context_of(product)
-                run = Materializer(ctx, job, workers, progress, made)
-                outcomes.append(run.run(countries[product.name]))
-    return outcomes
+    with WarmWorkers(home, concurrency()) as workers, _progress(quiet) as progress_of:
+
+        def make(product: Product) -> Outcome:
+            ctx, made = context_of(product), Made(product.name)
+            run = Materializer(ctx, job, workers, progress_of(product.name), made)
+            return run.run(countries[product.name])
+
+        return _side_by_side([partial(make, product) for product in products])
+
+
+def _side_by_side(tasks: Sequence[Callable[[], _T]]) -> list[_T]:
+    """What each gives, in their order; the first error there was, once all have ended.
+
+    Each has a thread that ends with this process: after Ctrl-C nobody waits for its runs.
+    """
+    if len(tasks) == 1:
+        return [tasks[0]()]
+    results: list[Future[_T]] = [Future() for _ in tasks]
+
+    def give(result: Future[_T], task: Callable[[], _T]) -> None:
+        try:
+            result.set_result(task())
+        except BaseException as error:  # raised where the result is waited for
+            result.set_exception(error)
+
+    for each in zip(results, tasks, strict=True):
+        Thread(target=give, args=each, daemon=True).start()
+    wait(results)
+    return [each.result() for each in results]
 
 
 @contextmanager
-def _progress(product: str, quiet: bool) -> Iterator[Any]:
+def _progress(quiet: bool) -> Iterator[Callable[[str], RunProgress]]:
     """A bar where a person looks on; a line a phase elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -240,23 +269,27 @@ def _progress(product: str, quiet: bool) -> Iterator[Any]:
         console=console,
         disable=quiet or not console.is_terminal,
     )
-    tasks: dict[str, Any] = {}
-    done: dict[str, int] = {}
 
-    def tell(phase: str, total: int, outcome: RunOutcome | None) -> None:
-        if outcome is None:
-            tasks[phase] = bars.add_task(f"{product}: {phase}", total=total)
-            done[phase] = 0
-            return
-        bars.advance(tasks[phase])
-        done[phase] += 1
-        if not outcome.success:
-            bars.console.print(f"{outcome.order.label}: {outcome.problems[0]}", markup=False)
-        if done[phase] == total and not console.is_terminal:
-            console.print(f"{product}: {phase}: {total} done", markup=False)
+    def progress_of(product: str) -> RunProgress:
+        tasks: dict[str, Any] = {}
+        done: dict[str, int] = {}
+
+        def tell(phase: str, total: int, outcome: RunOutcome | None) -> None:
+            if outcome is None:
+                tasks[phase] = bars.add_task(f"{product}: {phase}", total=total)
+                done[phase] = 0
+                return
+            bars.advance(tasks[phase])
+            done[phase] += 1
+            if not outcome.success:
+                bars.console.print(f"{outcome.order.label}: {outcome.problems[0]}", markup=False)
+            if done[phase] == total and not console.is_terminal:
+                console.print(f"{product}: {phase}: {total} done", markup=False)
+
+        return tell
 
     with bars:
-        yield tell
+        yield progress_of
 
 
 def report(outcomes: Sequence[Outcome]) -> None:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -95,7 +96,8 @@ class WarmWorkers:
     """Processes that hold the code location; use as a context manager.
 
     On Linux they are forks of this process, which loads it once for all of them. They are forked
-    before this process has threads of its own; one that has to be replaced starts anew.
+    before this process has threads of its own; one that has to be replaced starts anew. Several
+    threads may have orders executed: they take turns, order by order.
 
     Args:
         dagster_home: folder of the Dagster instance.
@@ -106,6 +108,9 @@ class WarmWorkers:
         self._home = dagster_home
         self._count = workers
         self._workers: list[_Worker] = []
+        self._asked: deque[_Asked] = deque()
+        self._changed = threading.Condition()
+        self._ended = False
 
     def __enter__(self) -> WarmWorkers:
         method = "fork" if sys.platform == "linux" else "spawn"
@@ -113,36 +118,46 @@ class WarmWorkers:
             _load(str(self._home))
         for _ in range(self._count):
             self._workers.append(_Worker.begin(self._home, method, self._workers))
+        for place in range(self._count):
+            threading.Thread(target=self._serve, args=(place,), daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
         for worker in self._workers:
             worker.end()
         gc.unfreeze()
 
     def run(self, orders: Sequence[RunOrder]) -> Iterator[RunOutcome]:
         """Execute the orders, as many at once as there are workers; outcomes as they come."""
-        waiting: queue.SimpleQueue[RunOrder] = queue.SimpleQueue()
-        for order in orders:
-            waiting.put(order)
-        done: queue.SimpleQueue[RunOutcome] = queue.SimpleQueue()
-        for place in range(min(self._count, len(orders))):
-            threading.Thread(target=self._serve, args=(place, waiting, done), daemon=True).start()
+        if not orders:
+            return
+        asked = _Asked(deque(orders))
+        with self._changed:
+            self._asked.append(asked)
+            self._changed.notify_all()
         for _ in orders:
-            yield done.get()
+            yield asked.done.get()
 
-    def _serve(
-        self,
-        place: int,
-        waiting: queue.SimpleQueue[RunOrder],
-        done: queue.SimpleQueue[RunOutcome],
-    ) -> None:
-        while True:
-            try:
-                order = waiting.get_nowait()
-            except queue.Empty:
-                return
+    def _serve(self, place: int) -> None:
+        """Have one process execute one order after another."""
+        while (found := self._next()) is not None:
+            order, done = found
             done.put(self._execute(place, order))
+
+    def _next(self) -> tuple[RunOrder, queue.SimpleQueue[RunOutcome]] | None:
+        """Of whose turn it is; waits for one, and gives None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._asked or self._ended)
+            if self._ended:
+                return None
+            asked = self._asked.popleft()
+            order = asked.waiting.popleft()
+            if asked.waiting:
+                self._asked.append(asked)
+            return order, asked.done
 
     def _execute(self, place: int, order: RunOrder, *, again: bool = False) -> RunOutcome:
         """What became of an order; one whose worker died before it began is tried once more."""
@@ -155,7 +170,8 @@ class WarmWorkers:
         except _Died:
             died = True
             self._workers[place].end()
-            self._workers[place] = _Worker.begin(self._home, "spawn")
+            if not self._ended:
+                self._workers[place] = _Worker.begin(self._home, "spawn")
             problem = (
                 "the worker process died (killed or out of memory). Nothing half-written is in "
                 "use; run the country again"
@@ -164,9 +180,17 @@ class WarmWorkers:
             run_id = _mark_failed(self._home, order, problem)
         except Exception as error:  # whoever waits for this outcome gets it all the same
             problem += f"; nor could its run be marked as failed: {type(error).__name__}: {error}"
-        if died and not run_id and not again:
+        if died and not run_id and not again and not self._ended:
             return self._execute(place, order, again=True)
         return RunOutcome(order, run_id, (problem,), (), time.monotonic() - started)
+
+
+@dataclass
+class _Asked:
+    """Orders of one call of `run`: those that wait, and what came of the others."""
+
+    waiting: deque[RunOrder]
+    done: queue.SimpleQueue[RunOutcome] = field(default_factory=queue.SimpleQueue)
 
 
 class _Died(Exception):

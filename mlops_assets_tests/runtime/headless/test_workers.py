@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,46 @@ def test_one_whose_run_had_begun_is_not_done_twice(
 
     assert outcome.run_id == "a run"
     assert "the worker process died" in outcome.problems[0]
+
+
+def test_two_that_ask_at_once_take_turns_and_each_gets_its_own(
+    begun: Callable[[Execute], None], tmp_path: Path
+) -> None:
+    begun(_gated(tmp_path))
+    first = [replace(ORDER, country=country) for country in ("A1", "A2", "A3", "A4")]
+    second = [replace(ORDER, country=country) for country in ("B1", "B2")]
+    with WarmWorkers(tmp_path, 1) as workers, ThreadPoolExecutor(2) as threads:
+        answers = [
+            threads.submit(lambda asked=asked: list(workers.run(asked)))
+            for asked in (first, second)
+        ]
+        _until(lambda: len(workers._asked) == 2)
+        (tmp_path / "go").touch()
+        got = [[each.order.country for each in answer.result(60)] for answer in answers]
+
+    assert got == [["A1", "A2", "A3", "A4"], ["B1", "B2"]]
+    order = (tmp_path / "order").read_text().split()
+    assert order.index("B1") < order.index("A3")
+    assert order.index("B2") < order.index("A4")
+
+
+def _gated(folder: Path) -> Execute:
+    """Notes the countries in their order, from when the test lets it."""
+
+    def execute(order: RunOrder) -> RunOutcome:
+        _until((folder / "go").exists)
+        with (folder / "order").open("a") as file:
+            file.write(f"{order.country}\n")
+        return _whose_process(order)
+
+    return execute
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_workers_end_with_their_parent(begun: Callable[[Execute], None], tmp_path: Path) -> None:
