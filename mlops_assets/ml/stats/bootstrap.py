@@ -5,6 +5,9 @@ Errors of neighbouring days are alike, so days are drawn in blocks, and a day wi
 drawn with the same days is paired: candidate, champion and baseline are measured on identical rows
 in every draw. A mean over rows is a product of day weights and day sums; an AUC is the
 weight of the pairs in the right order.
+
+It is our own because `arch` and `scipy` draw rows, not days with any number of them, and call a
+function for each draw; here all draws of a metric are one product of matrices.
 """
 
 from __future__ import annotations

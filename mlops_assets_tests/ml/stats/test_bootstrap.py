@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -76,6 +78,23 @@ def test_days_without_rows_do_not_count_and_the_order_of_rows_does_not_matter() 
     np.testing.assert_allclose(
         resampled("mae", y, p, one), resampled("mae", y[order], p[order], other)
     )
+
+
+@pytest.mark.nightly  # the import of the other library takes seconds; above all is written out
+@pytest.mark.parametrize("block", [1, 7, 30])
+def test_what_is_drawn_is_distributed_as_by_another_library(block: int) -> None:
+    """`arch` draws row by row and one frame at a time; each day has one row here."""
+    from arch.bootstrap import CircularBlockBootstrap
+
+    rng = np.random.default_rng(6)
+    values = np.convolve(rng.normal(size=240), np.ones(5), mode="valid")[:210]
+    draws = draw_days(times(np.arange(len(values))), block_days=block, draws=4000, seed=0)
+    ours = resampled_mean(values, draws)
+    other = CircularBlockBootstrap(block, values, seed=np.random.default_rng(1))
+    theirs = other.apply(lambda drawn: drawn.mean(), 4000)[:, 0]
+    compared: Any = stats.ks_2samp(ours, theirs)
+    assert compared.pvalue > 0.01
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
 
 
 def test_neighbouring_days_are_drawn_together() -> None:
