@@ -148,9 +148,9 @@ def instance(tmp_path: Path, history_template: Path) -> Iterator[dg.DagsterInsta
 
 
 @pytest.fixture(scope="session")
-def once_made(tmp_path_factory: pytest.TempPathFactory, mlflow_template: Path) -> Path:
+def once_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `materialize --all` of `power_price` said and left, to copy."""
-    return once(tmp_path_factory, "made", lambda folder: made.make(folder, mlflow_template))
+    return once(tmp_path_factory, "made", made.make)
 
 
 @pytest.fixture(scope="session")

@@ -35,12 +35,13 @@ RESTATED = "DEU"
 _SECONDS = 900
 
 
-def make(folder: Path, mlflow_template: Path) -> None:
-    """`materialize --all` in `folder/home` on `folder/defs`, and in `folder/said` what it said."""
+def make(folder: Path) -> None:
+    """`materialize --all` in `folder/home` on `folder/defs`, and in `folder/said` what it said.
+
+    The home has nothing but files that landed, as that of a new user.
+    """
     home, defs = folder / "home", folder / "defs"
     quickly_trained(defs / PRODUCT.name, LISTED)
-    (home / "mlflow").mkdir(parents=True)
-    shutil.copyfile(mlflow_template, home / "mlflow" / "mlflow.db")
     earlier = published()
     earlier = earlier[~newest(earlier, NEW_DAYS)]
     own = earlier[COUNTRY] == RESTATED
