@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from mlops_assets_tests.runtime.serving import eventually, graphql
 
 RUN_SECONDS = 90
 """The backfill daemon looks every 30 s; a country takes seconds."""
+_CLICKS, _SHOWN_MS = 6, 5_000
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "COMPLETED"}
 _STATUS = """
 query ($run: ID!, $backfill: String!) {
@@ -42,10 +44,11 @@ class Operator:
     def launch(self, job: str, countries: Sequence[str]) -> None:
         """Materialize all assets of a job for some countries, from the job's page."""
         dialog = self._launch_dialog(job)
-        dialog.get_by_text("Select a partition").click()
+        wanted = self.page.get_by_placeholder("Filter partitions")
+        self._open_list(dialog.get_by_text("Select a partition"), wanted)
         for country in countries:
             # Filtered, the list is short and covers nothing that is clicked next.
-            self.page.get_by_placeholder("Filter partitions").fill(country)
+            wanted.fill(country)
             dialog.get_by_text(country, exact=True).locator("visible=true").first.click()
         dialog.get_by_text("Partition selection").click()
         dialog.get_by_role("button", name="Launch").click()
@@ -139,6 +142,15 @@ class Operator:
         width = image.evaluate("image => image.decode().then(() => image.naturalWidth)")
         self.page.keyboard.press("Escape")
         return source.partition(";")[0], int(width)
+
+    def _open_list(self, button: Locator, inside: Locator) -> None:
+        """By a click, and by another where the first came while the dialog was drawn anew."""
+        for _ in range(_CLICKS):
+            button.click()
+            with suppress(TimeoutError):
+                inside.wait_for(timeout=_SHOWN_MS)
+                return
+        raise AssertionError(f"{_CLICKS} clicks did not open the list")
 
     def _launch_dialog(self, job: str) -> Locator:
         self.open(f"/locations/mlops_assets/jobs/{job}")
