@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,21 +76,6 @@ class Said:
 def mlops_assets(home: Path, *arguments: str, **environment: str) -> Said:
     """One call in a process of its own, with its home in a temporary folder."""
     return Said(*call(arguments, _environment(home, **environment), home.parent, PATIENCE * 2))
-
-
-def installed(home: Path, *arguments: str) -> Said:
-    """One call of the installed program."""
-    program = Path(sys.executable).with_name("mlops-assets")
-    done = subprocess.run(
-        [str(program), *arguments],
-        env=_environment(home),
-        cwd=home.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE * 2,
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
 
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
@@ -274,7 +257,7 @@ def test_a_demonstration_needs_files_with_the_columns_of_a_product(
     empty: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "readme.csv").write_text("a,b\n1,2\n")
-    complaint = installed(empty, "demo", "--data", str(tmp_path)).complaint()
+    complaint = mlops_assets(empty, "demo", "--data", str(tmp_path)).complaint()
     assert f"No file in {tmp_path} has the columns of a product" in complaint
     assert "ISO3 Code" in complaint
     file = str(tmp_path / "readme.csv")

@@ -303,6 +303,7 @@ def test_policies_together_give_what_each_gives_alone(changed: tuple[BacktestRes
 POOLED = spec_of(candidates=[{**CANDIDATE, "scopes": ["pooled"]}])
 
 
+@pytest.mark.nightly  # many models; `ml/retraining/test_plan.py` has who comes first
 def test_pooled_models_are_trained_first_when_most_countries_are() -> None:
     end = CHANGE + 12 * WEEK
     monthly, drift = walked(world(CHANGE), MONTHLY, DRIFT, spec=POOLED, end=end)

@@ -737,6 +737,7 @@ def test_the_gain_on_the_version_before_is_on_the_rows_both_predicted() -> None:
     ).value == pytest.approx(0.5)
 
 
+@pytest.mark.nightly  # how often; what is clearly worse and what is not is above
 def test_a_champion_no_better_or_worse_than_before_is_not_called_clearly_worse() -> None:
     clearly = 0
     for seed in range(40):

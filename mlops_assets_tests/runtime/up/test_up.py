@@ -112,6 +112,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(up: Up, tmp_path: Path)
 
 
 @needs_proc
+@pytest.mark.nightly  # workers import everything; the daemon below comes back by the same code
 def test_a_service_that_was_killed_comes_back(up: Up) -> None:
     (worker,) = _main_workers(up)
     os.kill(worker, signal.SIGKILL)
@@ -121,8 +122,14 @@ def test_a_service_that_was_killed_comes_back(up: Up) -> None:
 
 
 @needs_proc
-@pytest.mark.nightly  # another pair of starts each, and the code that brought back the workers
-@pytest.mark.parametrize("name", ["daemon", "code", "webserver"])
+@pytest.mark.parametrize(
+    "name",
+    # Nightly: another pair of starts each, and the same code.
+    [
+        "daemon",
+        *(pytest.param(other, marks=pytest.mark.nightly) for other in ("code", "webserver")),
+    ],
+)
 def test_dagsters_own_programs_come_back_too(up: Up, name: str) -> None:
     before = _service(up, name)
     assert before, f"{name} does not run"  # 0 would be this process and all it was started with
