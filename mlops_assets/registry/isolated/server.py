@@ -1,4 +1,4 @@
-"""The process behind `check_fresh`: imports the libraries once, then forks for every model.
+"""The process behind `check_isolated`: imports the libraries once, then forks for every model.
 
 Nothing is computed before a fork, so that no library has threads at work that a fork would lose.
 """

@@ -11,7 +11,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from kombu.exceptions import ChannelError
+# kombu has it from amqp, which has no types.
+from kombu.exceptions import ChannelError  # pyright: ignore[reportAttributeAccessIssue]
 
 from mlops_assets.atomic import settle, temporary
 from mlops_assets.runtime.workers import celery_compat
