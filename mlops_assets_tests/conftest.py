@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,16 @@ class _ServedTogether(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return _SERVED[0] if file.startswith(_SERVED) else file
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: to look through it for garbage was a twentieth of a run."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
