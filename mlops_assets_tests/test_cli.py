@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import dagster as dg
@@ -18,7 +19,9 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from mlops_assets.cli.runs import _side_by_side
 from mlops_assets.defs.booking_cancellation.sample import generate as generate_bookings
+from mlops_assets.errors import StorageError
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.instance import prepare_instance
 from mlops_assets.settings import PROJECT_ROOT, load_settings
@@ -324,6 +327,27 @@ def test_a_home_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> N
     file.touch()
     for arguments in (("status",), ("demo",)):
         assert str(file) in mlops_assets(file, *arguments).complaint()
+
+
+def test_products_go_side_by_side_and_an_error_of_one_waits_for_the_others() -> None:
+    first, second = Event(), Event()
+    ended: list[str] = []
+
+    def fails() -> str:
+        first.set()
+        assert second.wait(PATIENCE)
+        raise StorageError("the disk is full", way_out="make room")
+
+    def waits() -> str:
+        assert first.wait(PATIENCE)
+        second.set()
+        ended.append("the other")
+        return "made"
+
+    with pytest.raises(StorageError, match="the disk is full"):
+        _side_by_side([fails, waits])
+    assert ended == ["the other"]
+    assert _side_by_side([lambda: "a", lambda: "b"]) == ["a", "b"]
 
 
 @pytest.fixture

@@ -145,7 +145,14 @@ class WarmWorkers:
         """Have one process execute one order after another."""
         while (found := self._next()) is not None:
             order, done = found
-            done.put(self._execute(place, order))
+            try:
+                outcome = self._execute(place, order)
+            except (
+                Exception
+            ) as error:  # such as no memory for another worker: nobody waits for ever
+                problem = f"no worker could be started: {type(error).__name__}: {error}"
+                outcome = RunOutcome(order, "", (problem,), (), 0.0)
+            done.put(outcome)
 
     def _next(self) -> tuple[RunOrder, queue.SimpleQueue[RunOutcome]] | None:
         """Of whose turn it is; waits for one, and gives None at the end."""
@@ -231,7 +238,7 @@ class _Worker:
         try:
             self.pipe.send(order)
             return self.pipe.recv()
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, TypeError) as error:  # TypeError: ended while it was waited for
             raise _Died from error
 
     def end(self) -> None:
@@ -260,13 +267,16 @@ def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> 
     while True:
         try:
             order = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             answer: RunOutcome | str = _execute(order)
         except Exception as error:  # it is told where the outcome is waited for
             answer = f"{type(error).__name__}: {error}"
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:  # nobody waits for it any more
+            return
 
 
 def _execute(order: RunOrder) -> RunOutcome:

@@ -118,6 +118,7 @@ def _gated(folder: Path) -> Execute:
     """Notes the countries in their order, from when the test lets it."""
 
     def execute(order: RunOrder) -> RunOutcome:
+        (folder / "begun").touch()
         _until((folder / "go").exists)
         with (folder / "order").open("a") as file:
             file.write(f"{order.country}\n")
@@ -131,6 +132,43 @@ def _until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_where_no_other_worker_can_be_started_the_order_has_its_outcome_and_the_next_is_done(
+    begun: Callable[[Execute], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(_kill_once(tmp_path / "killed"))
+    forked = headless._Worker.begin
+
+    def refused(*_: Any) -> Any:
+        monkeypatch.setattr(headless._Worker, "begin", forked)
+        raise OSError(12, "Cannot allocate memory")
+
+    with WarmWorkers(tmp_path, 1) as workers:
+        monkeypatch.setattr(headless._Worker, "begin", refused)
+        (failed,) = workers.run([ORDER])
+        (after,) = workers.run([replace(ORDER, country="FRA")])
+
+    assert failed.problems == (
+        "no worker could be started: OSError: [Errno 12] Cannot allocate memory",
+    )
+    assert after.success
+
+
+def test_workers_ended_in_the_middle_of_an_order_say_nothing_on_the_terminal(
+    begun: Callable[[Execute], None],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun(_gated(tmp_path))
+    monkeypatch.setattr(headless, "_END_SECONDS", 0.5)
+    with WarmWorkers(tmp_path, 1) as workers, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(lambda: list(workers.run([ORDER])))
+        _until((tmp_path / "begun").exists)
+        workers.__exit__()
+        assert not answer.result(60)[0].success
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_workers_end_with_their_parent(begun: Callable[[Execute], None], tmp_path: Path) -> None:
