@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -261,22 +262,30 @@ def _load(dagster_home: str) -> None:
 
 def _work(dagster_home: str, pipe: Connection, copies: Sequence[Connection]) -> None:
     """Execute orders until the other end is closed."""
-    for each in copies:
-        each.close()
-    _load(dagster_home)
-    while True:
-        try:
-            order = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            answer: RunOutcome | str = _execute(order)
-        except Exception as error:  # it is told where the outcome is waited for
-            answer = f"{type(error).__name__}: {error}"
-        try:
-            pipe.send(answer)
-        except OSError:  # nobody waits for it any more
-            return
+    # Ctrl-C reaches everybody at the terminal: the parent says what there is to say.
+    with suppress(KeyboardInterrupt):
+        for each in copies:
+            each.close()
+        _load(dagster_home)
+        while _answered(pipe):
+            pass
+
+
+def _answered(pipe: Connection) -> bool:
+    """Execute one order; whether somebody waited for the outcome."""
+    try:
+        order = pipe.recv()
+    except (EOFError, OSError):
+        return False
+    try:
+        answer: RunOutcome | str = _execute(order)
+    except Exception as error:  # it is told where the outcome is waited for
+        answer = f"{type(error).__name__}: {error}"
+    try:
+        pipe.send(answer)
+    except OSError:
+        return False
+    return True
 
 
 def _execute(order: RunOrder) -> RunOutcome:

@@ -166,6 +166,9 @@ def test_workers_ended_in_the_middle_of_an_order_say_nothing_on_the_terminal(
     with WarmWorkers(tmp_path, 1) as workers, ThreadPoolExecutor(1) as thread:
         answer = thread.submit(lambda: list(workers.run([ORDER])))
         _until((tmp_path / "begun").exists)
+        pid = workers._workers[0].process.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGINT)  # Ctrl-C in a terminal is for all of its processes
         workers.__exit__()
         assert not answer.result(60)[0].success
     assert "Traceback" not in capfd.readouterr().err
