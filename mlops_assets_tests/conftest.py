@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+# isort: off
+from mlops_assets_tests import begin  # noqa: F401  (before what takes long to import)
+
+# isort: on
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -67,6 +71,7 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: to look through it for garbage was a twentieth of a run."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -199,12 +199,28 @@ def demo(
 def run_orders(orders: Sequence[RunOrder]) -> list[RunOutcome]:
     """Execute single runs headless."""
     from mlops_assets.runtime.headless.workers import WarmWorkers
-    from mlops_assets.runtime.instance import concurrency, prepare_instance
+    from mlops_assets.runtime.instance import concurrency
 
-    settings = load_settings()
-    registry_of(settings).initialise()
-    with WarmWorkers(prepare_instance(settings), min(concurrency(), len(orders))) as workers:
+    with WarmWorkers(_prepared(load_settings()), min(concurrency(), len(orders))) as workers:
         return list(workers.run(orders))
+
+
+def _prepared(settings: Settings) -> Path:
+    """Folder of the Dagster instance; what runs need is loaded, and MLflow's database is there.
+
+    A new database takes as long as all that is imported, so one goes on beside the other.
+    """
+    from mlops_assets.runtime.headless.workers import load_to_fork
+    from mlops_assets.runtime.instance import prepare_instance
+
+    registry = registry_of(settings)
+    with ThreadPoolExecutor(1) as beside:  # it has ended before anything is forked
+        created = beside.submit(registry.create)
+        home = prepare_instance(settings)
+        load_to_fork(home)
+    created.result()
+    registry.initialise()
+    return home
 
 
 def execute(
@@ -218,11 +234,9 @@ def execute(
     from mlops_assets.runtime.headless.materialize import Materializer
     from mlops_assets.runtime.headless.materialize import Outcome as Made
     from mlops_assets.runtime.headless.workers import WarmWorkers
-    from mlops_assets.runtime.instance import concurrency, prepare_instance
+    from mlops_assets.runtime.instance import concurrency
 
-    settings = load_settings()
-    registry_of(settings).initialise()
-    home = prepare_instance(settings)
+    home = _prepared(load_settings())
     with WarmWorkers(home, concurrency()) as workers, _progress(quiet) as progress_of:
 
         def make(product: Product) -> Outcome:

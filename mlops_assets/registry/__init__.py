@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from mlops_assets.registry.tracking import MlflowRegistry, TrackedRun
 
 _NEEDED = (
+    # First: it looks for its types in every module that is there, MLflow's thousands included.
+    "skops.io",
     "dagster_mlflow.resources",
     "mlflow.pyfunc",
     "mlflow.sklearn",
     "mlflow.store.tracking.sqlalchemy_store",
-    "skops.io",
     "sklearn.ensemble",
     "sklearn.pipeline",
 )

@@ -145,13 +145,25 @@ class Registry:
         Raises:
             RegistryError: the backend does not answer.
         """
+        if _sqlite_path(self.tracking_uri) is not None:
+            self.create()
+        elif is_shared(self.tracking_uri):
+            self._probe_alone()
+        else:
+            self._probe()
+
+    def create(self) -> None:
+        """Create the database if it is a file that is not there.
+
+        It takes seconds in a process of its own, and imports nothing here: a thread may wait for
+        it while others import.
+
+        Raises:
+            RegistryError: it could not be created.
+        """
         database = _sqlite_path(self.tracking_uri)
         if database is not None and not database.exists():
             self._create(database)
-        elif database is None and is_shared(self.tracking_uri):
-            self._probe_alone()
-        elif database is None:
-            self._probe()
 
     def experiment(self, product: str) -> str:
         """Id of the product's experiment, made at need with its artifacts under our root."""
@@ -478,7 +490,7 @@ class Registry:
 def _create_schema(database: Path) -> None:
     # In a process of its own: MLflow keeps engines open for as long as a process lives.
     code = (
-        "import sys; from mlflow.tracking import MlflowClient; "
+        "import gc, sys; gc.disable(); from mlflow.tracking import MlflowClient; "
         "MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
     )
     # -P: a file called types.py in the current folder must not be taken for Python's own.

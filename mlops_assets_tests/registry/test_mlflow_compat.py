@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import cli, server
 from mlflow.tracking import MlflowClient
 from mlflow.utils import process
 from sqlalchemy import create_engine
@@ -63,6 +62,8 @@ def test_connections_that_a_store_keeps_are_closed(
 
 
 def test_the_page_is_started_by_the_function_that_is_replaced() -> None:
+    from mlflow import cli, server  # seconds, and nobody else needs them
+
     serving: Any = server
     assert serving._exec_cmd is process._exec_cmd
     assert "_exec_cmd" in names_in(serving._run_server)

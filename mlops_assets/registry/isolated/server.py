@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mlops_assets.errors import MlopsAssetsError
+from mlops_assets.gc_pause import gc_paused
 from mlops_assets.registry.isolated.protocol import (
     CheckReply,
     CheckRequest,
@@ -48,8 +49,9 @@ class _ParentGone(Exception):
 def main() -> None:
     """Answer requests until the parent closes the pipe."""
     requests, replies = _own_pipes()
-    for name in _BASICS:
-        importlib.import_module(name)
+    with gc_paused():
+        for name in _BASICS:
+            importlib.import_module(name)
     gc.freeze()  # what is there now is never collected: forks share its memory
     while True:
         try:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _REPOSITORY_TAG = ".dagster/repository"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
 _REPOSITORY = "__repository__@mlops_assets"
+_METHOD = "fork" if sys.platform == "linux" else "spawn"
 _END_SECONDS = 10.0
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -114,11 +115,9 @@ class WarmWorkers:
         self._ended = False
 
     def __enter__(self) -> WarmWorkers:
-        method = "fork" if sys.platform == "linux" else "spawn"
-        if method == "fork":
-            _load(str(self._home))
+        load_to_fork(self._home)
         for _ in range(self._count):
-            self._workers.append(_Worker.begin(self._home, method, self._workers))
+            self._workers.append(_Worker.begin(self._home, _METHOD, self._workers))
         for place in range(self._count):
             threading.Thread(target=self._serve, args=(place,), daemon=True).start()
         return self
@@ -249,6 +248,12 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+
+
+def load_to_fork(dagster_home: Path) -> None:
+    """Load what workers share that are forked of this process; nothing where none are."""
+    if _METHOD == "fork":
+        _load(str(dagster_home))
 
 
 def _load(dagster_home: str) -> None:

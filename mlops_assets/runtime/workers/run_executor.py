@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_assets.gc_pause import gc_paused
 from mlops_assets.runtime.dagster_compat import (
     ModuleCodePointer,
     ReconstructableJob,
@@ -52,15 +53,16 @@ def repository() -> dg.RepositoryDefinition:
 
 @cache
 def _definitions(settings: Settings) -> dg.Definitions:
-    from mlops_assets.definitions import defs
-    from mlops_assets.provenance import warm_up
-    from mlops_assets.registry import preload
+    with gc_paused():
+        from mlops_assets.definitions import defs
+        from mlops_assets.provenance import warm_up
+        from mlops_assets.registry import preload
 
-    # Said once where it is used; a line a run would drown what a person watches.
-    warnings.simplefilter("ignore", dg.BetaWarning)
-    preload()
-    warm_up()
-    return defs()
+        # Said once where it is used; a line a run would drown what a person watches.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        preload()
+        warm_up()
+        return defs()
 
 
 @cache
