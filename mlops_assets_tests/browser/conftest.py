@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from mlops_assets_tests.browser.operator import Operator
 from mlops_assets_tests.browser.site import Site
@@ -41,8 +41,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """A browser for the tests of this folder.
+def browser() -> Iterator[BrowserContext]:
+    """A browser as one person uses it, for the tests of this folder: what it loaded once it keeps.
 
     Not for the session: its event loop would run on under every later test, where Dagster wants
     one of its own.
@@ -52,23 +52,27 @@ def browser() -> Iterator[Browser]:
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield opened
+        # Drawn by the processor, whatever moves costs more than all that stands.
+        person = opened.new_context(
+            viewport={"width": 1500, "height": 1200}, reduced_motion="reduce"
+        )
+        person.add_init_script(_STILL)
+        person.set_default_timeout(PATIENCE_MS)
+        yield person
+        person.close()
         opened.close()
 
 
 @pytest.fixture
-def operator(browser: Browser, site: Site) -> Iterator[Operator]:
+def operator(browser: BrowserContext, site: Site) -> Iterator[Operator]:
     with new_page(browser) as page:
         yield Operator(page, site.up.url)
 
 
 @contextmanager
-def new_page(browser: Browser) -> Iterator[Page]:
+def new_page(browser: BrowserContext) -> Iterator[Page]:
     """As large as a screen, closed at the end of the block."""
-    # Drawn by the processor, whatever moves costs more than all that stands.
-    page = browser.new_page(viewport={"width": 1500, "height": 1200}, reduced_motion="reduce")
-    page.add_init_script(_STILL)
-    page.set_default_timeout(PATIENCE_MS)
+    page = browser.new_page()
     try:
         yield page
     finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.browser.conftest import new_page
@@ -100,7 +100,7 @@ def test_the_alert_names_country_and_owner(loop: Loop) -> None:
 
 
 def test_the_sensors_page_says_for_every_country_what_was_done_or_why_not(
-    browser: Browser, loop: Loop
+    browser: BrowserContext, loop: Loop
 ) -> None:
     with new_page(browser) as page:
         shown = Operator(page, loop.site.up.url).sensor(f"{PARCELS}_retraining")
@@ -108,7 +108,9 @@ def test_the_sensors_page_says_for_every_country_what_was_done_or_why_not(
             expect(shown.get_by_text(country).first).to_be_visible()
 
 
-def test_drift_and_performance_are_shown_with_their_reason(browser: Browser, loop: Loop) -> None:
+def test_drift_and_performance_are_shown_with_their_reason(
+    browser: BrowserContext, loop: Loop
+) -> None:
     with new_page(browser) as page:
         operator = Operator(page, loop.site.up.url)
         for check in ("performance/realised_error", "drift/drift"):

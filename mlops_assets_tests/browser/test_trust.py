@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import BrowserContext, expect
 
 from mlops_assets_tests.browser.conftest import new_page
 from mlops_assets_tests.browser.operator import Operator
@@ -48,7 +48,7 @@ class Backfill:
 
 
 @pytest.fixture(scope="module")
-def backfill(browser: Browser, site: Site) -> Backfill:
+def backfill(browser: BrowserContext, site: Site) -> Backfill:
     """The newest days of every country, one of them damaged, in one backfill by clicking."""
     before = site.standing()
     frame = published()

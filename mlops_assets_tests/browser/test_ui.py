@@ -45,6 +45,7 @@ def test_a_backfill_of_three_countries_makes_each_in_a_run_of_its_own(operator: 
         expect(predictions.get_by_text("why_this_model", exact=True)).to_be_visible()
 
 
+@pytest.mark.nightly  # one more run; `test_trust.py` has the gate of a delivery after a good one
 def test_a_failed_gate_is_red_with_its_numbers_and_nothing_follows_it(operator: Operator) -> None:
     operator.launch(f"{SPOT}_all", [SPOT_BROKEN])
     operator.follow("Failure")

@@ -50,6 +50,10 @@ class NotUpError(MlopsAssetsError):
     """A service did not start."""
 
 
+class _ToldToStop(BaseException):
+    """By a signal, while nothing was started yet that would have to be ended."""
+
+
 @dataclass
 class _Up:
     """What runs now.
@@ -57,6 +61,7 @@ class _Up:
     Attributes:
         stopping: set by a signal; every loop looks at it, so that no signal falls between a
             process that was just started and the note of it.
+        preparing: nothing is started yet; a signal ends what goes on instead of waiting for it.
         due: when a service that ended by itself is started again, in monotonic seconds.
         leaving: workers that finish their last runs with the code they have.
     """
@@ -64,6 +69,7 @@ class _Up:
     settings: Settings
     say: Say
     stopping: bool = False
+    preparing: bool = False
     services: list[Service] = field(default_factory=list)
     leaving: list[Service] = field(default_factory=list)
     due: dict[str, float] = field(default_factory=dict)
@@ -108,6 +114,8 @@ def up(settings: Settings, ports: Ports, crew: Crew, runs_at_once: int, say: Say
             _start(state)
             _announce(state, ports)
             _watch(state)
+        except _ToldToStop:
+            say("Stopped before anything was started.")
         finally:
             _stop(state)
 
@@ -129,6 +137,8 @@ def work(settings: Settings, crew: Crew, runs_at_once: int, say: Say) -> None:
             say(f"Logs:    {state.services[0].log.parent}")
             say("Stop with Ctrl-C.")
             _watch(state)
+        except _ToldToStop:
+            say("Stopped before anything was started.")
         finally:
             _stop(state)
 
@@ -157,6 +167,9 @@ def _told_to_stop(state: _Up) -> Iterator[None]:
 
     def mark(number: int, frame: object) -> None:
         state.stopping = True
+        if state.preparing:
+            state.preparing = False
+            raise _ToldToStop
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, mark) for number in numbers}
@@ -178,9 +191,21 @@ def _tidy(state: _Up) -> None:
 
 
 def _prepare(state: _Up, runs_at_once: int) -> Path:
-    home = prepare_up_instance(state.settings, runs_at_once)
-    Registry(state.settings.mlflow_uri, state.settings.mlflow_artifacts).initialise()
-    _end_lost_runs(state)
+    """Databases that are there, and no run that was lost.
+
+    Raises:
+        _ToldToStop: a signal came. To make MLflow's database takes a busy machine a minute; half a
+            one is made anew by the next start.
+    """
+    state.preparing = True
+    try:
+        if state.stopping:
+            raise _ToldToStop
+        home = prepare_up_instance(state.settings, runs_at_once)
+        Registry(state.settings.mlflow_uri, state.settings.mlflow_artifacts).initialise()
+        _end_lost_runs(state)
+    finally:
+        state.preparing = False
     return home
 
 

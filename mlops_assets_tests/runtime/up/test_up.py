@@ -172,6 +172,19 @@ def test_ctrl_c_ends_every_process(site: Site) -> None:
 
 
 @needs_proc
+def test_stopped_while_it_makes_its_databases_it_does_not_go_on_with_them(tmp_path: Path) -> None:
+    up = start(tmp_path / "home")
+    half = up.home / "mlflow" / "mlflow.partial"
+    eventually(half.exists, "the database", 100)
+
+    assert up.stop() == 0
+    assert processes_of(up.home) == []
+    assert half.exists()
+    assert not half.with_suffix(".db").exists()
+    assert "Stopped before anything was started." in up.said
+
+
+@needs_proc
 @pytest.mark.nightly  # each costs another start
 @pytest.mark.parametrize("seconds", [1.0, 4.0, 8.0])
 def test_stopped_while_it_starts_it_leaves_no_process(tmp_path: Path, seconds: float) -> None:
