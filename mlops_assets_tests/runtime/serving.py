@@ -42,7 +42,18 @@ class Up:
 
     def stop(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
         self.process.send_signal(number)
-        return self.process.wait(seconds)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End whatever is left of it."""
+        self.process.kill()
+        self.process.wait()
+        for pid in processes_of(self.home):
+            os.kill(pid, signal.SIGKILL)
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -62,6 +73,10 @@ def start(home: Path, **more: str) -> Up:
     home.mkdir(parents=True, exist_ok=True)
     ports = free_port(), free_port()
     log = home / "up.txt"
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        # Dagster treats it as Ctrl-C after each run in this process, and a job in the background
+        # has that ignored. What is started here would not hear it until it has its own handler.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     command = [str(BIN / "mlops-assets"), "up", "--port", str(ports[0])]
     with log.open("wb") as output:
         process = subprocess.Popen(
