@@ -1,9 +1,12 @@
 """How a test process begins: imported before all else, for what follows to be imported cheaply."""
 
 import gc
+import os
 
-# Until everything is collected: imports leave no garbage, and are looked through for it.
-gc.disable()
+# Not the process that hands the tests out: it collects none, and would go on without collections.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Until everything is collected: imports leave no garbage, and are looked through for it.
+    gc.disable()
 
-# It looks for its types in every module that is there, so the sooner the better.
-import skops.io  # noqa: E402, F401
+    # It looks for its types in every module that is there, so the sooner the better.
+    import skops.io  # noqa: F401

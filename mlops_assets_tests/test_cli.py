@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,7 @@ from mlops_assets_tests.made import (
     published,
     what_it_said,
 )
+from mlops_assets_tests.runtime.serving import BIN
 
 COMMANDS = (
     "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
@@ -327,6 +329,23 @@ def test_a_home_that_cannot_be_written_is_named_in_one_line(tmp_path: Path) -> N
     file.touch()
     for arguments in (("status",), ("demo",)):
         assert str(file) in mlops_assets(file, *arguments).complaint()
+
+
+@pytest.mark.nightly  # a process that imports everything; `test_registry.py` has the error itself
+def test_an_error_after_everything_is_loaded_is_all_that_is_said(tmp_path: Path) -> None:
+    """Not a fork of ours: what libraries say of their leaks they say when Python itself ends."""
+    (tmp_path / "file").touch()
+    database = tmp_path / "file" / "x" / "mlflow.db"
+    done = subprocess.run(
+        [str(BIN / "mlops-assets"), "materialize", "power_price", "--country", "FRA"],
+        env=_environment(tmp_path / "home", MLFLOW_TRACKING_URI=f"sqlite:///{database}"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = Said(done.returncode, done.stdout, done.stderr)
+    assert str(database) in said.complaint()
+    assert said.err == f"{said.complaint()}\n"
 
 
 def test_products_go_side_by_side_and_an_error_of_one_waits_for_the_others() -> None:

@@ -6,6 +6,7 @@ that fails, or a worker that dies, is that country's failure and nobody else's.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -254,6 +255,8 @@ def load_to_fork(dagster_home: Path) -> None:
     """Load what workers share that are forked of this process; nothing where none are."""
     if _METHOD == "fork":
         _load(str(dagster_home))
+        # Whatever ends this process: libraries in C count what is still frozen then as leaked.
+        atexit.register(gc.unfreeze)
 
 
 def _load(dagster_home: str) -> None:
