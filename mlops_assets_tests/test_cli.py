@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +21,13 @@ import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
+from mlops_assets import cli
 from mlops_assets.cli.runs import _side_by_side
 from mlops_assets.defs.booking_cancellation.sample import generate as generate_bookings
 from mlops_assets.errors import StorageError
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.instance import prepare_instance
+from mlops_assets.runtime.workers import run_executor
 from mlops_assets.settings import PROJECT_ROOT, load_settings
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.called import call
@@ -346,6 +349,34 @@ def test_an_error_after_everything_is_loaded_is_all_that_is_said(tmp_path: Path)
     said = Said(done.returncode, done.stdout, done.stderr)
     assert str(database) in said.complaint()
     assert said.err == f"{said.complaint()}\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "told"),
+    [(None, 0, ""), (0, 0, ""), (3, 3, ""), ("no such thing", 1, "no such thing\n")],
+)
+def test_a_program_ends_with_the_code_that_python_would_end_with(
+    end: int | str | None, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> None:
+        raise SystemExit(end)
+
+    assert cli.exit_code(run) == code
+    assert capsys.readouterr().err == told
+    assert cli.exit_code(lambda: None) == 0
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_command_that_loaded_everything_does_not_look_through_it_at_its_end(
+    loaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(run_executor, "is_loaded", lambda: loaded)
+    monkeypatch.setattr(cli, "main", lambda: sys.exit(3))
+    with pytest.raises(SystemExit, match="3"):
+        cli.program()
+    assert ended == ([3] if loaded else [])
 
 
 def test_products_go_side_by_side_and_an_error_of_one_waits_for_the_others() -> None:

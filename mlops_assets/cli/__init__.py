@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 
@@ -12,7 +14,7 @@ from mlops_assets.cli.base import app
 from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.settings import ONE_THREAD, load_settings
 
-__all__ = ["app", "backtest", "card", "champions", "main", "runs", "setup", "trust", "views"]
+__all__ = ["app", "backtest", "card", "champions", "runs", "setup", "trust", "views"]
 
 
 def main() -> None:
@@ -31,3 +33,30 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
+
+
+def program() -> NoReturn:
+    """`main` as all that a process does.
+
+    One that loaded everything for its workers ends at once. Python would look through all of it
+    for garbage first, which takes longer than most commands; files and workers are closed by now.
+    """
+    code = exit_code(main)
+    executor = sys.modules.get("mlops_assets.runtime.workers.run_executor")
+    if executor is not None and executor.is_loaded():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def exit_code(run: Callable[[], None]) -> int:
+    """What a process that does just this ends with; a text that it ends with is printed."""
+    try:
+        run()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    return 0

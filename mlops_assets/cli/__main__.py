@@ -1,5 +1,5 @@
 """`python -m mlops_assets.cli`."""
 
-from mlops_assets.cli import main
+from mlops_assets.cli import program
 
-main()
+program()

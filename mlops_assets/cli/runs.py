@@ -180,19 +180,19 @@ def demo(
     from mlops_assets.runtime.headless.demo import deliver_demo_data
 
     started = time.monotonic()
-    settings, products = load_settings(), all_products()
-    delivered = deliver_demo_data(products, settings, data)
+    products = all_products()
+    delivered = deliver_demo_data(products, load_settings(), data)
     for name, what in delivered.items():
         say(f"{name}: delivered {what}")
     chosen = [product for product in products if product.name in delivered]
     outcomes = execute(chosen, {p.name: list(p.spec.countries) for p in chosen}, "all")
-    for product in chosen:
-        print_status(status_rows(product))
+    rows = {product.name: status_rows(product) for product in chosen}
+    for each in rows.values():
+        print_status(each)
     report(outcomes)
     say(f"Done in {time.monotonic() - started:.0f} s. Open the UI with: make ui")
     # A gate that stops a candidate is the platform at work; a country without predictions is not.
-    broken = {p.name: _unserved(p, settings) for p in chosen}
-    if any(broken.values()):
+    if not all(row.prediction_rows for each in rows.values() for row in each):
         raise typer.Exit(1)
 
 
@@ -341,7 +341,3 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "unchanged": sorted(outcome.unchanged),
         "warnings": outcome.warnings,
     }
-
-
-def _unserved(product: Product, settings: Settings) -> list[str]:
-    return [row.country for row in status_rows(product) if not row.prediction_rows]

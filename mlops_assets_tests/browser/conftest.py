@@ -3,11 +3,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from mlops_assets_tests.browser.operator import Operator
 from mlops_assets_tests.browser.site import Site
@@ -41,8 +40,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def browser() -> Iterator[BrowserContext]:
-    """A browser as one person uses it, for the tests of this folder: what it loaded once it keeps.
+def browser() -> Iterator[Page]:
+    """A window as one person uses it, for the tests of this folder: what it loaded once it keeps,
+    and another one would cost more than most pages.
 
     Not for the session: its event loop would run on under every later test, where Dagster wants
     one of its own.
@@ -58,22 +58,12 @@ def browser() -> Iterator[BrowserContext]:
         )
         person.add_init_script(_STILL)
         person.set_default_timeout(PATIENCE_MS)
-        yield person
+        yield person.new_page()
         person.close()
         opened.close()
 
 
 @pytest.fixture
-def operator(browser: BrowserContext, site: Site) -> Iterator[Operator]:
-    with new_page(browser) as page:
-        yield Operator(page, site.up.url)
-
-
-@contextmanager
-def new_page(browser: BrowserContext) -> Iterator[Page]:
-    """As large as a screen, closed at the end of the block."""
-    page = browser.new_page()
-    try:
-        yield page
-    finally:
-        page.close()
+def operator(browser: Page, site: Site) -> Iterator[Operator]:
+    yield Operator(browser, site.up.url)
+    browser.goto("about:blank")  # what is open goes on asking

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import Page, expect
 
 from mlops_assets.storage import SnapshotStore
-from mlops_assets_tests.browser.conftest import new_page
 from mlops_assets_tests.browser.drifting import COUNTRIES, DRIFTED, NEW_DAYS, PARCELS, records
 from mlops_assets_tests.browser.operator import Operator
 from mlops_assets_tests.browser.site import Site, make_all
@@ -100,23 +99,19 @@ def test_the_alert_names_country_and_owner(loop: Loop) -> None:
 
 
 def test_the_sensors_page_says_for_every_country_what_was_done_or_why_not(
-    browser: BrowserContext, loop: Loop
+    browser: Page, loop: Loop
 ) -> None:
-    with new_page(browser) as page:
-        shown = Operator(page, loop.site.up.url).sensor(f"{PARCELS}_retraining")
-        for country in COUNTRIES:
-            expect(shown.get_by_text(country).first).to_be_visible()
+    shown = Operator(browser, loop.site.up.url).sensor(f"{PARCELS}_retraining")
+    for country in COUNTRIES:
+        expect(shown.get_by_text(country).first).to_be_visible()
 
 
-def test_drift_and_performance_are_shown_with_their_reason(
-    browser: BrowserContext, loop: Loop
-) -> None:
-    with new_page(browser) as page:
-        operator = Operator(page, loop.site.up.url)
-        for check in ("performance/realised_error", "drift/drift"):
-            asset, name = check.split("/")
-            shown = operator.check_of(f"{PARCELS}/{asset}", name, DRIFTED[0])
-            expect(shown.get_by_text("Failed").first).to_be_visible()
+def test_drift_and_performance_are_shown_with_their_reason(browser: Page, loop: Loop) -> None:
+    operator = Operator(browser, loop.site.up.url)
+    for check in ("performance/realised_error", "drift/drift"):
+        asset, name = check.split("/")
+        shown = operator.check_of(f"{PARCELS}/{asset}", name, DRIFTED[0])
+        expect(shown.get_by_text("Failed").first).to_be_visible()
 
 
 def _started(up: Up, name: str) -> str:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import Page, expect
 
-from mlops_assets_tests.browser.conftest import new_page
 from mlops_assets_tests.browser.operator import Operator
 from mlops_assets_tests.browser.site import SENSOR, SensorRun, Site, Standing
 from mlops_assets_tests.made import (
@@ -48,18 +47,17 @@ class Backfill:
 
 
 @pytest.fixture(scope="module")
-def backfill(browser: BrowserContext, site: Site) -> Backfill:
+def backfill(browser: Page, site: Site) -> Backfill:
     """The newest days of every country, one of them damaged, in one backfill by clicking."""
     before = site.standing()
     frame = published()
     news = frame[newest(frame, NEW_DAYS)].astype({PRICE: str})
     news.loc[news[COUNTRY] == DAMAGED, PRICE] = TEXT
     site.deliver(news, "news.csv")
-    with new_page(browser) as page:
-        operator = Operator(page, site.up.url)
-        operator.launch_all("power_price_predict")
-        operator.follow("100% completed", BACKFILL_SECONDS)
-        counts = operator.backfill_counts()
+    operator = Operator(browser, site.up.url)
+    operator.launch_all("power_price_predict")
+    operator.follow("100% completed", BACKFILL_SECONDS)
+    counts = operator.backfill_counts()
     return Backfill(before, site.standing(), *counts)
 
 

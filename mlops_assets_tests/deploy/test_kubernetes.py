@@ -1,6 +1,9 @@
 # ruff: noqa: E402 -- what is imported may not be installed
 """The profile for a cluster: what Kubernetes, Dagster and MLflow would get is what they accept.
 
+The client of Kubernetes, some 700 modules, is imported where it is used: every process of the tests
+imports this file, and one runs it.
+
 There is no cluster here. Manifests and the jobs of runs are held against the schemas of Kubernetes,
 the instance against Dagster's own config types; with DAGSTER_CHART, a folder with the unpacked
 chart, the values against the chart's schema.
@@ -29,7 +32,6 @@ _MISSING = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 if _MISSING and os.environ.get("CI") != "true":
     pytest.skip(f"not installed: {', '.join(_MISSING)}", allow_module_level=True)
 
-import kubernetes.client
 import kubernetes_validate
 from dagster._config import validate_config
 from dagster._core.code_pointer import ModuleCodePointer
@@ -40,8 +42,6 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_user_defined_k8s_config
 
 from mlops_assets.runtime.workers.coordinator import SizedRunCoordinator
 from mlops_assets.runtime.workers.kubernetes import RUN_CONFIG_TAG, run_config_tags
@@ -84,6 +84,8 @@ class Cluster:
         self.jobs: list[dict[str, Any]] = []
 
     def create_namespaced_job(self, body: Any, namespace: str, **_: Any) -> None:
+        import kubernetes.client
+
         job: Any = kubernetes.client.ApiClient().sanitize_for_serialization(body)
         self.jobs.append(job)
         assert namespace == profile.NAMESPACE
@@ -94,6 +96,8 @@ def launch(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Mapping[str, str]], dict[str, Any]]:
     """Launches a run with these tags by the profile's launcher; gives the job it asks for."""
+    from dagster_k8s import K8sRunLauncher
+
     monkeypatch.setattr("dagster_k8s.launcher.load_kubernetes_config", lambda **_: None)
     cluster = Cluster()
     launcher = K8sRunLauncher(
@@ -232,6 +236,8 @@ def test_a_code_server_does_not_hand_its_resources_on_to_runs() -> None:
 def test_dagster_k8s_reads_the_size_class_from_the_tags(
     asked: tuple[float, float], given: tuple[str, str]
 ) -> None:
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_user_defined_k8s_config
+
     tags = run_config_tags(SizeClass(cpu=asked[0], memory_gb=asked[1]))
     assert set(tags) == {RUN_CONFIG_TAG}
     read = get_user_defined_k8s_config(tags)
@@ -263,6 +269,8 @@ def test_dagster_takes_the_instance_that_the_values_describe(
 
 
 def test_the_run_launcher_refuses_a_key_it_does_not_know() -> None:
+    from dagster_k8s import K8sRunLauncher
+
     config = profile.launcher_config(profile.values())
     assert validate_config(K8sRunLauncher.config_type(), config).success
     assert not validate_config(K8sRunLauncher.config_type(), {**config, "memory": "2Gi"}).success

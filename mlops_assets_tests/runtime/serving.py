@@ -133,13 +133,15 @@ def zombies_of(pids: list[int]) -> list[int]:
 
 def eventually(holds: Callable[[], bool], what: str, seconds: float, up: Up | None = None) -> None:
     """Wait until it holds; the failure says what did not come, and what `up` had said."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not holds():
+        waited = time.monotonic() - began
         ended = up is not None and up.process.poll() is not None
-        if ended or time.monotonic() > deadline:
+        if ended or waited > seconds:
             said = f"; up said:\n{up.said}" if up else ""
             raise AssertionError(f"{what} did not come{said}")
-        time.sleep(0.2)
+        # To ask is work for who is asked: what takes long is asked for less often.
+        time.sleep(min(1.0, 0.1 + waited / 20))
 
 
 def graphql(url: str, query: str, variables: Mapping[str, Any] | None = None) -> Any:

@@ -1,11 +1,8 @@
 """Whether a stored model predicts by itself: loaded by a process that has never seen it.
 
 A small server process (`isolated/server.py`) imports the libraries once and forks for each check,
-so that
-a check costs tens of milliseconds and not the seconds of an import. It belongs to the process that
-started it, and ends with it however that ends: the pipe between them closes. Processes that are
-forked from one that called `share` have servers that are forked as well, from one that imported for
-all of them.
+so that a check costs tens of milliseconds and not the seconds of an import. It belongs to the
+process that started it, and ends with it however that ends: the pipe between them closes.
 """
 
 from __future__ import annotations

@@ -46,6 +46,11 @@ def definitions() -> dg.Definitions:
     return _definitions(load_settings())
 
 
+def is_loaded() -> bool:
+    """Whether this process has the code location."""
+    return bool(_definitions.cache_info().currsize)
+
+
 def repository() -> dg.RepositoryDefinition:
     """The same as Dagster's runs take it."""
     return _repository(load_settings())

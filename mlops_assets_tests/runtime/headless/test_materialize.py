@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import dagster as dg
 import pandas as pd
 import pytest
 
@@ -74,6 +75,18 @@ def test_countries_that_were_never_delivered_are_no_failure_of_the_ingestion(
     outcome = materialized(platform, "predict")
     assert set(outcome.failures) == {"DEU", "NOR"}
     assert platform.version("predictions", COUNTRY) is not None
+
+
+def test_the_country_with_most_rows_begins_first(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    days = {"DEU": "2023-03-01", "FRA": "2023-06-01"}
+    cut = sample["Country"].map(days).fillna(sample["Date"].max())
+    platform.deliver(sample[sample["Date"] <= cut])
+    assert not materialized(platform, "predict").failures
+    runs = platform.instance.get_runs(dg.RunsFilter(job_name="parcels_predict"), ascending=True)
+    begun = [run.tags.get("dagster/partition") for run in runs]
+    assert begun == [None, "NOR", "FRA", "DEU"]
 
 
 def test_what_a_gate_stopped_and_a_person_put_into_use_predicts_without_a_failure(
