@@ -154,7 +154,7 @@ def predicted(rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
 
 
 def states_of(
-    spec: ProductSpec, rng: np.random.Generator, world: World, days: int, moved: float = 0.0
+    spec: ProductSpec, rng: np.random.Generator, world: World, days: int, *, moved: float = 0.0
 ) -> list[tuple[pd.Timestamp, str]]:
     """End and state of a country week by week."""
     rows = rows_of(rng, world, days, moved)

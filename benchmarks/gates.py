@@ -95,7 +95,7 @@ class Trial:
     stopped_by: tuple[str, ...]
 
 
-def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, seed: int) -> Trial:
+def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, *, seed: int) -> Trial:
     """Judge a candidate as a training would, and decide."""
     low, high = (mutant.predicted + side for side in mutant.width)
     verdicts: dict[bool, tuple[str, tuple[GateResult, ...]]] = {}
@@ -105,7 +105,7 @@ def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, seed:
             ground.parts.holdout,
             mutant.model,
             mutant.predicted,
-            ground.parts.final,
+            train=ground.parts.final,
             low=low,
             high=high,
             champion=ground.predicted if with_champion else None,
@@ -127,7 +127,7 @@ def trials_of(ground: Ground, product: str, seeds: Sequence[int]) -> Iterator[Tr
     """Every kind of candidate in one country, as often as there are seeds."""
     for seed in seeds:
         for kind, make in {**BAD, EQUAL: another_seed}.items():
-            yield try_candidate(ground, kind, make(ground, seed), product, seed)
+            yield try_candidate(ground, kind, make(ground, seed), product, seed=seed)
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, object]:
@@ -187,7 +187,7 @@ def grounds(product: Product, countries: Sequence[str]) -> Iterator[Ground]:
     frames = store.read_all(path(product, "features"), list(product.spec.countries))
     champions = registry.champions(product.name)
     for country in [name for name in countries if name in champions]:
-        yield _ground(product, country, frames, champions[country], registry)
+        yield _ground(product, country, frames, champions[country], registry=registry)
 
 
 def _ground(
@@ -195,6 +195,7 @@ def _ground(
     country: str,
     frames: Mapping[str, pd.DataFrame],
     version: ModelVersion,
+    *,
     registry: Registry,
 ) -> Ground:
     spec, name = product.resolved(country), version.tags["candidate"]
@@ -211,7 +212,7 @@ def _ground(
         recipe=recipe.model_copy(update={"params": dict(params_of(version)), "space": {}}),
         champion=model,
         predicted=predicted,
-        width=_width(spec, parts.holdout, predicted, version, registry),
+        width=_width(spec, parts.holdout, predicted, version, registry=registry),
     )
 
 
@@ -232,12 +233,13 @@ def _width(
     holdout: pd.DataFrame,
     predicted: np.ndarray,
     version: ModelVersion,
+    *,
     registry: Registry,
 ) -> tuple[np.ndarray, np.ndarray]:
     if spec.task != "regression":
         none = np.full(len(predicted), np.nan)
         return none, none
-    around = intervals_of(version, holdout, predicted, spec, registry)
+    around = intervals_of(version, holdout, predicted, spec, registry=registry)
     return around.low - predicted, around.high - predicted
 
 
@@ -272,7 +274,7 @@ def leak_is_stopped(product: Product, country: str, store: SnapshotStore) -> boo
 
     frame = build_features(validated, leaking, spec.target, shared)
     result = check_point_in_time(
-        validated, frame, leaking, spec.source, spec.target, seed=spec.seed, shared=shared
+        validated, frame, leaking, spec.source, target=spec.target, seed=spec.seed, shared=shared
     )
     return not result.passed
 

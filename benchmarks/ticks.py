@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         product = _product(home)
         store, registry = SnapshotStore(str(home / "store")), _registry(home)
         for place, country in enumerate(product.spec.countries):
-            _fill(product, store, registry, country, place)
+            _fill(product, store, registry, country, place=place)
         with dg.DagsterInstance.from_config(str(_dagster(home))) as instance:
             _runs(product, instance)
             found = {name: _ticks(product, home, instance, name) for name in SENSORS}
@@ -76,7 +76,7 @@ def _registry(home: Path) -> Registry:
 
 
 def _fill(
-    product: Product, store: SnapshotStore, registry: Registry, country: str, place: int
+    product: Product, store: SnapshotStore, registry: Registry, country: str, *, place: int
 ) -> None:
     """A country about which there is something to say now and then."""
     from mlflow import MlflowClient

@@ -35,7 +35,7 @@ def headless(world: World) -> Measured:
         raise RuntimeError(f"headless ended with {ended}: {_last_words(child)}")
     (outcome,) = json.loads(text)
     extra = {"runs": outcome["runs"], "fallback": sorted(outcome.get("fallback", []))}
-    return _measured(child, usage, child.seen(), extra, outcome["failures"])
+    return _measured(child, usage, child.seen(), extra, failures=outcome["failures"])
 
 
 def _floor(world: World, processes: int) -> Measured:
@@ -47,7 +47,7 @@ def _floor(world: World, processes: int) -> Measured:
     if ended:
         raise RuntimeError(f"the floor ended with {ended}: {_last_words(child)}")
     said = json.loads((world.home / "stdout.txt").read_text().splitlines()[-1])
-    return _measured(child, usage, said["parts"], {"baseline": said["baseline"]}, {})
+    return _measured(child, usage, said["parts"], {"baseline": said["baseline"]}, failures={})
 
 
 def _measured(
@@ -55,6 +55,7 @@ def _measured(
     usage: Usage,
     parts: dict[str, float],
     extra: dict[str, object],
+    *,
     failures: dict[str, list[str]],
 ) -> Measured:
     return Measured(

@@ -54,7 +54,7 @@ def shared(place: Place, records: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     with place.clock.part("features"):
         frame = build_shared(records, function)
         found = check_shared_point_in_time(
-            records, frame, function, spec.source, spec.target, seed=spec.seed
+            records, frame, function, spec.source, target=spec.target, seed=spec.seed
         )
         assert found.passed
     place.write(frame, "shared_features")
@@ -71,7 +71,7 @@ def features(
     with place.clock.part("features"):
         frame = build_features(records, function, spec.target, shared)
         found = check_point_in_time(
-            records, frame, function, spec.source, spec.target, shared=shared, seed=spec.seed
+            records, frame, function, spec.source, target=spec.target, shared=shared, seed=spec.seed
         )
         assert found.passed
     place.write(frame, "features", country)

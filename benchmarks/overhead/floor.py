@@ -155,7 +155,7 @@ def _side_by_side(place: Any, pool: ProcessPoolExecutor, elsewhere: dict[str, fl
         file = place.home / f"{work.__name__}.pickle"
         file.write_bytes(pickle.dumps(common))
         waiting = {
-            country: pool.submit(_elsewhere, work, place.home, country, each, file)
+            country: pool.submit(_elsewhere, work, place.home, country, each, file=file)
             for country, each in of.items()
         }
         found = {}
@@ -184,7 +184,7 @@ def _common(file: Path) -> Any:
     return pickle.loads(file.read_bytes())
 
 
-def _elsewhere(work: Work, home: Path, country: str, each: Any, file: Path) -> Any:
+def _elsewhere(work: Work, home: Path, country: str, each: Any, *, file: Path) -> Any:
     """Result and CPU seconds by part of one country in a process of the pool."""
     before = _clock().read()
     result = work(_place_here(home), country, each, _common(file))

@@ -81,7 +81,15 @@ def rows_of(
     floor = _median(runs["floor"], "cpu_s")
     beside = _fastest(runs)
     return [
-        _row(case, countries, each, floor, beside, problems.get(case, ()), world)
+        _row(
+            case,
+            countries,
+            each,
+            floor,
+            beside=beside,
+            problems=problems.get(case, ()),
+            world=world,
+        )
         for case, each in runs.items()
     ]
 
@@ -98,6 +106,7 @@ def _row(
     countries: int,
     runs: Sequence[Measured],
     floor: float,
+    *,
     beside: float | None,
     problems: Sequence[str],
     world: str,

@@ -134,7 +134,7 @@ def _measure(plan: Plan, number: int) -> Found:
                 if again:
                     shutil.rmtree(_floor(plan, number, f"floor-{again}", found).home)
             else:
-                _run(plan, number, case, first, found)
+                _run(plan, number, case, first, found=found)
     if number < _ONCE_FROM:
         shutil.rmtree(_floor(plan, number, "floor-last", found).home)
     shutil.rmtree(first.home)
@@ -147,7 +147,7 @@ def _floor(plan: Plan, number: int, name: str, found: Found) -> World:
     return home
 
 
-def _run(plan: Plan, number: int, case: str, first: World, found: Found) -> None:
+def _run(plan: Plan, number: int, case: str, first: World, *, found: Found) -> None:
     few = plan.default_countries if case == "default" else number
     if case == "default" and number != plan.numbers[0]:
         for measured in plan.defaults:
@@ -162,7 +162,7 @@ def _run(plan: Plan, number: int, case: str, first: World, found: Found) -> None
     }
     try:
         measured = work[case](home)
-        found.problems[case] += _problems(case, measured, home, first, found)
+        found.problems[case] += _problems(case, measured, home, first, found=found)
         if case == "default":
             plan.defaults.append(measured)
             measured = served.scaled(measured, few, number)
@@ -171,7 +171,9 @@ def _run(plan: Plan, number: int, case: str, first: World, found: Found) -> None
         _remove(home)
 
 
-def _problems(case: str, measured: Measured, home: World, first: World, found: Found) -> list[str]:
+def _problems(
+    case: str, measured: Measured, home: World, first: World, *, found: Found
+) -> list[str]:
     """How the case did other work than the floor."""
     told = [f"{name}: {'; '.join(why)}" for name, why in measured.failures.items()]
     if case == "headless":

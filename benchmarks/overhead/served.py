@@ -25,7 +25,11 @@ def ui(world: World) -> Measured:
     port, mlflow_port = _free_port(), _free_port()
     command = [str(BIN / "mlops-assets"), "up", "--port", str(port)]
     return _operated(
-        world, [*command, "--mlflow-port", str(mlflow_port)], port, {}, ("workers", "spawned")
+        world,
+        [*command, "--mlflow-port", str(mlflow_port)],
+        port,
+        {},
+        workers=("workers", "spawned"),
     )
 
 
@@ -41,7 +45,7 @@ def default(world: World) -> Measured:
         [*command, "-h", "127.0.0.1", "-p", str(port)],
         port,
         {"DAGSTER_HOME": str(home), "PATH": f"{BIN}:{_path(world)}"},
-        ("run processes", "spawned", "other"),
+        workers=("run processes", "spawned", "other"),
     )
 
 
@@ -62,6 +66,7 @@ def _operated(
     command: Sequence[str],
     port: int,
     more: Mapping[str, str],
+    *,
     workers: tuple[str, ...],
 ) -> Measured:
     with running(command, world.environment(more), world.home) as child:

@@ -93,7 +93,7 @@ def _of_model(rows: pd.DataFrame, known: np.ndarray, trained: Trained) -> _Value
     for model, own in ((judged, known), (served, ~known)):
         if own.any():
             values[own] = predict(model, rows[own], spec.task)
-    return _Values(values, intervals_around(trained.errors, rows, values, trained.scale, spec))
+    return _Values(values, intervals_around(trained.errors, rows, values, trained.scale, spec=spec))
 
 
 def _of_baseline(rows: pd.DataFrame, trained: Trained) -> _Values:
@@ -102,7 +102,7 @@ def _of_baseline(rows: pd.DataFrame, trained: Trained) -> _Values:
     values = baseline_predictions(baseline, parts.final, rows)
     naive = baseline_predictions(baseline, parts.train, parts.validation)
     errors = residual_history(parts.validation, naive)
-    return _Values(values, intervals_around(errors, rows, values, None, spec))
+    return _Values(values, intervals_around(errors, rows, values, None, spec=spec))
 
 
 def _performance(

@@ -157,14 +157,16 @@ def train(
     with place.mlflow_run(country) as run:
         run.log(_params(spec, selection, parts), {})
         run.log_texts(_made_from(spec, selection, errors))
-        version = _register(run, country, selection, parts, features, pooled)
+        version = _register(run, country, selection, parts, features=features, pooled=pooled)
         with place.clock.part("judging"):
-            judged = _judge(spec, selection, parts, errors, models)
+            judged = _judge(spec, selection, parts, errors, models=models)
             decision = decide(spec, judged.evidence, judged.gates, _pair(version, selection))
-            facts = _facts(run, country, spec, selection, parts, version, judged)
+            facts = _facts(
+                run, country, spec, selection, parts=parts, version=version, judged=judged
+            )
             texts = {**_artifacts(facts, decision), "gates.json": _gates(judged.gates)}
             reference = _reference(spec, selection, parts, judged)
-        _tell(run, facts, selection, version, decision, texts, reference)
+        _tell(run, facts, selection, version, decision=decision, texts=texts, reference=reference)
     _store(place, country, facts, decision)
     number = version.version if version else ""
     return Trained(spec, selection, parts, errors, judged, number, decision, reference)
@@ -210,6 +212,7 @@ def _register(
     country: str,
     selection: Selection,
     parts: Split,
+    *,
     features: pd.DataFrame,
     pooled: Mapping[str, InUse],
 ) -> ModelVersion | None:
@@ -232,11 +235,12 @@ def _judge(
     selection: Selection,
     parts: Split,
     errors: pd.DataFrame,
+    *,
     models: Mapping[str, PooledModel],
 ) -> Judgement:
     holdout = parts.holdout
     predicted = selected_predictions(selection, spec, holdout, parts.final)
-    around = intervals_around(errors, holdout, predicted, scale_feature(selection, spec), spec)
+    around = intervals_around(errors, holdout, predicted, scale_feature(selection, spec), spec=spec)
     usable, footprint = _tried(spec, selection, holdout)
     stand_in = models.get(selection.pooled_name)
     return judge(
@@ -244,7 +248,7 @@ def _judge(
         holdout,
         selection.model,
         predicted,
-        parts.final,
+        train=parts.final,
         low=around.low,
         high=around.high,
         stand_in=stand_in.report if stand_in else None,
@@ -279,6 +283,7 @@ def _facts(
     country: str,
     spec: ProductSpec,
     selection: Selection,
+    *,
     parts: Split,
     version: ModelVersion | None,
     judged: Judgement,
@@ -362,6 +367,7 @@ def _tell(
     facts: CardFacts,
     selection: Selection,
     version: ModelVersion | None,
+    *,
     decision: Decision,
     texts: Mapping[str, str],
     reference: Reference | None,

@@ -53,6 +53,7 @@ def backtest(
     policy: Annotated[
         list[str], typer.Option(help="never, drift, or such as 'every 30d'; repeat for more.")
     ],
+    *,
     step: Annotated[str, typer.Option(help="From a moment to the next: 1d, 1w.")] = "1w",
     country: Annotated[list[str] | None, typer.Option(help="A country; repeat for more.")] = None,
     change: Annotated[
@@ -75,13 +76,15 @@ def backtest(
     times = _times(begin, end)
     spec = changed(found.spec, change or [])
     past, note = _past(found, spec, times, country or [])
-    walks = _walked(past, policies, times, length, processes or os.cpu_count() or 1, as_json)
+    walks = _walked(
+        past, policies, times, length, processes=processes or os.cpu_count() or 1, quiet=as_json
+    )
     target = (chart or Path(f"{found.name}_backtest.svg")).resolve()
     _draw(target, found, past, walks)
     if as_json:
-        say(json.dumps(_as_dict(past, walks, length, target, note), indent=1))
+        say(json.dumps(_as_dict(past, walks, length, target, note=note), indent=1))
         return
-    _print(found, past, walks, length, target, note)
+    _print(found, past, walks, length, target=target, note=note)
 
 
 # The older name of the command, which scripts may have.
@@ -197,6 +200,7 @@ def _walked(
     policies: Sequence[Policy],
     times: tuple[pd.Timestamp, pd.Timestamp],
     step: pd.Timedelta,
+    *,
     processes: int,
     quiet: bool,
 ) -> tuple[BacktestResult, ...]:
@@ -209,7 +213,9 @@ def _walked(
         ParallelTrainer(past, processes) as trainer,
         typer.progressbar(length=len(moments), label="backtest", file=_stderr(quiet)) as bar,
     ):
-        walks = run_backtest(past, policies, moments, trainer, lambda moment: bar.update(1))
+        walks = run_backtest(
+            past, policies, moments, trainer, progress=lambda moment: bar.update(1)
+        )
     if not any(len(each.trainings) for each in walks):
         raise ConfigurationError(
             f"No country had enough rows to be trained up to {moments[-1]:%Y-%m-%d}.",
@@ -238,6 +244,7 @@ def _print(
     past: BacktestData,
     walks: Sequence[BacktestResult],
     step: pd.Timedelta,
+    *,
     target: Path,
     note: str,
 ) -> None:
@@ -260,7 +267,12 @@ def _shown(value: Any) -> Any:
 
 
 def _as_dict(
-    past: BacktestData, walks: Sequence[BacktestResult], step: pd.Timedelta, target: Path, note: str
+    past: BacktestData,
+    walks: Sequence[BacktestResult],
+    step: pd.Timedelta,
+    target: Path,
+    *,
+    note: str,
 ) -> dict[str, Any]:
     from mlops_assets.ml.backtest import report as report
 

@@ -75,6 +75,7 @@ def decisions(
         str, typer.Option(help="Only these: promoted, kept, not_judged, waiting, ...")
     ] = "",
     last: Annotated[int, typer.Option(min=0, help="Only the newest N; 0: all.")] = 0,
+    *,
     replay: Annotated[str, typer.Option(help="Id of a decision to make again.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -107,6 +108,7 @@ def promote(
     force: Annotated[
         bool, typer.Option("--force", help="Required: evidence alone promotes by itself.")
     ] = False,
+    *,
     reason: Reason = "",
     by: By = "",
     more: Countries = None,
@@ -128,7 +130,7 @@ def promote(
     whole = _context(product)
     chosen = _chosen(whole.product, country, more, everywhere)
     plan = plan_promotion(whole, chosen, version)
-    _carry_out(plan, {"version": version}, _word(by, reason), yes, as_json)
+    _carry_out(plan, {"version": version}, _word(by, reason), yes, as_json=as_json)
 
 
 @app.command(
@@ -141,6 +143,7 @@ def rollback(
     country: OneCountry = None,
     to: Annotated[str, typer.Option(help="Version; default: the one in use before.")] = "",
     reason: Reason = "",
+    *,
     by: By = "",
     more: Countries = None,
     everywhere: Everywhere = False,
@@ -152,7 +155,7 @@ def rollback(
 
     whole = _context(product)
     plan = plan_rollback(whole, _chosen(whole.product, country, more, everywhere), to)
-    _carry_out(plan, {"version": to}, _word(by, reason), yes, as_json)
+    _carry_out(plan, {"version": to}, _word(by, reason), yes, as_json=as_json)
 
 
 @app.command(
@@ -164,6 +167,7 @@ def approve(
     country: OneCountry = None,
     reason: Reason = "",
     by: By = "",
+    *,
     more: Countries = None,
     everywhere: Everywhere = False,
     yes: Yes = False,
@@ -174,7 +178,7 @@ def approve(
 
     whole = _context(product)
     plan = plan_approval(whole, _chosen(whole.product, country, more, everywhere))
-    _carry_out(plan, {}, _word(by, reason), yes, as_json)
+    _carry_out(plan, {}, _word(by, reason), yes, as_json=as_json)
 
 
 @app.command(
@@ -187,6 +191,7 @@ def undo(
     change_set: Annotated[str, typer.Argument(help="Id of the change set.")],
     reason: Reason = "",
     by: By = "",
+    *,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -194,7 +199,7 @@ def undo(
     from mlops_assets.stages.promotion.plan import plan_undo
 
     plan = plan_undo(_context(product), change_set)
-    _carry_out(plan, {"change_set": change_set}, _word(by, reason), yes, as_json)
+    _carry_out(plan, {"change_set": change_set}, _word(by, reason), yes, as_json=as_json)
 
 
 def _replay(product: Product, wanted: str, countries: Sequence[str], as_json: bool) -> None:
@@ -270,7 +275,7 @@ def _word(by: str, reason: str) -> dict[str, str]:
 
 
 def _carry_out(
-    plan: ChangePlan, config: dict[str, Any], word: dict[str, str], yes: bool, as_json: bool
+    plan: ChangePlan, config: dict[str, Any], word: dict[str, str], yes: bool, *, as_json: bool
 ) -> None:
     """List, ask, then run the job that does it."""
     from mlops_assets.runtime.headless.jobs import run_job
@@ -287,7 +292,7 @@ def _carry_out(
         raise typer.Exit(1)
     asked = {**config, **word, **_where(plan)}
     trigger = {TRIGGER: f"mlops-assets {kind}"}
-    outcome = run_job(load_settings(), plan.product, kind, asked, trigger)
+    outcome = run_job(load_settings(), plan.product, kind, asked, tags=trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")
     _print_plan(plan, outcome.shown["change_set"], outcome.run_id, as_json)

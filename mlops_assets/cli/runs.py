@@ -71,7 +71,7 @@ def up(
     if not crew.processes and not settings.broker:
         raise _no_workers()
     at_once = runs or max(1, crew.processes)
-    serve(settings, Ports(port, mlflow_port), crew, at_once, say)
+    serve(settings, Ports(port, mlflow_port), crew, at_once, say=say)
 
 
 @app.command(
@@ -125,6 +125,7 @@ def materialize(
     country: Annotated[list[str] | None, typer.Option(help="A country; repeat for more.")] = None,
     all_countries: Annotated[bool, typer.Option("--all", help="Every listed country.")] = False,
     job: Annotated[JobName, typer.Option(help="Which part of the pipeline.")] = JobName.all,
+    *,
     as_of: Annotated[
         str | None,
         typer.Option(

@@ -40,6 +40,7 @@ def quarantine(
         bool,
         typer.Option("--release", help="Take into use what the corrected contract accepts."),
     ] = False,
+    *,
     reason: Annotated[str, typer.Option(help="Why; recorded with the release.")] = "",
     by: Annotated[str, typer.Option(help="Who; default: the user of this machine.")] = "",
     as_json: AsJson = False,
@@ -162,6 +163,7 @@ def retention(
     everything: Annotated[
         bool, typer.Option("--all", help="List those that are kept, too, with the reason.")
     ] = False,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """List, and on purpose remove, what nothing needs."""

@@ -106,7 +106,12 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         if len(keys) == 1 and context.has_partition_key and not as_dict:
             return self._load_one(wanted, asset, keys[0], columns)
         return self._load_many(
-            wanted, asset, keys, columns, as_dict, bool(metadata.get("allow_missing_partitions"))
+            wanted,
+            asset,
+            keys,
+            columns,
+            as_dict=as_dict,
+            allow_missing=bool(metadata.get("allow_missing_partitions")),
         )
 
     def _load_one(
@@ -126,6 +131,7 @@ class SnapshotIOManager(dg.ConfigurableIOManager):
         asset: Sequence[str],
         keys: Sequence[str],
         columns: Sequence[str] | None,
+        *,
         as_dict: bool,
         allow_missing: bool,
     ) -> Any:

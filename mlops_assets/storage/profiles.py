@@ -501,7 +501,7 @@ def _with_quartiles(
     held: dict[str, pd.DataFrame] = {}
     for each in profiles:
         far = [name for name, counted in each.numbers.items() if is_outside(counted)]
-        values = {name: _values(store, asked, name, each.end, held) for name in far}
+        values = {name: _values(store, asked, name, each.end, held=held) for name in far}
         yield replace(each, quartiles={n: quartiles_of(v) for n, v in values.items()})
 
 
@@ -510,6 +510,7 @@ def _values(
     asked: ProfileRequest,
     name: str,
     end: pd.Timestamp,
+    *,
     held: dict[str, pd.DataFrame],
 ) -> np.ndarray:
     """The numbers of one feature in one window."""

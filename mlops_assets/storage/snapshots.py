@@ -124,7 +124,13 @@ class SnapshotStore:
             if now is not None and now.content_hash == digest and self._is_whole(now):
                 return WriteResult(self._annotated(folder, now, recorded), changed=False)
             snapshot = _next(
-                now, tuple(asset), partition, digest, run_id, recorded or {}, len(table)
+                now,
+                tuple(asset),
+                partition,
+                digest,
+                run_id=run_id,
+                metadata=recorded or {},
+                rows=len(table),
             )
             return WriteResult(self._publish(folder, snapshot, now, table), changed=True)
 
@@ -620,6 +626,7 @@ def _next(
     asset: Path,
     partition: str | None,
     digest: str,
+    *,
     run_id: str,
     metadata: Mapping[str, Any],
     rows: int,

@@ -48,7 +48,9 @@ def test_its_sample_keeps_its_contract_and_gives_features_without_the_future(
 
         function = product.feature_function()
         features = build_features(result.accepted, function, spec.target)
-        proof = check_point_in_time(result.accepted, features, function, spec.source, spec.target)
+        proof = check_point_in_time(
+            result.accepted, features, function, spec.source, target=spec.target
+        )
         assert proof.passed
         assert features["label"].isna().sum() == 1
         named = {baseline.feature for baseline in spec.baselines}

@@ -48,7 +48,10 @@ def auc_by_country(rows: pd.DataFrame, column: str) -> pd.Series:
 def surely_better(rows: pd.DataFrame, one: np.ndarray, other: np.ndarray, days: int) -> bool:
     """Whether the AUC of one is above the other's at the 2.5 % bound of a paired bootstrap."""
     draws = draw_days(rows["event_time"], block_days=days, draws=500, seed=0)
-    return gain_estimate("auc", rows["label"].to_numpy(), one, other, draws, 0.025).lower > 0
+    return (
+        gain_estimate("auc", rows["label"].to_numpy(), one, other, draws=draws, tail=0.025).lower
+        > 0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +178,7 @@ class TestRealBookings:
                 telling.frames[country],
                 module(PRODUCT, "features").build,
                 telling.spec.source,
-                telling.spec.target,
+                target=telling.spec.target,
                 seed=2,
             )
             assert result.passed, result.differing[:3]

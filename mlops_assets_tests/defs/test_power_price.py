@@ -181,7 +181,7 @@ class TestRealPrices:
         records = {country: v.accepted for country, v in world.validations.items()}
         assert world.shared is not None
         of_all = check_shared_point_in_time(
-            records, world.shared, made.shared, spec.source, spec.target, seed=2
+            records, world.shared, made.shared, spec.source, target=spec.target, seed=2
         )
         assert of_all.passed, of_all.differing[:3]
         for country in ("DEU", "GBR", "MKD"):
@@ -190,7 +190,7 @@ class TestRealPrices:
                 world.frames[country],
                 made.build,
                 spec.source,
-                spec.target,
+                target=spec.target,
                 shared=world.shared,
                 seed=2,
             )
@@ -268,7 +268,7 @@ class TestRealPrices:
             days = world.spec.evaluation.block_days
             draws = draw_days(rows["event_time"], block_days=days, draws=500, seed=0)
             label, served, today = (rows[name].to_numpy() for name in ("label", "served", "price"))
-            gain = gain_estimate("mae", label, served, today, draws, 0.025)
+            gain = gain_estimate("mae", label, served, today, draws=draws, tail=0.025)
             sure += [country] * (gain.lower > 0)
         print(f"power_price: significantly better than today in {len(sure)}")
         assert len(sure) >= 22
@@ -283,7 +283,7 @@ class TestRealPrices:
             errors = validation_errors(selection, parts, world.spec)
             scale = scale_feature(selection, world.spec)
             served = rows["served"].to_numpy()
-            ends = intervals_around(errors, rows, served, scale, world.spec)
+            ends = intervals_around(errors, rows, served, scale, spec=world.spec)
             if len(rows) >= 200:
                 covered[country] = float(rows["label"].between(ends.low, ends.high).mean())
         print(f"power_price: covered {min(covered.values()):.3f} to {max(covered.values()):.3f}")

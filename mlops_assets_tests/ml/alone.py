@@ -34,6 +34,9 @@ class Alone:
         self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]
     ) -> list[list[BacktestCandidate]]:
         return [
-            [candidate_at(self.past, moment, pooled, each, time.process_time) for each in orders]
+            [
+                candidate_at(self.past, moment, pooled, each, clock=time.process_time)
+                for each in orders
+            ]
             for pooled, orders in wanted
         ]

@@ -68,7 +68,7 @@ def _facts(spec: ProductSpec, rows: pd.DataFrame) -> CardFacts:
         parts.holdout,
         model,
         predicted,
-        parts.final,
+        train=parts.final,
         low=ends[0],
         high=ends[1],
         champion=predicted + np.where(np.arange(len(predicted)) % 2, 0.05, -0.05),

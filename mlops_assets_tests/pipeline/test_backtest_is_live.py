@@ -25,7 +25,7 @@ def test_a_backtest_step_and_a_live_training_on_the_same_rows_give_the_same_cand
     now = max(features["event_time"].max(), features["label_time"][features["label"].notna()].max())
     data, _ = backtest_data(ran.product.spec, {COUNTRY: features}, now)
     order = TrainingOrder(COUNTRY, (ModelInUse(),), watched=False)
-    found = candidate_at(data, now, Pooled(), order, time.monotonic)
+    found = candidate_at(data, now, Pooled(), order, clock=time.monotonic)
 
     assert (found.kind, found.pooled_name) == (live["kind"], "")
     assert str(found.holdout_from) == str(pd.Timestamp(evidence["event_time"].min()).normalize())

@@ -140,6 +140,7 @@ def run_backtest(
     policies: Sequence[Policy],
     moments: Sequence[pd.Timestamp],
     trainer: Trainer,
+    *,
     progress: BacktestProgress = lambda moment: None,
 ) -> tuple[BacktestResult, ...]:
     """Take every policy through the same moments.

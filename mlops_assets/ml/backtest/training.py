@@ -178,7 +178,7 @@ def pooled_at(past: BacktestData, moment: pd.Timestamp, clock: Clock) -> tuple[P
 
 
 def candidate_at(
-    past: BacktestData, moment: pd.Timestamp, pooled: Pooled, order: TrainingOrder, clock: Clock
+    past: BacktestData, moment: pd.Timestamp, pooled: Pooled, order: TrainingOrder, *, clock: Clock
 ) -> BacktestCandidate:
     """A country's candidate at a moment, judged beside each rival."""
     country, spec = order.country, past.specs[order.country]
@@ -190,7 +190,7 @@ def candidate_at(
     version = _version(moment, selection, pooled)
     judged = [_judged(trained, rival, pooled) for rival in order.rivals]
     decisions = {
-        rival.version: _decided(spec, version, selection, rival, found)
+        rival.version: _decided(spec, version, selection, rival, found=found)
         for rival, found in zip(order.rivals, judged, strict=True)
     }
     promoted = any(each.verdict == "promoted" for each in decisions.values())
@@ -263,7 +263,7 @@ def _unseen(spec: ProductSpec, rival: ModelInUse, holdout: pd.DataFrame) -> np.n
 
 
 def _decided(
-    spec: ProductSpec, version: str, selection: Selection, rival: ModelInUse, found: _Judged
+    spec: ProductSpec, version: str, selection: Selection, rival: ModelInUse, *, found: _Judged
 ) -> Decision:
     if selection.model is None or selection.served is None:
         reason = f"no model to compare: {selection.reason}"

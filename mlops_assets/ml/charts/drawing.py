@@ -142,7 +142,7 @@ def time_ticks(axes: Axes) -> list[str]:
 def bottom_label(axes: Axes, x: float, label: str) -> str:
     """A mark and a text under the plot."""
     base = axes.box.base
-    return segment(x, base, x, base + 4, FRAME) + text(x, base + 17, label, "middle")
+    return segment(x, base, x, base + 4, color=FRAME) + text(x, base + 17, label, "middle")
 
 
 def row_labels(axes: Axes, names: Sequence[str]) -> list[str]:
@@ -188,7 +188,7 @@ def band(axes: Axes, x: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> lis
     return parts
 
 
-def bar(left: float, top: float, right: float, bottom: float, color: str) -> str:
+def bar(left: float, top: float, right: float, bottom: float, *, color: str) -> str:
     """A filled rectangle; nothing where an edge is not known."""
     if not np.isfinite([left, top, right, bottom]).all():
         return ""
@@ -200,7 +200,7 @@ def bar(left: float, top: float, right: float, bottom: float, color: str) -> str
 
 
 def segment(
-    x1: float, y1: float, x2: float, y2: float, color: str, *, width: float = 1.0, dash: str = ""
+    x1: float, y1: float, x2: float, y2: float, *, color: str, width: float = 1.0, dash: str = ""
 ) -> str:
     """A straight line; nothing where an end is not known."""
     if not np.isfinite([x1, y1, x2, y2]).all():
@@ -288,8 +288,10 @@ def _mark(key: Key, x: float) -> str:
     if key.mark == "diamond":
         return diamond(x + 7, 38, key.color)
     if key.mark == "box":
-        return bar(x, 34, x + 14, 42, key.color)
-    return segment(x, 38, x + 14, 38, key.color, width=1.6, dash="4 3" * (key.mark == "dashes"))
+        return bar(x, 34, x + 14, 42, color=key.color)
+    return segment(
+        x, 38, x + 14, 38, color=key.color, width=1.6, dash="4 3" * (key.mark == "dashes")
+    )
 
 
 def _grid(lines: Iterable[str]) -> str:

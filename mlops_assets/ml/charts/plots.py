@@ -35,8 +35,8 @@ def forecast_against_actual(
     actual: np.ndarray | pd.Series,
     forecast: np.ndarray | pd.Series,
     lower: np.ndarray | pd.Series | None = None,
-    upper: np.ndarray | pd.Series | None = None,
     *,
+    upper: np.ndarray | pd.Series | None = None,
     title: str = "Forecast against actual",
     unit: str = "",
 ) -> str:
@@ -190,7 +190,7 @@ def importance(
     for place, (middle, wide) in enumerate(zip(value, spread, strict=True)):
         y = axes.y_at(place + 0.5)
         ends = axes.across(np.array([0.0, middle, middle - wide, middle + wide]))
-        parts.append(d.bar(ends[0], y - 7, ends[1], y + 7, BAND))
+        parts.append(d.bar(ends[0], y - 7, ends[1], y + 7, color=BAND))
         parts.append(d.whisker(ends[2], ends[3], y, MODEL))
     parts.append(_upright_line(axes, 0.0, TRUTH))
     legend = [Key("mean of the repeats", BAND), Key("one deviation either side", MODEL, "line")]
@@ -223,7 +223,7 @@ def gains(
     parts += [*d.row_labels(axes, names), _upright_line(axes, 0.0, TRUTH)]
     for place, row in enumerate(numbers[: len(names)]):
         y, ends = axes.y_at(place + 0.5), axes.across(row)
-        parts.append(d.segment(ends[3], y - 10, ends[3], y + 10, NAIVE, width=2, dash="4 3"))
+        parts.append(d.segment(ends[3], y - 10, ends[3], y + 10, color=NAIVE, width=2, dash="4 3"))
         parts.append(d.whisker(ends[1], ends[2], y, MODEL))
         parts.append(d.dot(ends[0], y, MODEL))
         if not np.isfinite(row[0]):
@@ -263,12 +263,12 @@ def _marked_line(
 def _upright(axes: Axes, x: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> list[str]:
     """Vertical intervals."""
     places = zip(axes.across(x), axes.up(lower), axes.up(upper), strict=True)
-    return [d.segment(at, low, at, high, BAND, width=6) for at, low, high in places]
+    return [d.segment(at, low, at, high, color=BAND, width=6) for at, low, high in places]
 
 
 def _upright_line(axes: Axes, value: float, color: str) -> str:
     at = axes.x_at(value)
-    return d.segment(at, axes.box.top, at, axes.box.base, color)
+    return d.segment(at, axes.box.top, at, axes.box.base, color=color)
 
 
 def _month_labels(axes: Axes, months: Sequence[str]) -> list[str]:
@@ -286,7 +286,7 @@ def _counts(axes: Axes, predicted: np.ndarray, rows: np.ndarray) -> list[str]:
     for middle, count in zip(predicted, rows, strict=True):
         left, right = axes.across(np.array([middle - 0.03, middle + 0.03]))
         top = axes.y_at(0.2 * count / most)
-        parts.append(d.bar(left, top, right, axes.box.base, BAND))
+        parts.append(d.bar(left, top, right, axes.box.base, color=BAND))
         parts.append(
             d.text((left + right) / 2, top - 4, f"{int(count):,}", "middle", color=d.FADED)
         )

@@ -57,7 +57,7 @@ def compare_versions(
     differing = {name: _differs(old_kept[name], new_kept[name]) for name in shared}
     changed = np.logical_or.reduce([*differing.values(), np.zeros(len(old_kept), bool)])
     rows = [
-        _of_column(name, mask, old_kept, new_kept, _months(old_kept, event_time))
+        _of_column(name, mask, old_kept, new_kept, months=_months(old_kept, event_time))
         for name, mask in differing.items()
         if mask.any()
     ]
@@ -85,7 +85,7 @@ def _months(rows: pd.DataFrame, event_time: str) -> np.ndarray:
 
 
 def _of_column(
-    name: str, mask: np.ndarray, old: pd.DataFrame, new: pd.DataFrame, months: np.ndarray
+    name: str, mask: np.ndarray, old: pd.DataFrame, new: pd.DataFrame, *, months: np.ndarray
 ) -> pd.DataFrame:
     kind = old[name].dtype
     size = np.full(int(mask.sum()), np.nan)

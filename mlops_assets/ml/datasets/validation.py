@@ -157,6 +157,7 @@ def known_rows(
     schema: type[pa.DataFrameModel],
     source: SourceSpec,
     aliases: Mapping[str, str],
+    *,
     moment: pd.Timestamp,
 ) -> np.ndarray:
     """Which delivered records were there at a moment, before the newest of each key is chosen.

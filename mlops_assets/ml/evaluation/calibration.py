@@ -73,7 +73,7 @@ def calibration_estimate(
 
 
 def calibration_gain(
-    y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: BootstrapWeights, tail: float
+    y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: BootstrapWeights, *, tail: float
 ) -> Estimate:
     """By how much the expected calibration error of `p` is under that of a reference, paired.
 

@@ -79,7 +79,7 @@ def compare_groups(
     """
     parts = parts_of(evidence, declared)
     large = [part for part in parts if _judged(part, declared, draws)]
-    groups = [_measured(spec, declared, evidence, part, draws) for part in large]
+    groups = [_measured(spec, declared, evidence, part, draws=draws) for part in large]
     count = len(groups) * (len(groups) - 1)
     tail = (1.0 - spec.evaluation.confidence) / 2.0 / max(count, 1)
     pairs = [_pair(declared, a, b, tail) for a, b in itertools.combinations(groups, 2)]
@@ -101,6 +101,7 @@ def _measured(
     declared: FairnessSpec,
     evidence: pd.DataFrame,
     part: SlicePart,
+    *,
     draws: BootstrapWeights,
 ) -> _Group:
     inside, drawn = evidence[part.rows], draws.of(part.rows)

@@ -109,6 +109,7 @@ def intervals_around(
     rows: pd.DataFrame,
     predicted: np.ndarray,
     scale: str | None,
+    *,
     spec: ProductSpec,
 ) -> Intervals:
     """Intervals of rows since the start of the holdout, from all errors known at each of them.

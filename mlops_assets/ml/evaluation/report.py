@@ -159,7 +159,7 @@ def evaluate(
         footprint: what the model costs; None where it was not measured.
     """
     evidence = evidence_frame(spec, rows, predicted, train, low=low, high=high, champion=champion)
-    return full_report(spec, evidence, rows, train, model, footprint)
+    return full_report(spec, evidence, rows, train, model=model, footprint=footprint)
 
 
 def full_report(
@@ -167,6 +167,7 @@ def full_report(
     evidence: pd.DataFrame,
     rows: pd.DataFrame,
     train: pd.DataFrame,
+    *,
     model: FittedModel | None,
     footprint: Footprint | None,
 ) -> Report:
@@ -200,7 +201,7 @@ def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
     y, candidate, baseline = (_numbers(evidence, n) for n in ("label", "candidate", "baseline"))
     best = str(evidence["baseline_name"].iloc[0]) if len(evidence) else ""
     estimates = {
-        name: estimate(name, y, candidate, draws, tail) for name in METRICS_OF_TASK[spec.task]
+        name: estimate(name, y, candidate, draws, tail=tail) for name in METRICS_OF_TASK[spec.task]
     }
     return Report(
         rows=len(evidence),
@@ -213,7 +214,7 @@ def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
         best_baseline=best,
         by_month=_by_month(spec.metric, evidence),
         estimates=estimates,
-        gain=gain_estimate(spec.metric, y, candidate, baseline, draws, tail),
+        gain=gain_estimate(spec.metric, y, candidate, baseline, draws=draws, tail=tail),
         slices=slice_table(spec, evidence, draws),
         worst=_worst(spec, evidence),
         interval_problem=draws.problem,
@@ -234,11 +235,11 @@ def _against_champion(
     drawn, rows = draws.of(known), evidence[known]
     y, ours, theirs = (_numbers(rows, name) for name in ("label", "candidate", "champion"))
     found: dict[str, Any] = {
-        "champion": estimate(spec.metric, y, theirs, drawn, tail),
-        "champion_gain": gain_estimate(spec.metric, y, ours, theirs, drawn, tail),
+        "champion": estimate(spec.metric, y, theirs, drawn, tail=tail),
+        "champion_gain": gain_estimate(spec.metric, y, ours, theirs, draws=drawn, tail=tail),
     }
     if spec.task == "classification":
-        found["calibration_gain"] = calibration_gain(y, ours, theirs, drawn, tail)
+        found["calibration_gain"] = calibration_gain(y, ours, theirs, drawn, tail=tail)
     return found
 
 

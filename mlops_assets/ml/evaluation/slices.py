@@ -83,7 +83,10 @@ def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: BootstrapWeigh
     tail = (1.0 - spec.evaluation.confidence) / 2.0
     labels = evidence["label"].to_numpy(dtype="float64")
     large = sum(_large(spec, labels[part.rows]) for part in parts)
-    rows = [_row(spec, evidence, part, draws, tail, tail / SURER / max(large, 1)) for part in parts]
+    rows = [
+        _row(spec, evidence, part, draws, tail=tail, tail_of_all=tail / SURER / max(large, 1))
+        for part in parts
+    ]
     return pd.DataFrame(rows, columns=list(SLICE_COLUMNS)) if rows else no_slices()
 
 
@@ -92,6 +95,7 @@ def _row(
     evidence: pd.DataFrame,
     part: SlicePart,
     draws: BootstrapWeights,
+    *,
     tail: float,
     tail_of_all: float,
 ) -> dict[str, object]:
@@ -101,9 +105,9 @@ def _row(
         name: score(spec.metric, y, each)
         for name, each in zip(("baseline", "champion"), (baseline, champion), strict=True)
     }
-    own = estimate(spec.metric, y, candidate, drawn, tail)
+    own = estimate(spec.metric, y, candidate, drawn, tail=tail)
     reference = champion if np.isfinite(values["champion"]) else baseline
-    gain = gain_estimate(spec.metric, y, candidate, reference, drawn, tail_of_all)
+    gain = gain_estimate(spec.metric, y, candidate, reference, draws=drawn, tail=tail_of_all)
     return {
         "feature": part.feature,
         "slice": part.name,

@@ -105,6 +105,7 @@ def features_as_of(
     function: FeatureFunction,
     source: SourceSpec,
     target: TargetSpec,
+    *,
     moment: pd.Timestamp,
     shared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -145,8 +146,8 @@ def check_point_in_time(
     features: pd.DataFrame,
     function: FeatureFunction,
     source: SourceSpec,
-    target: TargetSpec,
     *,
+    target: TargetSpec,
     shared: pd.DataFrame | None = None,
     samples: int = 3,
     seed: int = 0,

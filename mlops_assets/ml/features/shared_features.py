@@ -58,6 +58,7 @@ def build_shared_as_of(
     function: SharedFunction,
     source: SourceSpec,
     target: TargetSpec,
+    *,
     moment: pd.Timestamp,
 ) -> pd.DataFrame:
     """Shared features as they could have been computed at a moment.
@@ -81,8 +82,8 @@ def check_shared_point_in_time(
     shared: pd.DataFrame,
     function: SharedFunction,
     source: SourceSpec,
-    target: TargetSpec,
     *,
+    target: TargetSpec,
     samples: int = 3,
     seed: int = 0,
 ) -> PointInTime:

@@ -39,8 +39,8 @@ def judge(
     holdout: pd.DataFrame,
     model: FittedModel | None,
     predicted: np.ndarray,
-    train: pd.DataFrame,
     *,
+    train: pd.DataFrame,
     low: np.ndarray | None = None,
     high: np.ndarray | None = None,
     champion: np.ndarray | None = None,
@@ -71,7 +71,7 @@ def judge(
     evidence = evidence_frame(
         spec, holdout, predicted, train, low=low, high=high, champion=champion
     )
-    report = full_report(spec, evidence, holdout, train, model, footprint)
+    report = full_report(spec, evidence, holdout, train, model=model, footprint=footprint)
     names = declared or gates.declared_gates(spec)
     if model is None:
         nothing = tuple(not_judged(name, reason) for name in names)

@@ -316,10 +316,10 @@ def _numbers_measured(known: Numbers, windows: Sequence[Profile], every: np.ndar
         "number",
         every,
         rows,
-        (distance, effect),
-        (np.where(enough, of_mean, 1.0), np.where(enough, of_shape, 1.0)),
-        (effect, distance),
-        known.shape_degrees,
+        differences=(distance, effect),
+        chances=(np.where(enough, of_mean, 1.0), np.where(enough, of_shape, 1.0)),
+        sizes=(effect, distance),
+        degrees=known.shape_degrees,
     )
 
 
@@ -343,10 +343,10 @@ def _categories_measured(
         "category",
         every,
         rows,
-        (distance, effect),
-        (np.where(enough, of_shares, 1.0), np.ones_like(rows)),
-        (effect, np.zeros_like(rows)),
-        known.degrees,
+        differences=(distance, effect),
+        chances=(np.where(enough, of_shares, 1.0), np.ones_like(rows)),
+        sizes=(effect, np.zeros_like(rows)),
+        degrees=known.degrees,
     )
 
 
@@ -355,6 +355,7 @@ def _measured(
     kind: FeatureKind,
     every: np.ndarray,
     rows: np.ndarray,
+    *,
     differences: tuple[np.ndarray, np.ndarray],
     chances: tuple[np.ndarray, np.ndarray],
     sizes: tuple[np.ndarray, np.ndarray],

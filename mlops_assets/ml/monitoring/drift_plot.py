@@ -61,7 +61,7 @@ def _sizes(window: Window, names: Sequence[str]) -> list[float]:
 
 def _deviating(axes: Axes, x: np.ndarray, windows: Sequence[Window]) -> list[str]:
     return [
-        d.segment(at, axes.box.top, at, axes.box.base, BAND, width=10)
+        d.segment(at, axes.box.top, at, axes.box.base, color=BAND, width=10)
         for at, window in zip(axes.across(x), windows, strict=True)
         if window.deviates
     ]

@@ -209,9 +209,9 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
     own, rows = table[by_version], table[by_version & _newly_known(table, spec)]
     draws = _draws(spec, rows)
     label, predicted, naive = _numbers(rows, "label", "prediction", "baseline")
-    value = estimate(spec.metric, label, predicted, draws, _tail(spec))
+    value = estimate(spec.metric, label, predicted, draws, tail=_tail(spec))
     baseline = score(spec.metric, label, naive)
-    share = _share(spec, label, predicted, naive, draws)
+    share = _share(spec, label, predicted, naive, draws=draws)
     with_share = np.isfinite(share.value) and np.isfinite(_promised_share(promise).value)
     found = Realised(
         version=version,
@@ -225,7 +225,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
         expected=_times(_promised_share(promise), baseline) if with_share else promise.value,
         compared=_times(share, baseline) if with_share else value,
     )
-    problem = _problem(spec, found, promise, label, draws)
+    problem = _problem(spec, found, promise, label, draws=draws)
     if problem:
         return replace(found, reason=f"not judged: {problem}")
     return _judged(spec, found, promise.value)
@@ -305,7 +305,9 @@ def against_previous(spec: ProductSpec, table: pd.DataFrame, version: str) -> Es
     label, ours, theirs = _numbers(rows, "label", "prediction", "previous_prediction")
     if len(rows) < spec.monitoring.min_labels or _rare_class(spec, label):
         return UNKNOWN
-    return gain_estimate(spec.metric, label, ours, theirs, _draws(spec, rows), _tail(spec) / LOOKS)
+    return gain_estimate(
+        spec.metric, label, ours, theirs, draws=_draws(spec, rows), tail=_tail(spec) / LOOKS
+    )
 
 
 def _looked_at(rows: int, fewest: int) -> int:
@@ -438,12 +440,15 @@ def _share(
     label: np.ndarray,
     predicted: np.ndarray,
     naive: np.ndarray,
+    *,
     draws: BootstrapWeights,
 ) -> Estimate:
     """Of the baseline's error that the model's is; UNKNOWN for auc and without a baseline."""
     if spec.metric in GREATER_IS_BETTER:
         return UNKNOWN
-    return _as_share(gain_estimate(spec.metric, label, predicted, naive, draws, _tail(spec)))
+    return _as_share(
+        gain_estimate(spec.metric, label, predicted, naive, draws=draws, tail=_tail(spec))
+    )
 
 
 def _as_share(gain: Estimate) -> Estimate:
@@ -484,7 +489,12 @@ def _rare_class(spec: ProductSpec, label: np.ndarray) -> str:
 
 
 def _problem(
-    spec: ProductSpec, found: Realised, promise: Promise, label: np.ndarray, draws: BootstrapWeights
+    spec: ProductSpec,
+    found: Realised,
+    promise: Promise,
+    label: np.ndarray,
+    *,
+    draws: BootstrapWeights,
 ) -> str:
     """Why the realised metric is not judged; "" if it is."""
     needed = spec.monitoring.min_labels
@@ -561,8 +571,8 @@ def _grouped(spec: ProductSpec, table: pd.DataFrame, part: np.ndarray) -> pd.Dat
             "part": groups // max(len(versions), 1),
             "model_version": names[groups % max(len(versions), 1)],
             "rows": np.bincount(known, minlength=count),
-            "value": _scores(spec.metric, label, predicted, known, count),
-            "baseline": _scores(spec.metric, label, naive, known, count),
+            "value": _scores(spec.metric, label, predicted, known, count=count),
+            "baseline": _scores(spec.metric, label, naive, known, count=count),
             "open_rows": np.bincount(group[~matured], minlength=count),
         }
     )
@@ -572,14 +582,20 @@ def _version_order(version: str) -> tuple[int, str]:
     return (int(version) if version.isdigit() else -1, version)
 
 
-def _scores(metric: str, y: np.ndarray, p: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+def _scores(
+    metric: str, y: np.ndarray, p: np.ndarray, group: np.ndarray, *, count: int
+) -> np.ndarray:
     """`score` of each group, shape (count,)."""
     lacking = np.bincount(group[~np.isfinite(p)], minlength=count) > 0
-    values = _aucs(y, p, group, count) if metric == "auc" else _means(metric, y, p, group, count)
+    values = (
+        _aucs(y, p, group, count) if metric == "auc" else _means(metric, y, p, group, count=count)
+    )
     return np.where(lacking, np.nan, values)
 
 
-def _means(metric: str, y: np.ndarray, p: np.ndarray, group: np.ndarray, count: int) -> np.ndarray:
+def _means(
+    metric: str, y: np.ndarray, p: np.ndarray, group: np.ndarray, *, count: int
+) -> np.ndarray:
     rows = np.bincount(group, minlength=count)
     sums = np.bincount(group, losses(metric, y, p), minlength=count)
     means = np.divide(sums, rows, out=np.full(count, np.nan), where=rows > 0)

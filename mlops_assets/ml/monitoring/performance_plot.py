@@ -16,7 +16,7 @@ _MOST_LABELS = 9
 
 
 def realised_plot(
-    spec: ProductSpec, periods: pd.DataFrame, promise: Promise, version: str, unit: str
+    spec: ProductSpec, periods: pd.DataFrame, promise: Promise, version: str, *, unit: str
 ) -> str:
     """The metric by period: the champion's, that of models before it, baseline and promise.
 
@@ -40,10 +40,13 @@ def realised_plot(
         *band,
         *d.value_ticks(axes, f"{spec.metric} ({unit})" if unit else spec.metric),
         *_labels(axes, names),
-        *(_marks(axes, rows, names, "baseline", NAIVE, dashed=True) for rows in [*before, own]),
-        *(_marks(axes, rows, names, "value", MUTED) for rows in before),
+        *(
+            _marks(axes, rows, names, "baseline", color=NAIVE, dashed=True)
+            for rows in [*before, own]
+        ),
+        *(_marks(axes, rows, names, "value", color=MUTED) for rows in before),
         d.line(axes, x, promised[0], CHAMPION),
-        _marks(axes, own, names, "value", MODEL),
+        _marks(axes, own, names, "value", color=MODEL),
     ]
     legend = [
         Key("realised", MODEL, "line"),
@@ -64,8 +67,8 @@ def _marks(
     rows: pd.DataFrame,
     names: list[str],
     column: str,
-    color: str,
     *,
+    color: str,
     dashed: bool = False,
 ) -> str:
     """A line with a dot a value; no line where periods are between that the model has no row in."""

@@ -186,7 +186,7 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: Model
 def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     level = level_used(spec)
     draws = max(spec.evaluation.draws, math.ceil(DECISION_TAIL_DRAWS / level))
-    gain, problem = _gain(spec, rows, values, level, draws)
+    gain, problem = _gain(spec, rows, values, level, draws=draws)
     if not gain.has_interval:
         why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
         return _undecided("not_judged", f"{why}; the champion stays", rows, values)
@@ -208,7 +208,7 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
 
 
 def _gain(
-    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, draws: int
+    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, *, draws: int
 ) -> tuple[Estimate, str]:
     days = draw_days(
         rows["event_time"], block_days=spec.evaluation.block_days, draws=draws, seed=spec.seed
@@ -216,7 +216,7 @@ def _gain(
     y, ours, theirs = (
         rows[name].to_numpy(dtype="float64") for name in ("label", "candidate", "champion")
     )
-    drawn = resampled_gain(spec.metric, y, ours, theirs, days)
+    drawn = resampled_gain(spec.metric, y, ours, theirs, draws=days)
     value = improvement(spec.metric, values.candidate, values.champion)
     return interval(value, drawn, level, days.blocks), days.problem
 

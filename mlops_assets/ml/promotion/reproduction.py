@@ -135,8 +135,8 @@ def _column_gaps(before: pd.DataFrame, now: pd.DataFrame) -> Iterator[ColumnGap]
 def changes(recorded: Provenance, now: Provenance) -> tuple[Change, ...]:
     """What is not as it was when a model was trained, the likeliest reason first."""
     return (
-        *_code("product code", recorded.product_code, now.product_code, recorded, now),
-        *_code("platform code", recorded.platform_code, now.platform_code, recorded, now),
+        *_code("product code", recorded.product_code, now.product_code, recorded, now=now),
+        *_code("platform code", recorded.platform_code, now.platform_code, recorded, now=now),
         *_moved("library", recorded.libraries, now.libraries),
         *_moved("python", {"Python": recorded.python}, {"Python": now.python}),
         *_moved("machine", recorded.machine, now.machine),
@@ -161,6 +161,7 @@ def _code(
     before: str,
     after: str,
     recorded: Provenance,
+    *,
     now: Provenance,
 ) -> Iterator[Change]:
     if before == after:

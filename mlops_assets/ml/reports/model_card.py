@@ -374,7 +374,7 @@ def forecast_plot(evidence: pd.DataFrame, spec: ProductSpec, rows: int = PLOTTED
         newest["label"],
         newest["candidate"],
         newest["low"],
-        newest["high"],
+        upper=newest["high"],
         title=f"Forecast against actual, the newest {len(newest):,} holdout rows",
         unit=spec.target.unit,
     )

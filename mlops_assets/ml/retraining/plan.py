@@ -250,11 +250,11 @@ def plan_retraining(
     own, incident = resolve or {}, find_incident(spec, country_states)
     actions = [_action(own.get(s.country, spec), s, incident, now) for s in country_states]
     allowed = {s.country for s in country_states if only is None or s.country in only}
-    first = _pooled_first(spec.retraining, pooled, actions, allowed, now)
+    first = _pooled_first(spec.retraining, pooled, actions, allowed, now=now)
     if first is not None:
         waiting = [_behind_pooled(each, first) for each in actions]
         return RetrainingPlan(tuple(waiting), incident, first)
-    kept = _within_budget(spec.retraining, country_states, actions, asked_today, allowed)
+    kept = _within_budget(spec.retraining, country_states, actions, asked_today, allowed=allowed)
     return RetrainingPlan(tuple(kept), incident)
 
 
@@ -655,6 +655,7 @@ def _pooled_first(
     pooled: PooledModels | None,
     actions: Sequence[Action],
     allowed: Collection[str],
+    *,
     now: dt.datetime,
 ) -> PooledAsk | None:
     """What the trainings wait for, if any is wanted and the pooled models are old."""
@@ -663,13 +664,13 @@ def _pooled_first(
         return None
     if pooled.going_on:
         return PooledAsk("", "the pooled models are being trained")
-    reason = _pooled_age(policy, pooled, wanted, len(actions), now)
+    reason = _pooled_age(policy, pooled, wanted, len(actions), now=now)
     after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
     return PooledAsk(f"pooled models{after}", reason) if reason else None
 
 
 def _pooled_age(
-    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, now: dt.datetime
+    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, *, now: dt.datetime
 ) -> str:
     """Why the pooled models are too old to train countries beside them; "" where they are not."""
     if pooled.made is None:
@@ -699,6 +700,7 @@ def _within_budget(
     country_states: Sequence[CountryState],
     actions: Sequence[Action],
     asked_today: int,
+    *,
     allowed: Collection[str],
 ) -> list[Action]:
     """The actions, of which trainings beyond the budget wait; those with most to lose go first."""

@@ -99,7 +99,7 @@ def resampled_mean(values: np.ndarray, draws: BootstrapWeights) -> np.ndarray:
 
 
 def resampled_gain(
-    metric: str, y: np.ndarray, p: np.ndarray, reference: np.ndarray, draws: BootstrapWeights
+    metric: str, y: np.ndarray, p: np.ndarray, reference: np.ndarray, *, draws: BootstrapWeights
 ) -> np.ndarray:
     """Improvement of `p` on `reference` in each draw (`improvement`), shape (draws,)."""
     value, other = (resampled(metric, y, each, draws) for each in (p, reference))
@@ -109,7 +109,7 @@ def resampled_gain(
 
 
 def estimate(
-    metric: str, y: np.ndarray, p: np.ndarray, draws: BootstrapWeights, tail: float
+    metric: str, y: np.ndarray, p: np.ndarray, draws: BootstrapWeights, *, tail: float
 ) -> Estimate:
     """The metric with its `tail` and `1 - tail` bounds; NaN where it cannot be told."""
     value = score(metric, y, p)
@@ -123,6 +123,7 @@ def gain_estimate(
     y: np.ndarray,
     p: np.ndarray,
     reference: np.ndarray,
+    *,
     draws: BootstrapWeights,
     tail: float,
 ) -> Estimate:
@@ -130,7 +131,7 @@ def gain_estimate(
     value = improvement(metric, score(metric, y, p), score(metric, y, reference))
     if not np.isfinite(value):
         return UNKNOWN
-    return interval(value, resampled_gain(metric, y, p, reference, draws), tail, draws.blocks)
+    return interval(value, resampled_gain(metric, y, p, reference, draws=draws), tail, draws.blocks)
 
 
 def interval(value: float, drawn: np.ndarray, tail: float, blocks: int) -> Estimate:

@@ -57,7 +57,7 @@ class TrainedCandidate:
         selection, parts = self.selection, self.parts
         predicted = selected_predictions(selection, self.spec, parts.holdout, parts.final)
         return predicted, intervals_around(
-            self.errors, parts.holdout, predicted, self.scale, self.spec
+            self.errors, parts.holdout, predicted, self.scale, spec=self.spec
         )
 
 

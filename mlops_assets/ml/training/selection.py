@@ -236,9 +236,9 @@ def train_pooled(
         share = _share(spec.tuning.pooled_trials, deadline, clock, searches)
         found = models.get(candidate.name)
         start = found.params if found and region else None
-        tuned = tune(candidate, rows[region].train, spec, share, clock, start)
+        tuned = tune(candidate, rows[region].train, spec, share, clock=clock, start=start)
         searches -= bool(candidate.space)
-        models[name] = _pooled(candidate, region, tuned, spec, rows[region])
+        models[name] = _pooled(candidate, region, tuned, spec, rows=rows[region])
     return models
 
 
@@ -364,7 +364,7 @@ def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _pooled(
-    candidate: CandidateSpec, region: str, tuned: Tuned, spec: ProductSpec, rows: PooledRows
+    candidate: CandidateSpec, region: str, tuned: Tuned, spec: ProductSpec, *, rows: PooledRows
 ) -> PooledModel:
     chosen = with_params(candidate, tuned.params)
     final = fit(chosen, rows.final, spec.task, spec.seed)
@@ -425,7 +425,7 @@ def _of_many(candidate: CandidateSpec, scope: Scope, world: _Country) -> _Conten
     else:
         model = world.pooled[name]
         validation = world.parts.validation
-        judged = _judged(model.for_validation, scope, candidate, world.spec, validation)
+        judged = _judged(model.for_validation, scope, candidate, world.spec, validation=validation)
         return replace(judged, final=model.final, served=model.served)
     return _Contender(CandidateOutcome(candidate.name, scope, 0, NAN, problem), candidate)
 
@@ -438,7 +438,7 @@ def _local(candidate: CandidateSpec, world: _Country, searches: int) -> _Contend
         reason = f"{needed} training rows are needed, there are {rows}"
         return _Contender(CandidateOutcome(candidate.name, "local", rows, NAN, reason), candidate)
     share = _share(spec.tuning.trials, world.deadline, world.clock, searches)
-    tuned = tune(candidate, train, spec, share, world.clock, _start(candidate, world))
+    tuned = tune(candidate, train, spec, share, clock=world.clock, start=_start(candidate, world))
     chosen = with_params(candidate, tuned.params)
     try:
         fitted = fit(chosen, train, spec.task, spec.seed)
@@ -447,7 +447,7 @@ def _local(candidate: CandidateSpec, world: _Country, searches: int) -> _Contend
             candidate.name, "local", rows, NAN, error.problem, len(tuned.trials)
         )
         return _Contender(failed, chosen, trials=tuned.trials)
-    judged = _judged(fitted, "local", chosen, spec, world.parts.validation)
+    judged = _judged(fitted, "local", chosen, spec, validation=world.parts.validation)
     tried = replace(judged.tried, trials=len(tuned.trials))
     return replace(judged, tried=tried, trials=tuned.trials)
 
@@ -473,6 +473,7 @@ def _judged(
     scope: Scope,
     candidate: CandidateSpec,
     spec: ProductSpec,
+    *,
     validation: pd.DataFrame,
 ) -> _Contender:
     predicted = predict(fitted, validation, spec.task)

@@ -143,6 +143,7 @@ def tune(
     rows: pd.DataFrame,
     spec: ProductSpec,
     budget: Budget,
+    *,
     clock: Clock,
     start: Mapping[str, Param] | None = None,
 ) -> Tuned:

@@ -30,7 +30,12 @@ class JobOutcome:
 
 
 def run_job(
-    settings: Settings, product: str, kind: str, config: Mapping[str, Any], tags: Mapping[str, str]
+    settings: Settings,
+    product: str,
+    kind: str,
+    config: Mapping[str, Any],
+    *,
+    tags: Mapping[str, str],
 ) -> JobOutcome:
     """Run `<product>_<kind>`, a job of one op, on the instance of these settings.
 

@@ -108,6 +108,6 @@ def _candidates(
     moment: pd.Timestamp, pooled: Pooled, orders: Sequence[TrainingOrder]
 ) -> list[BacktestCandidate]:
     return [
-        without_pooled(candidate_at(_PAST[0], moment, pooled, order, time.process_time))
+        without_pooled(candidate_at(_PAST[0], moment, pooled, order, clock=time.process_time))
         for order in orders
     ]

@@ -90,7 +90,7 @@ class _Up:
         remember(self.folder / "processes.json", [*self.services, *self.leaving])
 
 
-def up(settings: Settings, ports: Ports, crew: Crew, runs_at_once: int, say: Say) -> None:
+def up(settings: Settings, ports: Ports, crew: Crew, runs_at_once: int, *, say: Say) -> None:
     """Serve until Ctrl-C or SIGTERM; everything started is stopped again.
 
     Args:

@@ -207,7 +207,7 @@ def _fetch(address: _Address, landing: Landing, landed: Sequence[str]) -> str | 
         is_same = memo is not None and (memo.name, memo.content_hash) == (name, digest)
         if not is_same:
             landing.replace(name, body)
-        _remember(address, landing, name, digest, answer, scratch / "memo")
+        _remember(address, landing, name, digest, answer=answer, file=scratch / "memo")
         return None if is_same else name
 
 
@@ -232,7 +232,7 @@ def _recall(address: _Address, landing: Landing) -> Memo | None:
 
 
 def _remember(
-    address: _Address, landing: Landing, name: str, digest: str, answer: Answer, file: Path
+    address: _Address, landing: Landing, name: str, digest: str, *, answer: Answer, file: Path
 ) -> None:
     memo = Memo(
         address=_digest(address.url),

@@ -111,7 +111,7 @@ def _pull_new(sql: SqlSpec, column: str, landing: Landing) -> Pulled | None:
     with landing.scratch() as scratch:
         found = _read(sql, column, newest, scratch)
         if newest and found.ties.rows:
-            at_last = _at_watermark(landing, folder, newest, held, column)
+            at_last = _at_watermark(landing, folder, newest, held, column=column)
             for table in _untold(found.ties, at_last, column, newest.watermark):
                 found.new.write(table)
         if not found.new.rows or found.newest is None:
@@ -217,7 +217,7 @@ def _unordered(column: str, type_: pa.DataType, kinds: set[str]) -> SourceError:
 
 
 def _at_watermark(
-    landing: Landing, folder: str, newest: Landed, held: set[int], column: str
+    landing: Landing, folder: str, newest: Landed, held: set[int], *, column: str
 ) -> list[Landed]:
     """The files with rows exactly at the newest watermark: a row of files, the newest last."""
     files = [newest]

@@ -179,13 +179,15 @@ def _alarms(
             continue  # told as one, or with what a person is needed for
         realised, drift = country_state.realised, country_state.drift
         if realised and realised.worse and realised.version == country_state.champion:
-            yield _alarm(product, country_state.champion, action, "performance", realised.reason)
+            yield _alarm(
+                product, country_state.champion, action, "performance", reason=realised.reason
+            )
         if drift and drift.state == "alarm":
-            yield _alarm(product, country_state.champion, action, "drift", drift.reason)
+            yield _alarm(product, country_state.champion, action, "drift", reason=drift.reason)
 
 
 def _alarm(
-    product: Product, champion: str, action: Action, asset: str, reason: str
+    product: Product, champion: str, action: Action, asset: str, *, reason: str
 ) -> AlertCondition:
     country, model = action.country, f"version {champion}" if champion else "the baseline"
     what = {
@@ -347,7 +349,7 @@ def _failed_gates(
         if found.passed or found.severity != dg.AssetCheckSeverity.ERROR:
             continue
         country = found.partition or run.tags.get(PARTITION, "")
-        yield _gate(product, instance, run, found, country)
+        yield _gate(product, instance, run, found, country=country)
 
 
 def _gate(
@@ -355,6 +357,7 @@ def _gate(
     instance: dg.DagsterInstance,
     run: dg.DagsterRun,
     found: dg.AssetCheckEvaluation,
+    *,
     country: str,
 ) -> AlertCondition:
     asset, check = found.asset_key.path[-1], found.check_name

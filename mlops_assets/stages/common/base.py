@@ -90,6 +90,7 @@ def output(
     name: str,
     group: str,
     kinds: set[str],
+    *,
     description: str,
     columns: dg.TableSchema | None = None,
 ) -> dg.AssetOut:
@@ -98,7 +99,7 @@ def output(
         key=asset_key(product, name),
         is_required=False,
         code_version=RECIPES[name].code_version(product),
-        **about(product, group, kinds, description, columns),
+        **about(product, group, kinds, description, columns=columns),
     )
 
 
@@ -137,6 +138,7 @@ def about(
     group: str,
     kinds: set[str],
     description: str,
+    *,
     columns: dg.TableSchema | None = None,
 ) -> dict[str, Any]:
     """Group, kinds, owners, columns and description of an asset, with the product's config."""
@@ -158,21 +160,21 @@ def failed(
     key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A blocking failure."""
-    return _result(key, check, dg.AssetCheckSeverity.ERROR, description, metadata)
+    return _result(key, check, dg.AssetCheckSeverity.ERROR, description, metadata=metadata)
 
 
 def warned(
     key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A failure a person should see, which blocks nothing."""
-    return _result(key, check, dg.AssetCheckSeverity.WARN, description, metadata)
+    return _result(key, check, dg.AssetCheckSeverity.WARN, description, metadata=metadata)
 
 
 def passed(
     key: dg.AssetKey, check: str, description: str, metadata: Mapping[str, Any] | None = None
 ) -> dg.AssetCheckResult:
     """A check that holds."""
-    return _result(key, check, None, description, metadata)
+    return _result(key, check, None, description, metadata=metadata)
 
 
 def _result(
@@ -180,6 +182,7 @@ def _result(
     check: str,
     severity: dg.AssetCheckSeverity | None,
     description: str,
+    *,
     metadata: Mapping[str, Any] | None,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(

@@ -167,8 +167,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
                 "raw",
                 "datasets",
                 {"parquet", "duckdb"},
-                _RAW_GRAIN,
-                raw_schema(product),
+                description=_RAW_GRAIN,
+                columns=raw_schema(product),
             )
         },
         check_specs=[
@@ -218,8 +218,8 @@ def _validated(product: Product) -> dg.AssetsDefinition:
                 "quarantine",
                 "datasets",
                 {"parquet", "pandera"},
-                _QUARANTINE_GRAIN,
-                quarantine_schema(product),
+                description=_QUARANTINE_GRAIN,
+                columns=quarantine_schema(product),
             ),
             "validated": dg.AssetOut(
                 key=key,
@@ -272,7 +272,7 @@ def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
     """The rows that were known at the moment of the run; the ledger counts the others as such."""
     assert step.moment is not None
     spec, schema = step.ctx.spec, step.ctx.product.contract()
-    known = known_rows(live, schema, spec.source, spec.aliases, naive(step.moment))
+    known = known_rows(live, schema, spec.source, spec.aliases, moment=naive(step.moment))
     return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
 
 
@@ -306,7 +306,7 @@ def _apply_contract(
     yield _contract_kept(step, result, numbers, limits.max_rejected_share)
     yield _ledger(step, result, replaced, refused=False)
     yield from check_limits(
-        step.ctx.product, step.ctx.country, result.accepted, step.deliveries, step.moment
+        step.ctx.product, step.ctx.country, result.accepted, step.deliveries, moment=step.moment
     )
     rules_changed = step.made is not None and not same_rules(step.made, step.lineage)
     if restated is not None and not rules_changed:
@@ -325,8 +325,8 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
         result.quarantine,
         live,
         rules,
-        step.tags,
-        step.run_id,
+        tags=step.tags,
+        run_id=step.run_id,
     )
 
 
@@ -367,7 +367,7 @@ def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
         for column in describe_columns(schema)
     ]
     described = dg.TableSchema(columns=columns)
-    return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, described)
+    return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, columns=described)
 
 
 def _refusal(result: Validation, limits: ContractSpec) -> str | None:

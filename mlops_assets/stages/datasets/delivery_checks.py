@@ -27,6 +27,7 @@ def check_limits(
     country: str,
     frame: pd.DataFrame,
     deliveries: Sequence[Delivered],
+    *,
     moment: dt.datetime | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
     """One result for each of `LIMITS`.

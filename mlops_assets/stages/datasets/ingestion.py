@@ -207,7 +207,7 @@ def ingest(
                 due[country],
                 tables.pop(country, None),
                 held.get(country),
-                run_id,
+                run_id=run_id,
             )
         except MlopsAssetsError as error:
             refused[country] = str(error)
@@ -245,7 +245,7 @@ def ingest_as_of(
     made, refused = {}, {}
     for country, raw in held.items():
         try:
-            made[country] = _copy_as_of(ctx.country(country), origin, raw, moment, run_id)
+            made[country] = _copy_as_of(ctx.country(country), origin, raw, moment, run_id=run_id)
         except MlopsAssetsError as error:
             refused[country] = str(error)
     return Ingestion(
@@ -265,6 +265,7 @@ def _copy_as_of(
     origin: SnapshotStore,
     raw: Snapshot,
     moment: dt.datetime,
+    *,
     run_id: str,
 ) -> Delivery:
     every = deliveries_of(raw)
@@ -436,6 +437,7 @@ def _take(
     due: Sequence[_Version],
     rows: pa.Table | None,
     held: Snapshot | None,
+    *,
     run_id: str,
 ) -> Delivery | None:
     """Write what is due to the country; None when there is nothing and never was."""

@@ -72,7 +72,7 @@ def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> In
     surveys = {identity: survey(file, column) for identity, file in new.items()}
     rows = {**memory.rows, **{d: _counted(s) for d, s in surveys.items() if not s.problem}}
     problems = {identity: str(s.problem) for identity, s in surveys.items() if s.problem}
-    _remember(ctx, files, rows, problems, memory, run_id)
+    _remember(ctx, files, rows, problems, memory=memory, run_id=run_id)
     sound = sorted((f for f in files.values() if f.content_hash in rows), key=_name, reverse=True)
     return Inventory(
         files={file.content_hash: file for file in sound},
@@ -184,6 +184,7 @@ def _remember(
     files: Mapping[str, SourceFile],
     rows: Mapping[str, Mapping[str, int]],
     problems: Mapping[str, str],
+    *,
     memory: _Memory,
     run_id: str,
 ) -> None:

@@ -75,6 +75,7 @@ def record_release(
     now: pd.DataFrame,
     live: pd.DataFrame,
     rules: tuple[str, str],
+    *,
     tags: Mapping[str, str],
     run_id: str,
 ) -> int:

@@ -66,7 +66,11 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         **country_step(product, "features"),
         deps=[asset_key(product, name) for name in above],
-        outs={"features": output(product, "features", "features", {"parquet", "pandas"}, _GRAIN)},
+        outs={
+            "features": output(
+                product, "features", "features", {"parquet", "pandas"}, description=_GRAIN
+            )
+        },
         check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
     )
     def features(
@@ -104,13 +108,13 @@ def _compute(
 ) -> Iterator[dg.Output | dg.AssetCheckResult]:
     spec, key = ctx.spec, asset_key(ctx.product, "features")
     function = ctx.product.feature_function()
-    frame = features_from(source.validated, function, spec, moment, source.shared)
+    frame = features_from(source.validated, function, spec, moment, shared=source.shared)
     result = check_point_in_time(
         source.validated,
         frame,
         function,
         spec.source,
-        spec.target,
+        target=spec.target,
         shared=source.shared,
         seed=spec.seed,
     )
@@ -130,6 +134,7 @@ def features_from(
     function: FeatureFunction,
     spec: ProductSpec,
     moment: dt.datetime | None,
+    *,
     shared: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """The features of validated rows, as they are or as they could be known at a moment.
@@ -138,7 +143,9 @@ def features_from(
     """
     if moment is None:
         return build_features(validated, function, spec.target, shared)
-    return features_as_of(validated, function, spec.source, spec.target, naive(moment), shared)
+    return features_as_of(
+        validated, function, spec.source, spec.target, moment=naive(moment), shared=shared
+    )
 
 
 def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{product.name}__{SHARED}",
         deps=[asset_key(product, "validated")],
-        outs={SHARED: output(product, SHARED, "features", {"parquet", "pandas"}, _GRAIN)},
+        outs={
+            SHARED: output(product, SHARED, "features", {"parquet", "pandas"}, description=_GRAIN)
+        },
         check_specs=[
             dg.AssetCheckSpec(_CHECK, asset=key, blocking=True, description=_CHECK_DESCRIPTION)
         ],

@@ -48,9 +48,11 @@ def computed(
     if moment is None:
         frame = build_shared(records, function)
     else:
-        frame = build_shared_as_of(records, function, spec.source, spec.target, naive(moment))
+        frame = build_shared_as_of(
+            records, function, spec.source, spec.target, moment=naive(moment)
+        )
     check = check_shared_point_in_time(
-        records, frame, function, spec.source, spec.target, seed=spec.seed
+        records, frame, function, spec.source, target=spec.target, seed=spec.seed
     )
     return Shared(frame, check, validated, of_shared_features(ctx, validated))
 

@@ -155,7 +155,12 @@ def build_drift(product: Product) -> list[dg.AssetsDefinition]:
         deps=[asset_key(product, name) for name in ("predictions", "features", "champion")],
         outs={
             "drift": output(
-                product, "drift", "monitoring", {"parquet", "duckdb"}, _GRAIN, schema(DRIFT_COLUMNS)
+                product,
+                "drift",
+                "monitoring",
+                {"parquet", "duckdb"},
+                description=_GRAIN,
+                columns=schema(DRIFT_COLUMNS),
             )
         },
         check_specs=[check],

@@ -79,7 +79,12 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
         deps=[asset_key(product, name) for name in ("predictions", "features", "champion")],
         outs={
             "performance": output(
-                product, "performance", "monitoring", {"parquet"}, _GRAIN, _columns(product)
+                product,
+                "performance",
+                "monitoring",
+                {"parquet"},
+                description=_GRAIN,
+                columns=_columns(product),
             )
         },
         check_specs=[country_check(product, "performance", PERFORMANCE_CHECK, _CHECK_DESCRIPTION)],
@@ -100,7 +105,7 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
         rows = record_predictions(_held(store, made), _new(store, newest, made), features, spec)
         promise = _promise(spec, served)
         found = realised(spec, rows, promise, _version(served))
-        shown = _shown(spec, rows, features, promise, found)
+        shown = _shown(spec, rows, features, promise, found=found)
         recorded = {RECORDED: newest.version, **lineage.metadata()}
         yield dg.Output(rows, "performance", metadata={**shown, **recorded})
         yield _check(key, found)
@@ -203,12 +208,13 @@ def _shown(
     rows: pd.DataFrame,
     features: pd.DataFrame,
     promise: Promise,
+    *,
     found: Realised,
 ) -> dict[str, Any]:
     """Metadata of the asset's page, and what the snapshot keeps of it."""
     gain = against_previous(spec, rows, found.version)
     periods, slices = by_period(spec, rows), by_slice(spec, rows, features)
-    image = realised_plot(spec, periods, promise, found.version, metric_unit(spec))
+    image = realised_plot(spec, periods, promise, found.version, unit=metric_unit(spec))
     shown: dict[str, Any] = {
         "summary": found.reason,
         "numbers": facts_metadata(_facts(spec, found, promise, gain)),

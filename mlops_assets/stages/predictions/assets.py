@@ -73,8 +73,8 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
                 "predictions",
                 "predictions",
                 {"parquet"},
-                _GRAIN,
-                predictions_schema(product),
+                description=_GRAIN,
+                columns=predictions_schema(product),
             )
         },
         check_specs=[gate(product, "predictions", _CHECK, _CHECK_DESCRIPTION)],
@@ -92,7 +92,7 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
         spec, source = ctx.spec, named_input(ctx, lineage, "features")
         features = ctx.store.read(source.asset, ctx.country, version=source.version)
         frame, problem_of_previous = _predict(
-            spec, features, served, ctx.registry, lineage.inputs["features"]
+            spec, features, served, ctx.registry, features_version=lineage.inputs["features"]
         )
         if problem := _problem(frame, spec):
             yield failed(key, _CHECK, problem)
@@ -124,13 +124,14 @@ def _predict(
     features: pd.DataFrame,
     served: Served,
     registry: Registry,
+    *,
     features_version: str,
 ) -> tuple[pd.DataFrame, str]:
     """The predictions, and why the previous model gives none."""
     rows = _unseen(spec, features, served)
     known = _known(served, rows)
-    values, around = _values(spec, features, rows, known, served, registry)
-    before = _of_previous(spec, rows, known, served, registry)
+    values, around = _values(spec, features, rows, known, served=served, registry=registry)
+    before = _of_previous(spec, rows, known, served, registry=registry)
     frame = pd.DataFrame(
         {
             "entity": rows["entity"],
@@ -176,14 +177,15 @@ def _values(
     features: pd.DataFrame,
     rows: pd.DataFrame,
     known: np.ndarray,
+    *,
     served: Served,
     registry: Registry,
 ) -> tuple[np.ndarray, Intervals]:
     """Predictions of the rows with their intervals, exactly as the candidate was judged."""
     if served.version is None:
         return _of_baseline(spec, features, rows)
-    values = _of_champion(served.version, rows, known, spec, registry)
-    return values, intervals_of(served.version, rows, values, spec, registry)
+    values = _of_champion(served.version, rows, known, spec, registry=registry)
+    return values, intervals_of(served.version, rows, values, spec, registry=registry)
 
 
 def _of_champion(
@@ -191,6 +193,7 @@ def _of_champion(
     rows: pd.DataFrame,
     known: np.ndarray,
     spec: ProductSpec,
+    *,
     registry: Registry,
 ) -> np.ndarray:
     """By the evaluation model what was known at the training, by what serves everything since.
@@ -213,6 +216,7 @@ def _of_previous(
     rows: pd.DataFrame,
     known: np.ndarray,
     served: Served,
+    *,
     registry: Registry,
 ) -> _Predicted:
     """What the model in use before would have predicted, for the rows that neither has seen.
@@ -239,7 +243,7 @@ def _of_baseline(
     values = baseline_predictions(baseline, known, rows)
     naive = baseline_predictions(baseline, parts.train, parts.validation)
     errors = residual_history(parts.validation, naive)
-    return values, intervals_around(errors, rows, values, None, spec)
+    return values, intervals_around(errors, rows, values, None, spec=spec)
 
 
 def _problem(frame: pd.DataFrame, spec: ProductSpec) -> str | None:
@@ -291,6 +295,6 @@ def _plot(spec: ProductSpec, frame: pd.DataFrame, features: pd.DataFrame) -> str
         joined["label"],
         joined["prediction"],
         joined["lower"],
-        joined["upper"],
+        upper=joined["upper"],
         unit=spec.target.unit,
     )

@@ -45,7 +45,7 @@ def build_champions(product: Product) -> list[dg.AssetsDefinition]:
     @dg.multi_asset(
         **country_step(product, "champion"),
         deps=[asset_key(product, "model"), asset_key(product, "features")],
-        outs={"champion": output(product, "champion", "models", {"mlflow"}, _GRAIN)},
+        outs={"champion": output(product, "champion", "models", {"mlflow"}, description=_GRAIN)},
         check_specs=[gate(product, "champion", ALIAS_CHECK, _CHECK_DESCRIPTION)],
     )
     def champion(
@@ -122,7 +122,7 @@ def decide_on(ctx: CountryContext, model: Snapshot, origin: Origin) -> Entry:
         origin: who or what asks.
     """
     in_use = ctx.champion()
-    comparison = compare_with_champion(ctx, model, in_use, log_of(ctx), origin.run_id)
+    comparison = compare_with_champion(ctx, model, in_use, log_of(ctx), run_id=origin.run_id)
     entry = record_decision(ctx, comparison, origin, ctx.aliases())
     carry_out(ctx, entry)
     _add_to_card(ctx, entry)

@@ -64,6 +64,7 @@ def compare_with_champion(
     model: Snapshot,
     in_use: ModelVersion | None,
     log: Sequence[Entry],
+    *,
     run_id: str,
 ) -> Comparison:
     """What evidence says of the country's candidate and the model in use.
@@ -91,7 +92,7 @@ def compare_with_champion(
     )
     if not candidate or candidate == champion:
         return about
-    judged = _judged(ctx, row, features, in_use, run_id)
+    judged = _judged(ctx, row, features, in_use, run_id=run_id)
     known = Circumstances(
         rolled_back=_rolled_back(candidate, log),
         champion_problem=judged.champion_problem,
@@ -140,6 +141,7 @@ def _judged(
     row: pd.Series,
     features: Snapshot,
     in_use: ModelVersion | None,
+    *,
     run_id: str,
 ) -> _Judged:
     held = _stored(ctx, row)
@@ -149,7 +151,7 @@ def _judged(
         if not champion or frame["champion"].notna().any():
             gates = gates_from_json(str(row["gates"]))
             return _Judged(frame, held.content_hash, gates, ModelPair.from_json(_pair_of(row)))
-    return _again(ctx, row, features, in_use, held, run_id)
+    return _again(ctx, row, features, in_use, held=held, run_id=run_id)
 
 
 def _stored(ctx: CountryContext, row: pd.Series) -> Snapshot | None:
@@ -162,6 +164,7 @@ def _again(
     row: pd.Series,
     features: Snapshot,
     in_use: ModelVersion | None,
+    *,
     held: Snapshot | None,
     run_id: str,
 ) -> _Judged:
@@ -178,10 +181,12 @@ def _again(
         ours = _side(ctx, candidate, parts.holdout)
         if ours.predicted is None:
             raise RegistryError(ours.problem)
-        evidence = _built(ctx, candidate, ours.predicted, parts.holdout, parts.final, theirs)
+        evidence = _built(
+            ctx, candidate, ours.predicted, parts.holdout, train=parts.final, theirs=theirs
+        )
     return _Judged(
         evidence,
-        _store(ctx, evidence, row, features, in_use, run_id),
+        _store(ctx, evidence, row, features, in_use=in_use, run_id=run_id),
         gates_again(ctx.spec, evidence, gates_from_json(str(row["gates"]))),
         _pair(str(row["version"]), in_use, ours, theirs),
         theirs.problem,
@@ -224,10 +229,11 @@ def _built(
     version: ModelVersion,
     predicted: np.ndarray,
     holdout: pd.DataFrame,
+    *,
     train: pd.DataFrame,
     theirs: _Side,
 ) -> pd.DataFrame:
-    around = intervals_of(version, holdout, predicted, ctx.spec, ctx.registry)
+    around = intervals_of(version, holdout, predicted, ctx.spec, registry=ctx.registry)
     return evidence_frame(
         ctx.spec,
         holdout,
@@ -244,6 +250,7 @@ def _store(
     evidence: pd.DataFrame,
     row: pd.Series,
     features: Snapshot,
+    *,
     in_use: ModelVersion | None,
     run_id: str,
 ) -> str:

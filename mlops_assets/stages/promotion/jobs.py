@@ -95,10 +95,10 @@ def build_promotion_jobs(product: Product) -> list[dg.JobDefinition]:
         return plan_undo(whole, config.change_set or config.unit)
 
     return [
-        _job(product, "rollback", VersionConfig, rollback, _ROLLBACK + _TOGETHER),
-        _job(product, "promote", VersionConfig, promote, _PROMOTE + _TOGETHER),
-        _job(product, "approve", MoveConfig, approve, _APPROVE + _TOGETHER),
-        _job(product, "undo", UndoConfig, undo, _UNDO + _TOGETHER),
+        _job(product, "rollback", VersionConfig, rollback, description=_ROLLBACK + _TOGETHER),
+        _job(product, "promote", VersionConfig, promote, description=_PROMOTE + _TOGETHER),
+        _job(product, "approve", MoveConfig, approve, description=_APPROVE + _TOGETHER),
+        _job(product, "undo", UndoConfig, undo, description=_UNDO + _TOGETHER),
     ]
 
 
@@ -115,6 +115,7 @@ def _job(
     kind: str,
     form: type[_Config],
     planner: Callable[[ProductContext, _Config], ChangePlan],
+    *,
     description: str,
 ) -> dg.JobDefinition:
     def step(

@@ -188,11 +188,11 @@ def apply_plan(whole: ProductContext, plan: ChangePlan, asked: Requester, tell: 
     for move in change_set.moves:
         begun.append(move)
         try:
-            _carry(whole, change_set, move, asked, tell)
+            _carry(whole, change_set, move, asked, tell=tell)
         except Exception as error:
-            stuck = _set_back(whole, change_set, begun, asked, tell, error)
+            stuck = _set_back(whole, change_set, begun, asked, tell=tell, why=error)
             record_state(whole, change_set, "set back")
-            raise _failed(whole, change_set, move, stuck, error) from error
+            raise _failed(whole, change_set, move, stuck, error=error) from error
     record_state(whole, change_set, "done")
     _close_undone(whole, plan)
     return replace(change_set, state="done")
@@ -352,7 +352,7 @@ def _require(plan: ChangePlan, asked: Requester) -> None:
 
 
 def _carry(
-    whole: ProductContext, change_set: ChangeSet, move: Move, asked: Requester, tell: Tell
+    whole: ProductContext, change_set: ChangeSet, move: Move, asked: Requester, *, tell: Tell
 ) -> None:
     """Record, then move the aliases, then show it; what is done already stays as it is."""
     ctx = whole.country(move.country)
@@ -469,6 +469,7 @@ def _set_back(
     change_set: ChangeSet,
     begun: Sequence[Move],
     asked: Requester,
+    *,
     tell: Tell,
     why: Exception,
 ) -> dict[str, str]:
@@ -476,14 +477,22 @@ def _set_back(
     stuck = {}
     for move in reversed(begun):
         try:
-            _take_back(whole, change_set, move, asked, tell, f"{begun[-1].country} failed: {why}")
+            _take_back(
+                whole, change_set, move, asked, tell=tell, why=f"{begun[-1].country} failed: {why}"
+            )
         except Exception as error:
             stuck[move.country] = str(error)
     return stuck
 
 
 def _take_back(
-    whole: ProductContext, change_set: ChangeSet, move: Move, asked: Requester, tell: Tell, why: str
+    whole: ProductContext,
+    change_set: ChangeSet,
+    move: Move,
+    asked: Requester,
+    *,
+    tell: Tell,
+    why: str,
 ) -> None:
     ctx, entry = whole.country(move.country), _entry_of(whole, change_set, move.country)
     if entry is None:
@@ -519,6 +528,7 @@ def _failed(
     change_set: ChangeSet,
     move: Move,
     stuck: dict[str, str],
+    *,
     error: Exception,
 ) -> RegistryError:
     others = [each.country for each in change_set.moves if each.country != move.country]

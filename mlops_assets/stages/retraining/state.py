@@ -168,7 +168,7 @@ def read_state(
     countries = list(ctx.product.spec.countries)
     own = {country: ctx.product.resolved(country) for country in ctx.product.spec.overrides}
     past, (going_on, busy) = decision_histories(ctx), _going_on(ctx.product, instance)
-    recent = _recent(ctx.product, instance, past, own, now)
+    recent = _recent(ctx.product, instance, past, own, now=now)
     due = due or due_by_schedule(ctx.product, instance, now)
     state = Staleness(ctx)
     found = {country: _seen(state.whole.country(country)) for country in countries}
@@ -182,7 +182,7 @@ def read_state(
         for country in countries
     ]
     country_states = _with_labels(ctx, country_states, own)
-    country_states = _with_tried(ctx.product, instance, country_states, own, past)
+    country_states = _with_tried(ctx.product, instance, country_states, own, past=past)
     unserved, pooled = _unserved(state, busy), _pooled(state, instance)
     return RetrainingState(country_states, own, recent.today, past, now, pooled, unserved)
 
@@ -402,6 +402,7 @@ def _recent(
     instance: dg.DagsterInstance,
     past: Mapping[str, DecisionHistory],
     own: Mapping[str, ProductSpec],
+    *,
     now: dt.datetime,
 ) -> _Requests:
     """What sensor and schedule asked for, as far back as a cool-down reaches."""
@@ -459,6 +460,7 @@ def _with_tried(
     instance: dg.DagsterInstance,
     country_states: Sequence[CountryState],
     own: Mapping[str, ProductSpec],
+    *,
     past: Mapping[str, DecisionHistory],
 ) -> list[CountryState]:
     """With what became of earlier requests for what asks now."""

@@ -89,7 +89,11 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
             asset_key(product, "features"),
             *([asset_key(product, "pooled_champion")] if pooled else []),
         ],
-        outs={"model": output(product, "model", "models", {"scikitlearn", "mlflow"}, _GRAIN)},
+        outs={
+            "model": output(
+                product, "model", "models", {"scikitlearn", "mlflow"}, description=_GRAIN
+            )
+        },
         check_specs=[
             gate(product, "model", name, _GATES[name]) for name in declared_gates(product.spec)
         ],
@@ -107,7 +111,7 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
             yield from _gate_results(key, gates_from_json(held[1]))
             return
         candidate, run = _trained(ctx, lineage, storage, mlflow)
-        frame = _frame(ctx, candidate, run, lineage, context.run.run_id)
+        frame = _frame(ctx, candidate, run, lineage, run_id=context.run.run_id)
         metadata = {
             **candidate_metadata(candidate.facts),
             "mlflow_run": dg.MetadataValue.url(run.url),
@@ -131,7 +135,9 @@ def _trained(
     versions = pooled_versions(ctx.whole, ctx.country)
     start_server()  # its imports go on while this process trains
     source = named_input(ctx, lineage, "features")
-    record = record_now(ctx.product, ctx.country, {ctx.country: source}, versions, storage.moment)
+    record = record_now(
+        ctx.product, ctx.country, {ctx.country: source}, versions, as_of=storage.moment
+    )
     features = ctx.store.read(source.asset, ctx.country, version=source.version)
     with mlflow.training_run(ctx.product.name, ctx.country, run_tags(record, lineage)) as run:
         pooled = load_pooled(ctx.spec, versions, ctx.registry)
@@ -164,7 +170,7 @@ def _gate_results(key: dg.AssetKey, gates: Sequence[GateResult]) -> Iterator[dg.
 
 
 def _frame(
-    ctx: CountryContext, candidate: Candidate, run: TrackedRun, lineage: Lineage, run_id: str
+    ctx: CountryContext, candidate: Candidate, run: TrackedRun, lineage: Lineage, *, run_id: str
 ) -> pd.DataFrame:
     """The row of the candidate; the evidence it names is stored first."""
     selection, report = candidate.selection, candidate.judged.report

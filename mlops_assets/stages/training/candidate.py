@@ -130,9 +130,9 @@ def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     version = _register(training, selection, parts, features)
     champion = _champion(training, parts)
     judged = _judge(training, trained, version, champion)
-    facts = _facts(training, selection, parts, version, judged)
+    facts = _facts(training, selection, parts, version, judged=judged)
     _log_candidate(training, facts, selection, version)
-    _keep_reference(training, selection, parts, judged, version)
+    _keep_reference(training, selection, parts, judged, version=version)
     return Candidate(
         selection, judged, version, _pair(version, judged, selection, champion), parts, facts
     )
@@ -225,7 +225,7 @@ def _judge(
         parts.holdout,
         selection.model,
         predicted,
-        parts.final,
+        train=parts.final,
         low=around.low,
         high=around.high,
         champion=champion.predicted,
@@ -296,6 +296,7 @@ def _keep_reference(
     selection: Selection,
     parts: Split,
     judged: Judgement,
+    *,
     version: ModelVersion | None,
 ) -> None:
     """What new rows are compared with as long as the model serves, in MLflow."""
@@ -331,6 +332,7 @@ def _facts(
     selection: Selection,
     parts: Split,
     version: ModelVersion | None,
+    *,
     judged: Judgement,
 ) -> CardFacts:
     record, spec = training.record, training.spec

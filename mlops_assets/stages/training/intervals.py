@@ -39,6 +39,7 @@ def intervals_of(
     rows: pd.DataFrame,
     predicted: np.ndarray,
     spec: ProductSpec,
+    *,
     registry: Registry,
 ) -> Intervals:
     """Intervals of a registered model's predictions, exactly as it was judged with them.
@@ -59,4 +60,4 @@ def intervals_of(
     """
     none = pd.DataFrame(columns=list(HISTORY_COLUMNS))
     errors = stored_errors(version, registry) if spec.task == "regression" else none
-    return intervals_around(errors, rows, predicted, version.tags[SCALE_TAG] or None, spec)
+    return intervals_around(errors, rows, predicted, version.tags[SCALE_TAG] or None, spec=spec)

@@ -85,7 +85,7 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
         deps=[asset_key(product, "features")],
         outs={
             "pooled_model": output(
-                product, "pooled_model", "models", {"scikitlearn", "mlflow"}, _GRAIN
+                product, "pooled_model", "models", {"scikitlearn", "mlflow"}, description=_GRAIN
             )
         },
         check_specs=[
@@ -117,14 +117,14 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
 def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
     product, source = ctx.product, _features_of_all(ctx)
     lineage = of_pooled_model(ctx, source.snapshots)
-    record = record_now(product, "", source.snapshots, {}, storage.moment)
+    record = record_now(product, "", source.snapshots, {}, as_of=storage.moment)
     models = train_pooled(product.spec, source.frames, clock=time.monotonic)
     sample = next(iter(source.frames.values()))
     with mlflow.training_run(product.name, "pooled", run_tags(record, lineage)) as run:
         run.log_texts({**record.texts(), **trials_file(_trials(models))})
         frame = pd.DataFrame(
             [
-                _register_pooled(product, run, ctx.registry, model, sample, record)
+                _register_pooled(product, run, ctx.registry, model, sample=sample, record=record)
                 for model in models.values()
             ]
         )
@@ -161,6 +161,7 @@ def _register_pooled(
     run: TrackedRun,
     registry: Registry,
     model: PooledModel,
+    *,
     sample: pd.DataFrame,
     record: TrainingRecord,
 ) -> dict[str, Any]:

@@ -116,6 +116,7 @@ def record_now(
     country: str,
     features: Mapping[str, Snapshot],
     pooled: Mapping[str, ModelVersion],
+    *,
     as_of: dt.datetime | None,
 ) -> TrainingRecord:
     """The record of a training that starts now.

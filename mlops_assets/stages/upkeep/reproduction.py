@@ -108,7 +108,7 @@ def reproduce_model(
             damaged.
         StorageError: a snapshot it was trained on is no longer stored or was changed.
     """
-    original = _original(ctx.product, ctx.country, version, ctx.store, ctx.registry)
+    original = _original(ctx.product, ctx.country, version, ctx.store, registry=ctx.registry)
     rebuilt = _rebuilt(original, ctx.store, ctx.registry)
     again = _features_again(original, ctx.store)
     result = judged(_compared(original, rebuilt, again))
@@ -118,7 +118,7 @@ def reproduce_model(
 
 
 def _original(
-    product: Product, country: str, number: str | None, store: SnapshotStore, registry: Registry
+    product: Product, country: str, number: str | None, store: SnapshotStore, *, registry: Registry
 ) -> _Original:
     product.resolved(country)  # refuses a country that is not listed
     champion = registry.champion(product.name, country)
@@ -141,7 +141,9 @@ def _original(
         model=model,
         judged=model if twin is version else fitted(name, twin, record.spec, registry),
         record=record,
-        frame=_rows(product, "features", country, record.features[country].content_hash, store),
+        frame=_rows(
+            product, "features", country, record.features[country].content_hash, store=store
+        ),
     )
 
 
@@ -164,7 +166,7 @@ def _rebuilt_of_many(original: _Original, store: SnapshotStore, registry: Regist
     record = recorded(version, registry)
     spec = record.spec
     frames = {
-        country: _rows(product, "features", country, each.content_hash, store)
+        country: _rows(product, "features", country, each.content_hash, store=store)
         for country, each in members(spec, record.features, region).items()
     }
     rows = pooled_rows(spec, frames).known
@@ -177,22 +179,22 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
     wanted = original.features.validated
     if store.find(path(product, "validated"), record.country, wanted) is None:
         return FeaturesAgain(None, "the validated rows they were made from are no longer stored")
-    validated = _rows(product, "validated", record.country, wanted, store)
+    validated = _rows(product, "validated", record.country, wanted, store=store)
     shared = None
     if (used := original.features.shared) and store.find(path(product, SHARED), None, used) is None:
         return FeaturesAgain(None, "the shared features they were made with are no longer stored")
     if used:
-        shared = _rows(product, SHARED, None, used, store)
+        shared = _rows(product, SHARED, None, used, store=store)
     function = product.feature_function()
     try:
-        made = features_from(validated, function, record.spec, record.as_of, shared)
+        made = features_from(validated, function, record.spec, record.as_of, shared=shared)
     except TrainingError as error:  # the answer to the question, not a failure to ask it
         return FeaturesAgain(None, error.problem, broken=True)
     return FeaturesAgain(features_gap(original.frame, made))
 
 
 def _rows(
-    product: Product, asset: str, country: str | None, content_hash: str, store: SnapshotStore
+    product: Product, asset: str, country: str | None, content_hash: str, *, store: SnapshotStore
 ) -> pd.DataFrame:
     """The recorded rows, found by their content and checked against it."""
     from mlops_assets.storage.frames import to_frame
@@ -201,7 +203,7 @@ def _rows(
     key = path(product, asset)
     found = store.find(key, country, content_hash)
     if found is None:
-        raise _lost(product, asset, country, content_hash, store)
+        raise _lost(product, asset, country, content_hash, store=store)
     table = store.read_table(key, country, version=found.version)
     if hashed(table) != content_hash:
         raise StorageError(
@@ -215,7 +217,7 @@ def _rows(
 
 
 def _lost(
-    product: Product, asset: str, country: str | None, content_hash: str, store: SnapshotStore
+    product: Product, asset: str, country: str | None, content_hash: str, *, store: SnapshotStore
 ) -> StorageError:
     removed = store.read_log(path(product, "removals"), country)
     why = "and no log says why"

@@ -72,7 +72,7 @@ def build_reproduction(product: Product) -> dg.JobDefinition:
         store, registry = storage.store(), mlflow.registry()
         drawn = _drawn(product, config, registry, context.run_id)
         context.log.info(drawn.text)
-        lines = list(_lines(product, drawn.countries, store, registry, context))
+        lines = list(_lines(product, drawn.countries, store, registry, context=context))
         shown = {"drawn": drawn.text, "reproductions": _table(lines)}
         if any(line.failed for line in lines):
             raise dg.Failure(_failure(product, lines), metadata=shown, allow_retries=False)
@@ -115,6 +115,7 @@ def _lines(
     countries: Sequence[str],
     store: SnapshotStore,
     registry: Registry,
+    *,
     context: dg.OpExecutionContext,
 ) -> Iterator[_Line]:
     """One after another; a country that cannot be judged does not keep the next from it."""

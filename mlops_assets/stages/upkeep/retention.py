@@ -248,7 +248,7 @@ _Reasons = dict[tuple[tuple[str, ...], str | None, str], str]
 def _needed(shelves: Sequence[_Shelf], claims: _Claims, since: dt.datetime, days: int) -> _Reasons:
     """Why each snapshot is needed that is so by itself."""
     found = {
-        _key(version.snapshot): _reason(shelf, version.snapshot, claims, since, days)
+        _key(version.snapshot): _reason(shelf, version.snapshot, claims, since, days=days)
         for shelf in shelves
         for version in shelf.versions
     }
@@ -256,7 +256,7 @@ def _needed(shelves: Sequence[_Shelf], claims: _Claims, since: dt.datetime, days
 
 
 def _reason(
-    shelf: _Shelf, snapshot: Snapshot, claims: _Claims, since: dt.datetime, days: int
+    shelf: _Shelf, snapshot: Snapshot, claims: _Claims, since: dt.datetime, *, days: int
 ) -> str:
     if snapshot.version == shelf.current.version:
         return "current"

@@ -334,7 +334,7 @@ def test_without_a_cool_down_the_pooled_models_are_trained_once_a_moment() -> No
 def test_a_candidate_of_a_walk_is_the_one_that_a_training_makes() -> None:
     past, _ = backtest_data(SPEC, world(None), END)
     made = candidate_at(
-        past, START, Pooled(), TrainingOrder("DEU", (ModelInUse(),), True), time.process_time
+        past, START, Pooled(), TrainingOrder("DEU", (ModelInUse(),), True), clock=time.process_time
     )
     assert made.kind == "local"
     assert made.decisions[""].verdict == "promoted"
@@ -357,7 +357,7 @@ def test_what_is_watched_is_what_the_table_of_performance_says(
     never, frames = changed[0], world(CHANGE)
     past, _ = backtest_data(SPEC, frames, END)
     order = TrainingOrder("DEU", (ModelInUse(),), False)
-    promise = candidate_at(past, START, Pooled(), order, time.process_time).promise
+    promise = candidate_at(past, START, Pooled(), order, clock=time.process_time).promise
     own = never.rows[never.rows["country"] == "DEU"]
     version, table, seen = own["version"].iloc[0], no_performance(), []
     moments = backtest_moments(START, CHANGE + 8 * WEEK, WEEK)

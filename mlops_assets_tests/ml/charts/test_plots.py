@@ -80,7 +80,13 @@ TABLE = pd.DataFrame(
     [
         (
             plots.forecast_against_actual(
-                DAYS, values(True), values(), values() - 5, values() + 5, title="a < b", unit="EUR"
+                DAYS,
+                values(True),
+                values(),
+                values() - 5,
+                upper=values() + 5,
+                title="a < b",
+                unit="EUR",
             ),
             ["a < b", "actual", "forecast", "interval, 100% of 870 labels inside", "EUR", "40"],
         ),
@@ -130,7 +136,7 @@ def test_nothing_to_draw_is_drawn_without_a_crash() -> None:
 
 def test_a_gap_breaks_the_line_and_the_band() -> None:
     svg = plots.forecast_against_actual(
-        DAYS, values(True), values(True), values(True) - 1, values(True) + 1
+        DAYS, values(True), values(True), values(True) - 1, upper=values(True) + 1
     )
     assert svg.count("<polyline") == 4
     assert svg.count("<polygon") == 2

@@ -54,7 +54,7 @@ def honest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def checked(function: Function, rows: pd.DataFrame, source: SourceSpec = SOURCE) -> PointInTime:
     features = build_features(rows, function, TARGET)
-    return check_point_in_time(rows, features, function, source, TARGET, samples=4, seed=1)
+    return check_point_in_time(rows, features, function, source, target=TARGET, samples=4, seed=1)
 
 
 def test_features_are_sorted_and_have_keys_label_time_and_features() -> None:

@@ -83,7 +83,9 @@ def checked(
 ) -> PointInTime:
     rows = rows or records()
     shared = build_shared(rows, function)
-    return check_shared_point_in_time(rows, shared, function, source, TARGET, samples=5, seed=1)
+    return check_shared_point_in_time(
+        rows, shared, function, source, target=TARGET, samples=5, seed=1
+    )
 
 
 def test_shared_features_are_sorted_by_time_and_have_every_country() -> None:
@@ -191,7 +193,7 @@ def test_a_record_that_arrives_late_may_not_be_used_before() -> None:
 def test_as_of_a_moment_is_what_the_rows_up_to_then_give(cut: int) -> None:
     moment = pd.Timestamp("2023-12-25") + pd.Timedelta(days=cut)
     rows = records()
-    then = build_shared_as_of(rows, honest, SOURCE, TARGET, moment)
+    then = build_shared_as_of(rows, honest, SOURCE, TARGET, moment=moment)
     known = {name: each[each["date"] <= moment] for name, each in rows.items()}
     expected = build_shared(known, honest)
     pd.testing.assert_frame_equal(then, expected)
@@ -221,7 +223,7 @@ def test_features_of_a_country_use_the_shared_ones_of_their_time() -> None:
     frame = build_features(rows["FRA"], features, TARGET, shared)
     expected = (rows["DEU"]["price"].to_numpy()[10:] - rows["FRA"]["price"].to_numpy()) / 2
     np.testing.assert_allclose(frame["gap"], expected)
-    result = check_point_in_time(rows["FRA"], frame, features, SOURCE, TARGET, shared=shared)
+    result = check_point_in_time(rows["FRA"], frame, features, SOURCE, target=TARGET, shared=shared)
     assert result.passed
     assert result.checked_rows > 0
 
@@ -230,7 +232,9 @@ def test_a_feature_that_reads_a_later_shared_row_fails() -> None:
     rows = records()
     shared = build_shared(rows, honest)
     frame = build_features(rows["FRA"], tomorrow_of_all, TARGET, shared)
-    result = check_point_in_time(rows["FRA"], frame, tomorrow_of_all, SOURCE, TARGET, shared=shared)
+    result = check_point_in_time(
+        rows["FRA"], frame, tomorrow_of_all, SOURCE, target=TARGET, shared=shared
+    )
     assert not result.passed
     assert {each.column for each in result.differing} == {"leak"}
 
@@ -238,7 +242,9 @@ def test_a_feature_that_reads_a_later_shared_row_fails() -> None:
 def test_as_of_a_moment_later_shared_rows_are_hidden() -> None:
     rows, moment = records(), pd.Timestamp("2024-01-20")
     shared = build_shared(rows, honest)
-    then = features_as_of(rows["FRA"], tomorrow_of_all, SOURCE, TARGET, moment, shared)
+    then = features_as_of(
+        rows["FRA"], tomorrow_of_all, SOURCE, TARGET, moment=moment, shared=shared
+    )
     assert then["event_time"].max() == moment
     assert np.isnan(then["leak"].iloc[-1])
     assert then["leak"].notna().sum() == len(then) - 1

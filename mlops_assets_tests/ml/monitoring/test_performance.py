@@ -795,7 +795,7 @@ def test_too_few_rows_or_another_version_before_say_nothing_of_the_version_befor
 def test_the_plot_is_small_valid_and_labelled() -> None:
     spec, table = random_table("mae", 3, rows=4000)
     table["event_time"] = START + pd.to_timedelta(np.arange(4000), unit="D")
-    image = realised_plot(spec, by_period(spec, table), promised(1.0, 0.1, 1.2), "10", "EUR")
+    image = realised_plot(spec, by_period(spec, table), promised(1.0, 0.1, 1.2), "10", unit="EUR")
     root = ElementTree.fromstring(image)
     words = {node.text for node in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"mae by week, realised", "mae (EUR)", "realised", "models before", "promised"} <= words
@@ -807,7 +807,7 @@ def test_the_plot_is_small_valid_and_labelled() -> None:
 
 def test_nothing_to_draw_is_drawn_without_a_crash() -> None:
     for spec, table in (random_table("auc", 1, rows=2), (product(), no_performance())):
-        image = realised_plot(spec, by_period(spec, table), promise_of(spec, None), "", "")
+        image = realised_plot(spec, by_period(spec, table), promise_of(spec, None), "", unit="")
         ElementTree.fromstring(image)
         assert "nan" not in image
         assert "promised" not in image

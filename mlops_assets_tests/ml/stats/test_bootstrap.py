@@ -111,10 +111,10 @@ def test_gains_are_paired_on_identical_draws() -> None:
     rng = np.random.default_rng(2)
     y, p = rng.normal(size=100), rng.normal(size=100)
     draws = draw_days(times(np.arange(100)), block_days=7, draws=50, seed=0)
-    np.testing.assert_array_equal(resampled_gain("mae", y, p, p, draws), 0.0)
+    np.testing.assert_array_equal(resampled_gain("mae", y, p, p, draws=draws), 0.0)
     half = y + (p - y) / 2
-    np.testing.assert_allclose(resampled_gain("mae", y, half, p, draws), 0.5)
-    np.testing.assert_allclose(resampled_gain("rmse", y, half, p, draws), 0.5)
+    np.testing.assert_allclose(resampled_gain("mae", y, half, p, draws=draws), 0.5)
+    np.testing.assert_allclose(resampled_gain("rmse", y, half, p, draws=draws), 0.5)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -123,10 +123,10 @@ def test_an_estimate_has_the_value_of_the_rows_and_bounds_around_it(metric: str)
     y = (rng.random(300) < 0.4) * 1.0
     a, b = np.clip(0.4 * y + 0.6 * rng.random(300), 0.01, 0.99), rng.random(300)
     draws = draw_days(times(np.arange(300) // 3), block_days=7, draws=400, seed=0)
-    own = estimate(metric, y, a, draws, 0.05)
+    own = estimate(metric, y, a, draws, tail=0.05)
     assert own.value == pytest.approx(score(metric, y, a))
     assert own.lower < own.value < own.upper
-    gain = gain_estimate(metric, y, a, b, draws, 0.05)
+    gain = gain_estimate(metric, y, a, b, draws=draws, tail=0.05)
     assert gain.value == pytest.approx(improvement(metric, own.value, score(metric, y, b)))
     assert 0 < gain.lower < gain.value < gain.upper
 
@@ -144,7 +144,7 @@ def test_the_bounds_are_quantiles_widened_as_students_t_is() -> None:
 def test_too_few_days_tell_no_interval_and_the_reason_says_how_many_are_needed() -> None:
     y = np.arange(28.0)
     few = draw_days(times(np.arange(28)), block_days=7, draws=50, seed=0)
-    told = estimate("mae", y, y + 1, few, 0.05)
+    told = estimate("mae", y, y + 1, few, tail=0.05)
     assert told.value == 1.0
     assert np.isnan([told.lower, told.upper]).all()
     assert "28 days with rows make 4 blocks of 7 days, and 5 are needed" in few.problem
@@ -160,8 +160,8 @@ def test_draws_in_which_a_metric_cannot_be_told_are_left_out() -> None:
     draws = draw_days(times(np.arange(100)), block_days=7, draws=200, seed=0)
     values = resampled("auc", rare, p, draws)
     assert 0 < np.isnan(values).sum() < 100
-    assert estimate("auc", rare, p, draws, 0.05).has_interval
-    assert not estimate("auc", np.zeros(100), p, draws, 0.05).has_interval
+    assert estimate("auc", rare, p, draws, tail=0.05).has_interval
+    assert not estimate("auc", np.zeros(100), p, draws, tail=0.05).has_interval
     nothing = draws.of(np.zeros(100, dtype="bool"))
     assert np.isnan(resampled_mean(np.empty(0), nothing)).all()
 
@@ -169,7 +169,7 @@ def test_draws_in_which_a_metric_cannot_be_told_are_left_out() -> None:
 def test_no_rows_at_all_are_no_crash() -> None:
     none = draw_days(times(np.empty(0, dtype="int64")), block_days=7, draws=50, seed=0)
     assert none.problem
-    assert np.isnan(estimate("mae", np.empty(0), np.empty(0), none, 0.05).value)
+    assert np.isnan(estimate("mae", np.empty(0), np.empty(0), none, tail=0.05).value)
 
 
 def test_the_same_seed_draws_the_same_days_and_another_seed_others() -> None:
@@ -200,7 +200,7 @@ def test_intervals_of_autocorrelated_errors_hold_the_truth_about_as_often_as_the
         rows = np.abs(errors[30:] + 10.0)  # the mean of their sizes is 10 in the long run
         for block in held:
             draws = draw_days(times(np.arange(days)), block_days=block, draws=200, seed=seed)
-            told = estimate("mae", np.zeros(days), rows, draws, 0.05)
+            told = estimate("mae", np.zeros(days), rows, draws, tail=0.05)
             held[block] += told.lower <= 10.0 <= told.upper
     assert least < held[7] / 300 < 0.95
     if memory:

@@ -61,7 +61,7 @@ def tuned(
 ) -> Tuned:
     rows = regression_rows(400) if rows is None else rows
     budget = Budget(trials, None if deadline is None else CLOCK.now + deadline)
-    return tune(candidate, rows, spec_of(candidate), budget, CLOCK, start)
+    return tune(candidate, rows, spec_of(candidate), budget, clock=CLOCK, start=start)
 
 
 def points(found: Tuned, *names: str) -> list[tuple[Any, ...]]:
@@ -108,7 +108,7 @@ def test_the_best_trial_is_chosen_in_the_direction_of_the_metric() -> None:
         {**CLASSIFIER.model_dump(), "space": {"learning_rate": {"low": 0.0001, "high": 0.5}}}
     )
     spec = classifier(candidates=[candidate.model_dump()], tuning={"trials": 3, "pooled_trials": 1})
-    greater = tune(candidate, classification_rows(400), spec, Budget(3, None), CLOCK)
+    greater = tune(candidate, classification_rows(400), spec, Budget(3, None), clock=CLOCK)
     assert greater.value == greater.trials["value"].max() > greater.trials["value"].min()
 
 
@@ -221,7 +221,7 @@ def test_folds_with_labels_of_one_class_are_not_judged() -> None:
     spec = classifier(candidates=[candidate.model_dump()], tuning={"trials": 2, "pooled_trials": 1})
     rows = classification_rows(400)
     rows.loc[266:332, "label"] = 1.0  # the second of three folds
-    found = tune(candidate, rows, spec, Budget(2, None), CLOCK)
+    found = tune(candidate, rows, spec, Budget(2, None), clock=CLOCK)
     assert found.trials["value"].notna().all()
 
 
@@ -254,6 +254,6 @@ def test_a_search_is_silent_and_leaves_the_loggers_as_they_were(
 def test_every_trial_is_inside_the_space_whatever_the_seed(trials: int, seed: int) -> None:
     candidate = slow()
     spec = spec_of(candidate, seed=seed)
-    found = tune(candidate, regression_rows(60), spec, Budget(trials, None), time.monotonic)
+    found = tune(candidate, regression_rows(60), spec, Budget(trials, None), clock=time.monotonic)
     assert len(found.trials) == trials
     assert found.trials["level"].between(0, 3).all()

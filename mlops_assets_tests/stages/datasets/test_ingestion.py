@@ -371,7 +371,7 @@ def test_files_that_are_moved_are_no_small_or_large_delivery(folder: Folder) -> 
     frame = pd.DataFrame({"country": ["DEU"], "date": [pd.Timestamp("2026-03-06")], "demand": 1.0})
     found = {
         each.check_name: each
-        for each in check_limits(folder.product, "DEU", frame, [*day, *moved], START)
+        for each in check_limits(folder.product, "DEU", frame, [*day, *moved], moment=START)
     }
     assert found["volume"].passed
     assert found["volume"].metadata["rows"].value == 10

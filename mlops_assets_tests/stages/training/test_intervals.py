@@ -26,7 +26,11 @@ def version(tags: dict[str, str]) -> ModelVersion:
 def test_probabilities_have_no_intervals(tmp_path: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path}/none.db", str(tmp_path))
     ends = intervals_of(
-        version({SCALE_TAG: ""}), rows(), PREDICTED, spec_of("booking_cancellation"), registry
+        version({SCALE_TAG: ""}),
+        rows(),
+        PREDICTED,
+        spec_of("booking_cancellation"),
+        registry=registry,
     )
     assert np.isnan(ends.low).all()
     assert np.isnan(ends.high).all()
@@ -36,5 +40,9 @@ def test_lost_errors_are_an_error_that_names_them(tmp_path: Path, mlflow_templat
     registry = Registry(f"sqlite:///{mlflow_template}", str(tmp_path))
     with pytest.raises(RegistryError, match=r"residuals\.csv"):
         intervals_of(
-            version({SCALE_TAG: "spread"}), rows(), PREDICTED, spec_of("power_price"), registry
+            version({SCALE_TAG: "spread"}),
+            rows(),
+            PREDICTED,
+            spec_of("power_price"),
+            registry=registry,
         )
