@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -351,21 +352,6 @@ def test_an_error_after_everything_is_loaded_is_all_that_is_said(tmp_path: Path)
     assert said.err == f"{said.complaint()}\n"
 
 
-@pytest.mark.parametrize(
-    ("end", "code", "told"),
-    [(None, 0, ""), (0, 0, ""), (3, 3, ""), ("no such thing", 1, "no such thing\n")],
-)
-def test_a_program_ends_with_the_code_that_python_would_end_with(
-    end: int | str | None, code: int, told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def run() -> None:
-        raise SystemExit(end)
-
-    assert cli.exit_code(run) == code
-    assert capsys.readouterr().err == told
-    assert cli.exit_code(lambda: None) == 0
-
-
 @pytest.mark.parametrize("loaded", [True, False])
 def test_a_command_that_loaded_everything_does_not_look_through_it_at_its_end(
     loaded: bool, monkeypatch: pytest.MonkeyPatch
@@ -377,6 +363,26 @@ def test_a_command_that_loaded_everything_does_not_look_through_it_at_its_end(
     with pytest.raises(SystemExit, match="3"):
         cli.program()
     assert ended == ([3] if loaded else [])
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk, or of a reader that is gone."""
+
+    def flush(self) -> None:
+        raise OSError("no space left on device")
+
+
+def test_a_command_whose_output_is_lost_ends_as_python_does_which_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(run_executor, "is_loaded", lambda: True)
+    monkeypatch.setattr(cli, "main", lambda: None)
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(SystemExit):
+        cli.program()
+    assert ended == []
 
 
 def test_products_go_side_by_side_and_an_error_of_one_waits_for_the_others() -> None:

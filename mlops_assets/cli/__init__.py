@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -41,22 +41,15 @@ def program() -> NoReturn:
     One that loaded everything for its workers ends at once. Python would look through all of it
     for garbage first, which takes longer than most commands; files and workers are closed by now.
     """
-    code = exit_code(main)
-    executor = sys.modules.get("mlops_assets.runtime.workers.run_executor")
-    if executor is not None and executor.is_loaded():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
-def exit_code(run: Callable[[], None]) -> int:
-    """What a process that does just this ends with; a text that it ends with is printed."""
+    code: str | int | None = 0
     try:
-        run()
+        main()
     except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    return 0
+        code = end.code or 0
+    executor = sys.modules.get("mlops_assets.runtime.workers.run_executor")
+    if executor is not None and executor.is_loaded() and isinstance(code, int):
+        with suppress(OSError):  # nobody reads, or no room: Python says so at its own end
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)

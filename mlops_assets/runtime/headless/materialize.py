@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -182,9 +182,10 @@ class Materializer:
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
         return [country for country in countries if country not in failed]
 
-    def _largest_first(self, countries: Iterable[str]) -> list[str]:
+    def _largest_first(self, countries: Collection[str]) -> list[str]:
         """By rows of the records as published."""
-        rows = {country: held.rows for country, held in self.ctx.current_all("raw").items()}
+        found = self.ctx.current_all("raw", [*countries])
+        rows = {country: held.rows for country, held in found.items()}
         return sorted(countries, key=lambda country: rows.get(country, 0), reverse=True)
 
     def _serve(self, stopped: Sequence[str]) -> None:
