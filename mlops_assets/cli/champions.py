@@ -49,6 +49,7 @@ _SHOWN = (
     "gain_lower",
     "gain_upper",
     "rows",
+    "drawn_by",
     "trigger",
     "person",
     "change_set",
@@ -60,6 +61,7 @@ _HEADERS = {
     "version": "in use",
     "gain_lower": "lower",
     "gain_upper": "upper",
+    "drawn_by": "drawn by",
 }
 
 

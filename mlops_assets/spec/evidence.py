@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,12 +47,24 @@ class SliceSpec(Strict):
 class EvaluationSpec(Strict):
     """How a candidate is judged on the holdout."""
 
+    calendar: ClassVar[bool] = True
+    """Whether blocks are of calendar days; else of days that have rows."""
+
+    draw_by: Literal["auto", "time", "entity", "both"] = Field(
+        default="auto",
+        exclude_if=lambda value: value == "auto",  # so that a product has the hash it always had
+        description="what the bootstrap draws. time: blocks of days; entity: entities, each with "
+        "all its rows; both: a row counts by its entity and by its day; auto: by time, and where "
+        "event times are far apart both, or by entity if they are too few",
+        examples=["entity"],
+    )
     block_days: int = Field(
         default=7,
         ge=1,
         le=366,
-        description="days that are drawn together in the bootstrap, because errors of "
-        "neighbouring days are alike",
+        description="calendar days that are drawn together in the bootstrap, because errors of "
+        "neighbouring days are alike; where event times are farther apart, as many as a label "
+        "takes if that is more",
         examples=[7],
     )
     draws: int = Field(
@@ -73,6 +85,12 @@ class EvaluationSpec(Strict):
     worst_cases: int = Field(
         default=10, ge=0, le=100, description="shown of each evaluation", examples=[10]
     )
+
+
+class EarlierEvaluationSpec(EvaluationSpec):
+    """Of a decision recorded before `draw_by`, when blocks were of days that have rows."""
+
+    calendar: ClassVar[bool] = False
 
 
 class FairnessSpec(SliceSpec):

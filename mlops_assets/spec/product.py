@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -46,6 +46,9 @@ from mlops_assets.spec.training import (
     TuningSpec,
     changed_split,
 )
+
+_LEFT_OUT: Any = object()
+"""In place of a key that a dump leaves out."""
 
 
 class ProductSpec(Strict):
@@ -236,18 +239,21 @@ class ProductSpec(Strict):
         """12 hex digits over the named sections (default: all) as canonical JSON.
 
         Args:
-            sections: such as `split`, or one key of a section such as `source.columns`.
+            sections: such as `split`, or one key of a section such as `source.columns`; a key that
+                is left out while it has its default, as those are that came later, adds nothing.
         """
         content: Any = self.model_dump(mode="json")
         if sections:
-            content = {name: _at(content, name.split(".")) for name in sections}
+            found = ((name, _at(content, name.split("."))) for name in sections)
+            content = {name: value for name, value in found if value is not _LEFT_OUT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _at(content: Any, keys: Iterable[str]) -> Any:
-    for key in keys:
+def _at(content: Any, keys: Sequence[str]) -> Any:
+    *sections, last = keys
+    for key in sections:
         content = content[key]
-    return content
+    return content.get(last, _LEFT_OUT) if sections else content[last]
 
 
 def _merged(base: Any, change: Any) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.stats.bootstrap import BootstrapWeights, interval, widening
+from mlops_assets.ml.stats.bootstrap import interval, widening
+from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate
 
 RELIABILITY_BINS = 10
@@ -61,7 +62,7 @@ def calibration_estimate(
     if not np.isfinite(value) or draws.problem:
         return Estimate(value)
     gaps, noise = _gaps_and_noise(y, p, draws)
-    noise = noise * widening(draws.blocks, tail)
+    noise = noise * widening(draws.parts, tail)
 
     def observed_at(error: float, share: float) -> float:
         shrunk = gaps * (error / value) if value else gaps
@@ -77,8 +78,8 @@ def calibration_gain(
 ) -> Estimate:
     """By how much the expected calibration error of `p` is under that of a reference, paired.
 
-    Both on the same rows, in every draw of days; positive is better. What chance adds to either
-    is in both, and cancels where they are alike. Without ends when the days are too few.
+    Both on the same rows, in every draw; positive is better. What chance adds to either is in both,
+    and cancels where they are alike. Without ends when there is too little to draw from.
     """
     value = calibration_error(y, reference) - calibration_error(y, p)
     if not np.isfinite(value):
@@ -87,19 +88,17 @@ def calibration_gain(
         np.abs(gaps + noise).sum(axis=1)
         for gaps, noise in (_gaps_and_noise(y, each, draws) for each in (p, reference))
     )
-    return interval(value, theirs - ours, tail, draws.blocks)
+    return interval(value, theirs - ours, tail, draws.parts)
 
 
 def _gaps_and_noise(
     y: np.ndarray, p: np.ndarray, draws: BootstrapWeights
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted less observed share times share of rows, by bin (10,), and what the draws add."""
-    bins, days = equal_size_bins(p), draws.weights.shape[1]
-    of_days = np.zeros((days, RELIABILITY_BINS))
-    np.add.at(of_days, (draws.day, bins), p - y)
-    rows = draws.weights @ np.bincount(draws.day, minlength=days)
-    gaps = of_days.sum(axis=0) / len(y)
-    return gaps, (draws.weights @ of_days)[rows > 0] / rows[rows > 0][:, None] - gaps
+    bins, rows = equal_size_bins(p), draws.sums()
+    gaps = draws.totals(p - y, bins, RELIABILITY_BINS) / len(y)
+    drawn = draws.sums(p - y, bins, RELIABILITY_BINS)
+    return gaps, drawn[rows > 0] / rows[rows > 0][:, None] - gaps
 
 
 def _least(holds: Callable[[float], bool], low: float, high: float) -> float:

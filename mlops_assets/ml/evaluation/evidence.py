@@ -39,6 +39,7 @@ def evidence_frame(
     low: np.ndarray | None = None,
     high: np.ndarray | None = None,
     champion: np.ndarray | None = None,
+    countries: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """What a decision is made from, so that it can be made again from nothing else.
 
@@ -50,12 +51,13 @@ def evidence_frame(
         low: lower ends of the prediction intervals; None: there are none.
         high: upper ends.
         champion: the champion's predictions of the same rows; None without one.
+        countries: of each row, where they are of several; None: all are of one.
 
     Returns:
         One row per holdout row: entity, event_time, label_time, label, candidate, low, high and
         champion (NaN: none), baseline (the best one's prediction), baseline_name ("": none can be
-        told), and a text column for each declared slice or group whose feature the rows have,
-        named by `slice_column`.
+        told), `country` where several are given, and a text column for each declared slice or group
+        whose feature the rows have, named by `slice_column`.
     """
     naive = {each.name: baseline_predictions(each, train, holdout) for each in spec.baselines}
     label = holdout["label"].to_numpy(dtype="float64")
@@ -71,6 +73,8 @@ def evidence_frame(
         "baseline": naive.get(best, none),
         "baseline_name": np.full(len(holdout), best, dtype="object"),
     }
+    if countries is not None:
+        columns["country"] = countries
     for declared in declared_slices(spec):
         if declared.feature in holdout:
             columns[slice_column(declared)] = slice_names(holdout[declared.feature], declared.edges)

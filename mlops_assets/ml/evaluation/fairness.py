@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.ml.evaluation.slices import SlicePart, parts_of
-from mlops_assets.ml.stats.bootstrap import BootstrapWeights, interval, resampled, resampled_mean
+from mlops_assets.ml.stats.bootstrap import interval, resampled, resampled_mean
+from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import Estimate, score
 from mlops_assets.spec import FairnessSpec, Metric, ProductSpec
 
@@ -44,7 +45,7 @@ class Compared:
 
     Args:
         declared: as the YAML has it.
-        judged: names of the groups with enough rows and days.
+        judged: names of the groups with enough rows, and enough to draw from.
         not_judged: name and rows of the others.
         pairs: of judged groups, the greatest difference first; empty with fewer than two.
     """
@@ -60,7 +61,7 @@ class _Group:
     name: str
     value: float
     drawn: np.ndarray
-    blocks: int
+    parts: int
 
 
 def compare_groups(
@@ -108,20 +109,20 @@ def _measured(
     y, p = (inside[name].to_numpy(dtype="float64") for name in ("label", "candidate"))
     if declared.measure == "error":
         metric: Metric = "brier" if spec.metric == "auc" else spec.metric
-        return _Group(part.name, score(metric, y, p), resampled(metric, y, p, drawn), drawn.blocks)
+        return _Group(part.name, score(metric, y, p), resampled(metric, y, p, drawn), drawn.parts)
     values = p if declared.measure == "rate" else p - y
-    return _Group(part.name, float(values.mean()), resampled_mean(values, drawn), drawn.blocks)
+    return _Group(part.name, float(values.mean()), resampled_mean(values, drawn), drawn.parts)
 
 
 def _pair(declared: FairnessSpec, a: _Group, b: _Group, tail: float) -> Unequal:
     high, low = (a, b) if a.value >= b.value else (b, a)
-    blocks = min(a.blocks, b.blocks)
-    difference = interval(high.value - low.value, high.drawn - low.drawn, tail, blocks)
+    parts = min(a.parts, b.parts)
+    difference = interval(high.value - low.value, high.drawn - low.drawn, tail, parts)
     ratio = interval(
         low.value / high.value if high.value > 0 else float("nan"),
         np.divide(low.drawn, high.drawn, out=np.full(len(low.drawn), np.nan), where=high.drawn > 0),
         tail,
-        blocks,
+        parts,
     )
     broken = []
     if declared.max_difference is not None and difference.lower > declared.max_difference:

@@ -19,14 +19,8 @@ from mlops_assets.ml.evaluation.importance import no_importance, permutation_imp
 from mlops_assets.ml.evaluation.slices import no_slices, slice_table
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel
-from mlops_assets.ml.stats.bootstrap import (
-    BootstrapWeights,
-    draw_days,
-    estimate,
-    gain_estimate,
-    interval,
-    resampled_mean,
-)
+from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate, interval, resampled_mean
+from mlops_assets.ml.stats.draws import BootstrapWeights, Drawn, draw_rows
 from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate, improvement, losses, score
 from mlops_assets.spec import METRICS_OF_TASK, ProductSpec
 
@@ -91,6 +85,7 @@ class Report:
         worst: entity, event_time, label, predicted, low, high and loss of the worst rows.
         footprint: what the model costs; None where it was not measured.
         interval_problem: why intervals are NaN; "" where they are not.
+        drawn: what intervals are drawn from; None in reports stored before it was told.
     """
 
     rows: int
@@ -116,6 +111,7 @@ class Report:
     worst: pd.DataFrame = field(default_factory=no_cases)
     footprint: Footprint | None = None
     interval_problem: str = ""
+    drawn: Drawn | None = None
 
     @property
     def judged(self) -> bool:
@@ -144,6 +140,7 @@ def evaluate(
     champion: np.ndarray | None = None,
     model: FittedModel | None = None,
     footprint: Footprint | None = None,
+    countries: np.ndarray | None = None,
 ) -> Report:
     """Judge predictions of labelled rows next to every baseline of the product.
 
@@ -157,8 +154,18 @@ def evaluate(
         champion: the champion's predictions of the same rows; None without one.
         model: what predicted, to tell what it relies on; None: not told.
         footprint: what the model costs; None where it was not measured.
+        countries: of each row, where they are of several; None: all are of one.
     """
-    evidence = evidence_frame(spec, rows, predicted, train, low=low, high=high, champion=champion)
+    evidence = evidence_frame(
+        spec,
+        rows,
+        predicted,
+        train,
+        low=low,
+        high=high,
+        champion=champion,
+        countries=countries,
+    )
     return full_report(spec, evidence, rows, train, model=model, footprint=footprint)
 
 
@@ -191,12 +198,7 @@ def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
 
     That is everything but importance, footprint and the baselines that are not the best one.
     """
-    draws = draw_days(
-        evidence["event_time"],
-        block_days=spec.evaluation.block_days,
-        draws=spec.evaluation.draws,
-        seed=spec.seed,
-    )
+    draws = draw_rows(spec.evaluation, evidence, seed=spec.seed)
     tail = (1.0 - spec.evaluation.confidence) / 2.0
     y, candidate, baseline = (_numbers(evidence, n) for n in ("label", "candidate", "baseline"))
     best = str(evidence["baseline_name"].iloc[0]) if len(evidence) else ""
@@ -218,6 +220,7 @@ def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
         slices=slice_table(spec, evidence, draws),
         worst=_worst(spec, evidence),
         interval_problem=draws.problem,
+        drawn=draws.drawn,
         **_against_champion(spec, evidence, draws, tail),
         **_of_task(spec, evidence, draws, tail),
     )
@@ -259,7 +262,7 @@ def _of_task(
     inside = ((low <= y) & (y <= high))[known].astype("float64")
     drawn = draws.of(known)
     share = float(inside.mean()) if len(inside) else NAN
-    covered = interval(share, resampled_mean(inside, drawn), tail, drawn.blocks)
+    covered = interval(share, resampled_mean(inside, drawn), tail, drawn.parts)
     return {"reliability": None, "coverage": covered}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.ml.evaluation.evidence import MISSING, OTHER, edge_names, slice_column
-from mlops_assets.ml.stats.bootstrap import BootstrapWeights, estimate, gain_estimate
+from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate
+from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import score
 from mlops_assets.spec import ProductSpec, SliceSpec
 
@@ -73,11 +74,11 @@ def slice_table(spec: ProductSpec, evidence: pd.DataFrame, draws: BootstrapWeigh
         A row per slice with the columns `SLICE_COLUMNS`: metric with its interval, the best
         baseline's and the champion's metric on the same rows, and the gain on the champion, else
         on the best baseline. Not judged are slices with fewer than `gates.min_slice_rows` rows, for
-        auc with fewer than `gates.min_slice_class_rows` of either class, those with too few days,
-        and a feature that the rows do not have (slice "", 0 rows). The intervals of all judged
-        gains hold together (Bonferroni), and more significantly than `evaluation.confidence` by the
-        factor `SURER`: a slice that fails stops a promotion, and equal models are to fail
-        practically never, however many slices there are.
+        auc with fewer than `gates.min_slice_class_rows` of either class, those with too few blocks
+        of days or entities to draw from, and a feature that the rows do not have (slice "", 0
+        rows). The intervals of all judged gains hold together (Bonferroni), and more significantly
+        than `evaluation.confidence` by the factor `SURER`: a slice that fails stops a promotion,
+        and equal models are to fail practically never, however many slices there are.
     """
     parts = [part for declared in spec.evaluation.slices for part in parts_of(evidence, declared)]
     tail = (1.0 - spec.evaluation.confidence) / 2.0

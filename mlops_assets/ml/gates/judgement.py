@@ -15,7 +15,7 @@ from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, re
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
 from mlops_assets.ml.models.fitted_model import FittedModel
-from mlops_assets.ml.stats.bootstrap import draw_days
+from mlops_assets.ml.stats.draws import draw_rows
 from mlops_assets.spec import GateName, ProductSpec
 
 
@@ -135,12 +135,7 @@ def _of_evidence(
 def _groups(spec: ProductSpec, evidence: pd.DataFrame) -> list[Compared]:
     if not spec.gates.fairness:
         return []
-    draws = draw_days(
-        evidence["event_time"],
-        block_days=spec.evaluation.block_days,
-        draws=spec.evaluation.draws,
-        seed=spec.seed,
-    )
+    draws = draw_rows(spec.evaluation, evidence, seed=spec.seed)
     return [compare_groups(spec, each, evidence, draws) for each in spec.gates.fairness]
 
 

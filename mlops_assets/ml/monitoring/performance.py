@@ -13,7 +13,8 @@ from mlops_assets.ml.evaluation.report import Report
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.reports.tables import format_estimate, metric_unit
-from mlops_assets.ml.stats.bootstrap import BootstrapWeights, draw_days, estimate, gain_estimate
+from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate
+from mlops_assets.ml.stats.draws import BootstrapWeights, Drawn, draw_rows
 from mlops_assets.ml.stats.metrics import (
     NAN,
     UNKNOWN,
@@ -99,7 +100,7 @@ class Realised:
         revised: matured labels, of any age, that have another value than when they matured.
         first: event time of the first of `rows`; None without rows.
         last: of the last.
-        value: the metric with its interval (block bootstrap).
+        value: the metric with its interval, drawn as `evaluation.draw_by` says.
         baseline: the first baseline's metric on the same rows.
         expected: what the promise amounts to on these rows. Errors: the promised share of the
             baseline's error times the baseline's error here, so that a restless month is not
@@ -117,6 +118,7 @@ class Realised:
         harder: whether `value` itself is significantly above the promised one beyond the tolerance,
             whatever the baseline's error is: labels confirm that the world changed, though the
             model need not be to blame. For auc as `worse`.
+        drawn: what the intervals are drawn from.
     """
 
     version: str
@@ -133,6 +135,7 @@ class Realised:
     reason: str = ""
     compared: Estimate = UNKNOWN
     harder: bool = False
+    drawn: Drawn | None = None
 
 
 def no_performance() -> pd.DataFrame:
@@ -196,8 +199,8 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
     `expected` times (1 + `monitoring.tolerance`); auc when the upper end of `value` is under the
     lower end of `expected` less the tolerance. All ends are of intervals at
     `monitoring.confidence`. Not judged are fewer than `monitoring.min_labels` rows, for auc fewer
-    than `gates.min_slice_class_rows` of either class, rows of too few days for an interval, and a
-    promise that is not known or has no interval.
+    than `gates.min_slice_class_rows` of either class, rows with too little to draw an interval
+    from, and a promise that is not known or has no interval.
 
     Args:
         spec: the product as it is for this country.
@@ -207,7 +210,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
     """
     by_version = (table["model_version"] == version).to_numpy()
     own, rows = table[by_version], table[by_version & _newly_known(table, spec)]
-    draws = _draws(spec, rows)
+    draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
     label, predicted, naive = _numbers(rows, "label", "prediction", "baseline")
     value = estimate(spec.metric, label, predicted, draws, tail=_tail(spec))
     baseline = score(spec.metric, label, naive)
@@ -224,6 +227,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
         baseline=baseline,
         expected=_times(_promised_share(promise), baseline) if with_share else promise.value,
         compared=_times(share, baseline) if with_share else value,
+        drawn=draws.drawn,
     )
     problem = _problem(spec, found, promise, label, draws=draws)
     if problem:
@@ -305,9 +309,8 @@ def against_previous(spec: ProductSpec, table: pd.DataFrame, version: str) -> Es
     label, ours, theirs = _numbers(rows, "label", "prediction", "previous_prediction")
     if len(rows) < spec.monitoring.min_labels or _rare_class(spec, label):
         return UNKNOWN
-    return gain_estimate(
-        spec.metric, label, ours, theirs, draws=_draws(spec, rows), tail=_tail(spec) / LOOKS
-    )
+    draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
+    return gain_estimate(spec.metric, label, ours, theirs, draws=draws, tail=_tail(spec) / LOOKS)
 
 
 def _looked_at(rows: int, fewest: int) -> int:
@@ -410,15 +413,6 @@ def _newly_known(table: pd.DataFrame, spec: ProductSpec) -> np.ndarray:
     newest = table["label_time"].where(matured).max()
     since = newest - pd.Timedelta(days=spec.monitoring.label_days)
     return (matured & (table["label_time"] > since)).to_numpy()
-
-
-def _draws(spec: ProductSpec, rows: pd.DataFrame) -> BootstrapWeights:
-    return draw_days(
-        rows["event_time"],
-        block_days=spec.evaluation.block_days,
-        draws=spec.evaluation.draws,
-        seed=spec.seed,
-    )
 
 
 def _tail(spec: ProductSpec) -> float:
@@ -533,6 +527,7 @@ def _reason(spec: ProductSpec, found: Realised, *, worse: bool, excess: float) -
     unit = metric_unit(spec)
     measured = f"{spec.metric} {format_estimate(found.compared)}{f' {unit}' if unit else ''}"
     rows = f"on {found.rows:,} rows from {_day(found.first)} to {_day(found.last)}"
+    rows += found.drawn.unless_by_time if found.drawn else ""
     by = ""
     if np.isfinite(excess):
         by = f"{format_gain(spec.metric, abs(excess))} {'worse' if excess > 0 else 'better'} than "

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter
 
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.model_pair import ModelPair
-from mlops_assets.ml.stats.bootstrap import draw_days, interval, resampled_gain
+from mlops_assets.ml.stats.bootstrap import interval, resampled_gain
+from mlops_assets.ml.stats.draws import BootstrapWeights, draw_rows
 from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, improvement, score
-from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
+from mlops_assets.spec import GREATER_IS_BETTER, EarlierEvaluationSpec, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
 REQUIRED: tuple[GateName, ...] = (
@@ -59,7 +60,10 @@ class Decision:
         upper: its bound at 1 - `level`.
         level: one-sided; the probability with which an equal candidate may be promoted.
         draws: of the bootstrap.
-        block_days: days drawn together.
+        block_days: calendar days drawn together; 0 where entities alone were drawn.
+        drawn_by: time, entity or both; "" where nothing was drawn, and in decisions recorded
+            before it was told.
+        drawn: what was drawn, from how many rows of what (`draws.Drawn.text`); "" as above.
     """
 
     verdict: Verdict
@@ -73,6 +77,8 @@ class Decision:
     level: float = NAN
     draws: int = 0
     block_days: int = 0
+    drawn_by: str = ""
+    drawn: str = ""
 
 
 def decide(
@@ -80,8 +86,8 @@ def decide(
 ) -> Decision:
     """Promote the candidate if its gates passed and it is better than the champion for certain.
 
-    For certain: the gain over a paired block bootstrap of the rows both predict is above
-    `decision.margin` at its lower bound. A candidate that learned from rows newer by
+    For certain: the gain over a paired bootstrap of the rows both predict (`draws.draw_rows`) is
+    above `decision.margin` at its lower bound. A candidate that learned from rows newer by
     `decision.refresh_after_days` is promoted when it is for certain not worse by more than the
     margin. Without a champion the gates alone decide. With `decision.approval` every promotion
     waits.
@@ -119,17 +125,25 @@ def level_used(spec: ProductSpec) -> float:
 
 def settings_of(spec: ProductSpec) -> Mapping[str, Any]:
     """What gates and decision depend on, JSON-able; `spec_of` reads it."""
-    return spec.model_dump(mode="json", include=set(SETTINGS))
+    sections = spec.model_dump(mode="json", include=set(SETTINGS))
+    # A spec leaves the default out, so that its hash is what it was; a record always says.
+    sections["evaluation"] = {**sections["evaluation"], "draw_by": spec.evaluation.draw_by}
+    return sections
 
 
 def spec_of(settings: Mapping[str, Any]) -> ProductSpec:
-    """A product with the stored sections alone: enough for gates and `decide`."""
+    """A product with the stored sections alone: enough for gates and `decide`.
+
+    Settings from before `evaluation.draw_by` are drawn as rows were then.
+    """
     sections = {
         name: TypeAdapter(ProductSpec.model_fields[name].rebuild_annotation()).validate_python(
             settings[name]
         )
         for name in SETTINGS
     }
+    if "draw_by" not in settings["evaluation"]:
+        sections["evaluation"] = EarlierEvaluationSpec.model_validate(settings["evaluation"])
     return ProductSpec.model_construct(**sections)
 
 
@@ -186,15 +200,16 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: Model
 def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     level = level_used(spec)
     draws = max(spec.evaluation.draws, math.ceil(DECISION_TAIL_DRAWS / level))
-    gain, problem = _gain(spec, rows, values, level, draws=draws)
+    drawn = draw_rows(spec.evaluation, rows, seed=spec.seed, draws=draws)
+    gain = _gain(spec, rows, values, level, drawn=drawn)
     if not gain.has_interval:
-        why = problem or f"{spec.metric} cannot be told on {len(rows)} rows"
+        why = drawn.problem or f"{spec.metric} cannot be told on {len(rows)} rows"
         return _undecided("not_judged", f"{why}; the champion stays", rows, values)
     promoted, outcome = _outcome(spec, gain, pair)
     return Decision(
         "promoted" if promoted else "kept",
-        f"{_both(spec, values)} on the same {len(rows)} rows: {_describe_gain(spec, gain, level)}; "
-        f"{outcome}",
+        f"{_both(spec, values)} on the same {len(rows)} rows: {_describe_gain(spec, gain, level)}"
+        f"{drawn.drawn.unless_by_time}; {outcome}",
         len(rows),
         values.candidate,
         values.champion,
@@ -203,22 +218,21 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
         gain.upper,
         level,
         draws,
-        spec.evaluation.block_days,
+        drawn.block_days if drawn.time else 0,
+        drawn.drawn.by,
+        drawn.drawn.text,
     )
 
 
 def _gain(
-    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, *, draws: int
-) -> tuple[Estimate, str]:
-    days = draw_days(
-        rows["event_time"], block_days=spec.evaluation.block_days, draws=draws, seed=spec.seed
-    )
+    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, *, drawn: BootstrapWeights
+) -> Estimate:
     y, ours, theirs = (
         rows[name].to_numpy(dtype="float64") for name in ("label", "candidate", "champion")
     )
-    drawn = resampled_gain(spec.metric, y, ours, theirs, draws=days)
+    gains = resampled_gain(spec.metric, y, ours, theirs, draws=drawn)
     value = improvement(spec.metric, values.candidate, values.champion)
-    return interval(value, drawn, level, days.blocks), days.problem
+    return interval(value, gains, level, drawn.parts)
 
 
 def _outcome(spec: ProductSpec, gain: Estimate, pair: ModelPair) -> tuple[bool, str]:

@@ -280,10 +280,10 @@ def _evaluation(facts: CardFacts) -> str:
     spec, report = facts.spec, facts.report
     share = f"{spec.evaluation.confidence:.0%}"
     direction = "higher" if report.metric in GREATER_IS_BETTER else "lower"
+    drawn = f"{spec.evaluation.draws:,} draws" if report.drawn is None else report.drawn.text
     about = (
-        f"Compared by {report.metric}: {direction} is better. Intervals hold {share} of "
-        f"{spec.evaluation.draws:,} draws of a bootstrap of whole {spec.evaluation.block_days}-day "
-        "blocks; gains compare the same rows."
+        f"Compared by {report.metric}: {direction} is better. Intervals hold {share} of a "
+        f"bootstrap's {drawn}. Gains compare the same rows."
     )
     parts = ["## Evaluation", about, markdown.frame_table(_formatted(tables.metrics(report, spec)))]
     if report.interval_problem:

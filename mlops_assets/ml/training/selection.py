@@ -71,6 +71,7 @@ class PooledRows:
         holdout: it is judged on these.
         known: what serves learns these; `final` itself where the product does not refit.
         known_until: label time of the newest label that is known in a country; None without any.
+        countries: of each row of `holdout`, shape (rows,).
     """
 
     train: pd.DataFrame
@@ -78,6 +79,7 @@ class PooledRows:
     holdout: pd.DataFrame
     known: pd.DataFrame
     known_until: pd.Timestamp | None
+    countries: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,9 @@ def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> Pooled
         holdout=_stack([part.holdout for part in parts]),
         known=_stack([part.known for part in parts]) if spec.split.refit else final,
         known_until=until,
+        countries=np.repeat(
+            np.array(sorted(frames), dtype="object"), [len(part.holdout) for part in parts]
+        ),
     )
 
 
@@ -374,7 +379,7 @@ def _pooled(
         for_validation=fit(chosen, rows.train, spec.task, spec.seed),
         final=final,
         served=_again(chosen, final, rows.known, spec),
-        report=evaluate(rows.holdout, predicted, spec, rows.final),
+        report=evaluate(rows.holdout, predicted, spec, rows.final, countries=rows.countries),
         region=region,
         known_until=rows.known_until,
         trials=tuned.trials,

@@ -107,6 +107,7 @@ RECIPES: Mapping[str, Recipe] = {
             "target",
             "metric",
             "seed",
+            "evaluation.draw_by",
             "evaluation.block_days",
             "evaluation.draws",
             "evaluation.confidence",

@@ -10,6 +10,7 @@ from mlops_assets.ml.evaluation.report import evaluate
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.split import split
+from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.registry import ModelVersion
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
@@ -150,9 +151,13 @@ def _facts(entry: Entry, row: pd.Series) -> dict[str, object]:
         "gain, lower end": decision.lower,
         "gain, upper end": decision.upper,
         "each end holds with": share,
-        "bootstrap": f"{decision.draws:,} draws of blocks of {decision.block_days} days"
-        if decision.draws
-        else "",
+        "bootstrap": _drawn(decision),
         "in use before": entry.before.champion or _BASELINE,
         "why this model": row["why_this_kind"],
     }
+
+
+def _drawn(decision: Decision) -> str:
+    """What the gain's interval was drawn from; decisions of earlier versions say less."""
+    told = f"{decision.draws:,} draws of blocks of {decision.block_days} days"
+    return decision.drawn or (told if decision.draws else "")

@@ -26,6 +26,8 @@ MOVES = ("promoted", "forced", "rolled_back")
 
 RENAMED = {"unit": "change_set", "sides": "model_pair"}
 """Columns of the log by their older names, which stored entries may have."""
+LATER_TEXTS = ("drawn_by", "drawn")
+"""Columns that entries of earlier versions lack."""
 _ORIGIN = ("trigger", "dagster_run_id", "person", "change_set", "undoes")
 _NAN = float("nan")
 
@@ -136,7 +138,8 @@ def entries(ctx: ProductContext, country: str | None = None) -> list[Entry]:
 
 def decision_table(ctx: ProductContext, country: str | None = None) -> pd.DataFrame:
     """One row a decision, oldest first, under the names that columns have today."""
-    return with_new_names(ctx.store.read_log(ctx.path("decisions"), country), RENAMED)
+    log = with_new_names(ctx.store.read_log(ctx.path("decisions"), country), RENAMED)
+    return log if log.empty else with_later_texts(log, LATER_TEXTS)
 
 
 def with_new_names(log: pd.DataFrame, renamed: Mapping[str, str]) -> pd.DataFrame:
@@ -151,6 +154,12 @@ def with_new_names(log: pd.DataFrame, renamed: Mapping[str, str]) -> pd.DataFram
             now = log[new].fillna(log[old]) if new in log else log[old]
             log = log.drop(columns=old).assign(**{new: now})
     return log
+
+
+def with_later_texts(log: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """A log whose older entries lack some texts, which are "" there."""
+    texts = {name: log[name].fillna("") if name in log else "" for name in names}
+    return log.assign(**texts)
 
 
 def log_of(ctx: CountryContext) -> list[Entry]:
@@ -291,6 +300,8 @@ def _outcome(decision: Decision) -> dict[str, Any]:
         "level": decision.level,
         "draws": decision.draws,
         "block_days": decision.block_days,
+        "drawn_by": decision.drawn_by,
+        "drawn": decision.drawn,
     }
 
 
@@ -336,6 +347,8 @@ def _decision(row: Mapping[Any, Any]) -> Decision:
         level=float(row["level"]),
         draws=int(row["draws"]),
         block_days=int(row["block_days"]),
+        drawn_by=row["drawn_by"],
+        drawn=row["drawn"],
     )
 
 

@@ -52,6 +52,7 @@ class DecisionReplay:
             f"{entry.comparison.country} {entry.decision_id}: {decision.verdict}, "
             f"{entry.decided_at:%Y-%m-%d %H:%M} UTC, {entry.origin.trigger}",
             decision.reason,
+            *([f"intervals: {decision.drawn}"] if decision.drawn else []),
             self.basis,
             "the same" if self.same else "differs:",
             *(f"  {each}" for each in self.differences),
@@ -126,6 +127,8 @@ def _differences(
         yield f"reason: recorded {recorded.reason!r}, now {decision.reason!r}"
     for name in (*_COUNTS, *_NUMBERS):
         yield from _differs(name, getattr(recorded, name), getattr(decision, name))
+    if recorded.drawn and recorded.drawn != decision.drawn:
+        yield f"drawn: recorded {recorded.drawn!r}, now {decision.drawn!r}"
     yield from _gates_differ(entry.comparison.gates, gates)
     if recorded.rows > len(evidence):
         yield f"rows: recorded {recorded.rows}, the evidence has {len(evidence)}"

@@ -97,6 +97,7 @@ def _evaluation(facts: CardFacts) -> dict[str, object]:
         "improvement on the champion": _gain(
             report.champion_gain, report.champion_gain.value, spec
         ),
+        "intervals": report.drawn.text if report.drawn and not report.interval_problem else "",
         "intervals not judged": report.interval_problem,
         **_trust(report, spec),
     }

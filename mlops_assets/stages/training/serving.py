@@ -12,6 +12,7 @@ import pandas as pd
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
+from mlops_assets.ml.stats.draws import Drawn
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
@@ -259,6 +260,7 @@ def report_to_json(report: Report) -> str:
         "calibration_error": _number(report.calibration_error),
         "footprint": None if report.footprint is None else asdict(report.footprint),
         "interval_problem": report.interval_problem,
+        "drawn": None if report.drawn is None else asdict(report.drawn),
     }
     return json.dumps(held | {name: _ends(getattr(report, name)) for name in _ESTIMATES})
 
@@ -267,7 +269,7 @@ def report_from_json(text: str) -> Report:
     """The report `report_to_json` wrote, its tables empty."""
     held = json.loads(text)
     told: dict[str, Any] = {name: _estimate(held[name]) for name in _ESTIMATES}
-    footprint = held["footprint"]
+    footprint, drawn = held["footprint"], held.get("drawn")  # not told by older ones
     return Report(
         rows=held["rows"],
         first=_time(held["first"]),
@@ -283,6 +285,7 @@ def report_from_json(text: str) -> Report:
         calibration_error=_float(held["calibration_error"]),
         footprint=None if footprint is None else Footprint(**footprint),
         interval_problem=held["interval_problem"],
+        drawn=None if drawn is None else Drawn(**drawn),
         **told,
     )
 
