@@ -63,8 +63,8 @@ class EvaluationSpec(Strict):
         ge=1,
         le=366,
         description="calendar days that are drawn together in the bootstrap, because errors of "
-        "neighbouring days are alike; where event times are farther apart, as many as a label "
-        "takes if that is more",
+        "neighbouring days are alike; where event times are farther apart and labels overlap "
+        "all the same, as many as a label takes",
         examples=[7],
     )
     draws: int = Field(

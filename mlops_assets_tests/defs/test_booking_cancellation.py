@@ -9,7 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_assets.ml.features.feature_frame import check_point_in_time, feature_columns
 from mlops_assets.ml.models.fitted_model import fit, predict
-from mlops_assets.ml.stats.bootstrap import draw_days, gain_estimate
+from mlops_assets.ml.stats.bootstrap import gain_estimate
+from mlops_assets.ml.stats.draws import draw_rows
+from mlops_assets.spec import EvaluationSpec
 from mlops_assets_tests.defs.world import (
     Trained,
     World,
@@ -45,9 +47,11 @@ def auc_by_country(rows: pd.DataFrame, column: str) -> pd.Series:
     return pd.Series(auc)
 
 
-def surely_better(rows: pd.DataFrame, one: np.ndarray, other: np.ndarray, days: int) -> bool:
+def surely_better(
+    rows: pd.DataFrame, one: np.ndarray, other: np.ndarray, evaluation: EvaluationSpec
+) -> bool:
     """Whether the AUC of one is above the other's at the 2.5 % bound of a paired bootstrap."""
-    draws = draw_days(rows["event_time"], block_days=days, draws=500, seed=0)
+    draws = draw_rows(evaluation, rows, seed=0, draws=500)
     return (
         gain_estimate("auc", rows["label"].to_numpy(), one, other, draws=draws, tail=0.025).lower
         > 0
@@ -258,5 +262,5 @@ class TestRealBookings:
             own = fit(spec.candidates[0], parts.final, spec.task, spec.seed)
             served = rows["served"].to_numpy()
             for other in (rows["pooled"].to_numpy(), predict(own, parts.holdout, spec.task)):
-                assert not surely_better(rows, other, served, spec.evaluation.block_days), country
+                assert not surely_better(rows, other, served, spec.evaluation), country
         assert len(large) >= 16

@@ -9,7 +9,8 @@ import pytest
 from mlops_assets.ml.evaluation.intervals import intervals_around
 from mlops_assets.ml.features.feature_frame import build_features, check_point_in_time
 from mlops_assets.ml.features.shared_features import build_shared, check_shared_point_in_time
-from mlops_assets.ml.stats.bootstrap import draw_days, gain_estimate
+from mlops_assets.ml.stats.bootstrap import gain_estimate
+from mlops_assets.ml.stats.draws import draw_rows
 from mlops_assets.ml.training.candidate import scale_feature, validation_errors
 from mlops_assets_tests.defs.world import (
     Trained,
@@ -265,8 +266,7 @@ class TestRealPrices:
     ) -> None:
         sure = []
         for country, rows in trained.judged.groupby("country"):
-            days = world.spec.evaluation.block_days
-            draws = draw_days(rows["event_time"], block_days=days, draws=500, seed=0)
+            draws = draw_rows(world.spec.evaluation, rows, seed=0, draws=500)
             label, served, today = (rows[name].to_numpy() for name in ("label", "served", "price"))
             gain = gain_estimate("mae", label, served, today, draws=draws, tail=0.025)
             sure += [country] * (gain.lower > 0)

@@ -35,6 +35,7 @@ UNIT_NUMBERS = 1_000_000
 """Weights of entities, or sums by entity and day, that are kept at once, by fewer groups."""
 BATCH_NUMBERS = 2_000_000
 """Numbers worked on at once, so that memory stays at some dozens of megabytes."""
+SECONDS_A_DAY = 86_400.0
 _RHYTHMS = (("daily", 1, 1), ("weekly", 7, 7), ("monthly", 28, 31), ("quarterly", 89, 92))
 """Names of usual distances between event days: shortest and longest, in days."""
 
@@ -289,8 +290,8 @@ def draw_rows(
     `auto`: by time, as long as event days are dense. Where they are apart (a block holds one), the
     draw is both ways if there are `MIN_BLOCKS` blocks and entities come back, by time if they do
     not, and by entity where blocks are fewer. With fewer than `MIN_ENTITIES` entities it is by
-    time. Blocks are `block_days` long; where event days are apart as long as labels take, if that
-    is longer: labels that overlap share what happened.
+    time. Blocks are `block_days` long; as long as labels take where event days are apart, and yet
+    labels overlap: they share what happened.
 
     Args:
         evaluation: how the product is judged.
@@ -347,8 +348,8 @@ class _Days:
         since = (found - found[:1]).astype("int64") if len(found) else np.empty(0, "int64")
         gap, block = _usual(np.diff(since)), evaluation.block_days
         apart = evaluation.calendar and (len(found) <= MIN_BLOCKS or gap >= max(block, 2))
-        if apart:
-            block = max(block, _label_days(rows))
+        if apart and (takes := _label_days(rows)) > gap:
+            block = max(block, takes)
         place = since if evaluation.calendar else np.arange(len(found))
         return cls(found, of_row, place // block, block, apart, evaluation.calendar)
 
@@ -458,8 +459,8 @@ def _counted(places: np.ndarray, size: int) -> np.ndarray:
 
 def _label_days(rows: pd.DataFrame) -> int:
     """Days from an event to its label, as for most rows; at least 1."""
-    took = (rows["label_time"] - rows["event_time"]).median()
-    return 1 if pd.isna(took) else max(1, math.ceil(took / pd.Timedelta(days=1)))
+    took = (rows["label_time"] - rows["event_time"]).dt.total_seconds().median()
+    return 1 if pd.isna(took) else max(1, math.ceil(took / SECONDS_A_DAY))
 
 
 def _too_few(drawn: Drawn, few: Sequence[DrawnBy], apart: bool) -> str:

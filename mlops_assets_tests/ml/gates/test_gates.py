@@ -22,7 +22,7 @@ from mlops_assets.ml.gates.gates import (
     loads_and_predicts,
     unless_switched_off,
 )
-from mlops_assets.ml.stats.bootstrap import draw_days
+from mlops_assets.ml.stats.draws import draw_rows
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import GATES, FairnessSpec, ProductSpec
 from mlops_assets_tests.ml.scenarios import (
@@ -111,7 +111,7 @@ def test_enough_rows_on_too_few_days_are_not_judged_by_themselves() -> None:
     own = report(0.5, rows=25)
     result = beats_baseline(own, gated())
     assert result.passed is None
-    assert "5 are needed to tell an interval" in result.description
+    assert "4 blocks of 7 calendar days have rows, and 5 are needed" in result.description
     assert beats_baseline(own, gated(), report(0.5, rows=900)).passed is True
 
 
@@ -214,7 +214,7 @@ def judged_fairly(declared: FairnessSpec, gap: float, rows: int = 600, seed: int
     predicted = 0.4 + gap * (frame["group"] == "b").to_numpy()
     spec = classifier(gates={"fairness": [declared.model_dump()]})
     evidence = evidence_frame(spec, frame, predicted, frame)
-    draws = draw_days(evidence["event_time"], block_days=7, draws=400, seed=0)
+    draws = draw_rows(spec.evaluation, evidence, seed=0, draws=400)
     return gates.fairness([compare_groups(spec, declared, evidence, draws)], spec)
 
 

@@ -585,7 +585,7 @@ NOT_JUDGED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "too few days": (
         lambda: (product(), recorded(*noisy(21)), promised(1.0, 0.1), "1"),
-        "5 are needed to tell an interval",
+        "3 blocks of 7 calendar days have rows, and 5 are needed",
     ),
     "no promise": (
         lambda: (product(), recorded(*noisy()), Promise("mae", UNKNOWN, NAN, 0), "1"),
