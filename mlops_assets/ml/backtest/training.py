@@ -247,7 +247,8 @@ def _judged(trained: TrainedCandidate, rival: ModelInUse, pooled: Pooled) -> _Ju
     if selection.model is None:
         return _Judged(evidence, ())
     model = pooled.models.get(selection.pooled_name)
-    behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec)
+    pooled_behaved = model.behaved if model else ()
+    behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec, pooled_behaved)
     found = gates_of(spec, evidence, model.report if model else None)
     return _Judged(evidence, (*found, gates.unless_switched_off(spec, behaved)))
 

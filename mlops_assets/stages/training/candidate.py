@@ -230,6 +230,7 @@ def _judge(
         high=around.high,
         champion=champion.predicted,
         stand_in=pooled.report if pooled else None,
+        behaved=pooled.behaved if pooled else (),
         usable=usable,
         footprint=footprint,
         reason=selection.reason,
