@@ -17,7 +17,7 @@ from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
-from mlops_assets.ml.evaluation.report import report_of
+from mlops_assets.ml.evaluation.report import promises_little, report_of
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.judgement import gates_of
 from mlops_assets.ml.gates.model_pair import ModelPair
@@ -205,7 +205,7 @@ def candidate_at(
         holdout_from=parts.holdout_from,
         predicted=_served(selection, spec, past.after(country, moment)),
         decisions=decisions,
-        promise=_promise(spec, parts, selection, judged[0].evidence),
+        promise=_promise(spec, parts, selection, judged[0].evidence, pooled=pooled),
         reference=_reference(spec, parts, selection) if order.watched and promoted else None,
         seconds=seconds,
     )
@@ -279,11 +279,18 @@ def _decided(
 
 
 def _promise(
-    spec: ProductSpec, parts: Split, selection: Selection, evidence: pd.DataFrame
+    spec: ProductSpec,
+    parts: Split,
+    selection: Selection,
+    evidence: pd.DataFrame,
+    *,
+    pooled: Pooled,
 ) -> Promise:
     if selection.model is None:
         return promise_of(spec, None)
     report, first = report_of(spec, evidence), spec.baselines[0]
+    if selection.pooled_name and promises_little(spec, report):
+        return promise_of(spec, pooled.models[selection.pooled_name].report, pooled=True)
     label = parts.holdout["label"].to_numpy(dtype="float64")
     naive = score(spec.metric, label, baseline_predictions(first, parts.final, parts.holdout))
     return promise_of(spec, replace(report, baselines={**report.baselines, first.name: naive}))
