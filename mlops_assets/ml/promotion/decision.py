@@ -264,6 +264,9 @@ def _by_all(
     if not promoted:
         return replace(told, verdict="kept", reason=f"{text}; own rows: {own.own_rows}")
     vetoed, why = _vetoed(spec, rows, values, pooled.gain)
+    if vetoed and own.verdict == "kept":
+        against = f"{own.reason}, against pooled evidence ({pooled.told_of})"
+        return replace(own, reason=against, veto=True)
     if vetoed:
         text = f"veto of {why}, though by {text}"
         return replace(told, verdict="kept", reason=f"{text}; the champion stays", veto=True)
