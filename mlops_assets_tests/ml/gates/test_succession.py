@@ -1,4 +1,4 @@
-"""Pooled candidates in countries whose own rows cannot tell: one rule for countries of every size."""
+"""Pooled candidates where own rows cannot tell: one rule for countries of every size."""
 
 from __future__ import annotations
 
