@@ -108,11 +108,20 @@ class SplitSpec(Strict):
         description="fewest rows for a local model; below it the pooled model serves",
         examples=[500],
     )
+    min_validation_rows: int = Field(
+        default=100,
+        ge=1,
+        description="fewest validation rows by which a country chooses between pooled candidates "
+        "on its own; with fewer they are compared on those of all countries of its region, or of "
+        "all countries",
+        examples=[200],
+    )
     min_holdout_rows: int = Field(
         default=30,
         ge=1,
-        description="fewest holdout rows to judge a country on its own; with fewer a pooled "
-        "candidate is judged on the holdout of all its countries, and a local one is not judged",
+        description="fewest holdout rows to judge a country on its own; with fewer, or where they "
+        "cannot tell, a pooled candidate is judged on the holdout of all its countries, and a "
+        "local one is not judged",
         examples=[30],
     )
 

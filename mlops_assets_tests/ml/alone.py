@@ -11,11 +11,14 @@ import pandas as pd
 from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.backtest.training import (
     BacktestCandidate,
+    ModelInUse,
     Pooled,
     TrainingRequest,
     candidate_at,
+    compared_at,
     pooled_at,
 )
+from mlops_assets.ml.gates.succession import PooledComparison
 
 
 @dataclass
@@ -29,6 +32,9 @@ class Alone:
         if moment not in self._pooled:
             self._pooled[moment] = pooled_at(self.past, moment, time.process_time)
         return self._pooled[moment]
+
+    def compared(self, newer: Pooled, rivals: Sequence[ModelInUse]) -> tuple[PooledComparison, ...]:
+        return compared_at(self.past, newer, rivals)
 
     def candidates(
         self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]

@@ -173,11 +173,16 @@ def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -
     for walker in walkers:
         if walker.asked:
             groups.setdefault(walker.pooled.key, []).append(walker)
-    wanted = [(group[0].pooled, _orders(group)) for group in groups.values()]
+    wanted = [(_pooled_of(group), _orders(group)) for group in groups.values()]
     for group, trained in zip(groups.values(), trainer.candidates(moment, wanted), strict=True):
         found = {each.country: each for each in trained}
         for walker in group:
             walker.take({country: found[country] for country in walker.asked})
+
+
+def _pooled_of(walkers: Sequence[_Walker]) -> Pooled:
+    """The pooled models that policies share, with what each of them compared them with."""
+    return walkers[0].pooled.having([one for each in walkers for one in each.pooled.compared])
 
 
 def _orders(walkers: Sequence[_Walker]) -> list[TrainingOrder]:
@@ -322,6 +327,7 @@ class _Walker:
                 )
             )
             held.last_training = each.moment
+            self._serve_baseline(country, each)
             if decision.verdict == "promoted":
                 self._into_use(country, each)
             elif decision.verdict == "waiting":
@@ -366,9 +372,24 @@ class _Walker:
 
     def _train_pooled(self, moment: pd.Timestamp) -> None:
         newer, seconds = self.trainer.pooled(moment)
+        newer = newer.having(self.trainer.compared(newer, self._pooled_rivals()))
         self.pooled = self.pooled.joined(newer)
         self.pooled_moments.append(moment)
         self.pooled_seconds += seconds
+
+    def _pooled_rivals(self) -> list[ModelInUse]:
+        """The pooled models in use in a country, and those offered to all so far."""
+        in_use = [held.champion.rival for held in self.countries.values() if held.champion]
+        rivals = [*self.pooled.rivals(), *in_use]
+        return list({each.pooled: each for each in rivals if each.pooled}.values())
+
+    def _serve_baseline(self, country: str, trained: BacktestCandidate) -> None:
+        """As long as no model does, the one that the newest training chose."""
+        held, first = self.countries[country], self.past.first_after(country, trained.moment)
+        spec = self.past.specs[country]
+        chosen = next((one for one in spec.baselines if one.name == trained.baseline), None)
+        if held.champion is None and chosen is not None:
+            held.prediction[first:] = naive_predictions(self.past, country, chosen)[first:]
 
     def _into_use(self, country: str, trained: BacktestCandidate) -> None:
         held = self.countries[country]

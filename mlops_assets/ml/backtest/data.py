@@ -62,14 +62,16 @@ class BacktestData:
     def ready(self, country: str, moment: pd.Timestamp) -> bool:
         """Whether the country can be trained and judged: the moment from which it takes part.
 
-        That is with `split.min_holdout_rows` of holdout, and with `split.min_train_rows` to train
-        on, or, where there are pooled candidates, any.
+        That is with `split.min_holdout_rows` of holdout and `split.min_train_rows` to train on, or,
+        where there are pooled candidates, which other countries judge, with any of both.
         """
         if country not in self.frames or not self.first_after(country, moment):
             return False
         rules, parts = self.specs[country].split, self.parts(country, moment)
-        needed = 1 if pooled_names(self.spec) else rules.min_train_rows
-        return len(parts.train) >= needed and len(parts.holdout) >= rules.min_holdout_rows
+        if pooled_names(self.spec):
+            return bool(len(parts.train) and len(parts.holdout))
+        enough = len(parts.train) >= rules.min_train_rows
+        return enough and len(parts.holdout) >= rules.min_holdout_rows
 
 
 def known_at(rows: pd.DataFrame, moment: pd.Timestamp) -> pd.DataFrame:

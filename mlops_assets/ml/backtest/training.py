@@ -17,10 +17,18 @@ from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
-from mlops_assets.ml.evaluation.report import report_of
+from mlops_assets.ml.evaluation.report import promises_little, report_of
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.judgement import gates_of
 from mlops_assets.ml.gates.model_pair import ModelPair
+from mlops_assets.ml.gates.succession import (
+    HoldoutRows,
+    PooledComparison,
+    compare_all,
+    comparison_for,
+    model_title,
+    pooled_predictions,
+)
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
 from mlops_assets.ml.models.split import Split
@@ -28,12 +36,15 @@ from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
 from mlops_assets.ml.stats.metrics import score
 from mlops_assets.ml.training.candidate import TrainedCandidate, train_country
+from mlops_assets.ml.training.pooled_scores import PooledScores
 from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
 from mlops_assets.ml.training.selection import (
     ModelKind,
     PooledModel,
     Selection,
     pooled_names,
+    pooled_rows,
+    region_of,
     rows_served,
     train_pooled,
 )
@@ -53,19 +64,49 @@ class Pooled:
     Args:
         models: by pooled name; those that beat the best baseline.
         made: when each of them was trained.
+        scores: of any model of the newest training, in use or not, for the baselines.
+        compared: the models beside those they may follow, when they were trained.
     """
 
     models: Mapping[str, PooledModel] = field(default_factory=dict)
     made: Mapping[str, pd.Timestamp] = field(default_factory=dict)
+    scores: PooledScores = field(default_factory=dict)
+    compared: tuple[PooledComparison, ...] = ()
 
     @property
     def key(self) -> tuple[tuple[str, pd.Timestamp], ...]:
         """Equal only for the same models."""
         return tuple(sorted(self.made.items()))
 
+    def title(self, name: str) -> str:
+        """What one of the models is called where it is compared; "" for none."""
+        return model_title(name, self.made[name].isoformat()) if name in self.made else ""
+
     def joined(self, newer: Pooled) -> Pooled:
         """With newer ones in place of those of the same name."""
-        return Pooled({**self.models, **newer.models}, {**self.made, **newer.made})
+        both = Pooled(
+            {**self.models, **newer.models},
+            {**self.made, **newer.made},
+            newer.scores or self.scores,
+        )
+        return both.having((*self.compared, *newer.compared))
+
+    def having(self, compared: Sequence[PooledComparison]) -> Pooled:
+        """With comparisons, as far as they are of these models; none twice."""
+        titles = {self.title(name) for name in self.models}
+        kept = {
+            (each.candidate, each.champion, each.region): each
+            for each in compared
+            if each.candidate in titles
+        }
+        return replace(self, compared=tuple(kept.values()))
+
+    def rivals(self) -> list[ModelInUse]:
+        """The models as those that newer ones may follow."""
+        return [
+            ModelInUse(judged=each.final, pooled=self.title(name), region=each.region)
+            for name, each in self.models.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -77,12 +118,16 @@ class ModelInUse:
         judged: its evaluation model; None without one.
         until: event time of the newest row that what serves learned from.
         holdout_from: the twin has seen rows from before.
+        pooled: what the pooled model is called where it is compared; "" for a local one.
+        region: it was trained for; "" for all countries.
     """
 
     version: str = ""
     judged: FittedModel | None = None
     until: pd.Timestamp | None = None
     holdout_from: pd.Timestamp | None = None
+    pooled: str = ""
+    region: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,6 +167,9 @@ class BacktestCandidate:
         promise: what it is promoted for.
         reference: what its new data are compared with; None unless it was asked for.
         seconds: of training.
+        pooled_title: what the pooled model is called where it is compared; "" for none.
+        region: it was trained for; "" for all countries.
+        baseline: that serves as long as no model does.
     """
 
     country: str
@@ -137,11 +185,21 @@ class BacktestCandidate:
     promise: Promise
     reference: Reference | None
     seconds: float
+    pooled_title: str = ""
+    region: str = ""
+    baseline: str = ""
 
     @property
     def rival(self) -> ModelInUse:
         """As the model in use."""
-        return ModelInUse(self.version, self.judged, self.until, self.holdout_from)
+        return ModelInUse(
+            self.version,
+            self.judged,
+            self.until,
+            self.holdout_from,
+            self.pooled_title,
+            self.region,
+        )
 
 
 class Trainer(Protocol):
@@ -149,6 +207,10 @@ class Trainer(Protocol):
 
     def pooled(self, moment: pd.Timestamp) -> tuple[Pooled, float]:
         """`pooled_at` a moment."""
+        ...
+
+    def compared(self, newer: Pooled, rivals: Sequence[ModelInUse]) -> tuple[PooledComparison, ...]:
+        """`compared_at` the moment at which they were trained."""
         ...
 
     def candidates(
@@ -174,7 +236,38 @@ def pooled_at(past: BacktestData, moment: pd.Timestamp, clock: Clock) -> tuple[P
         for name, model in models.items()
         if gates.beats_baseline(model.report, past.spec).passed
     }
-    return Pooled(good, dict.fromkeys(good, moment)), seconds
+    scores = next((model.scores for model in models.values()), {})
+    return Pooled(good, dict.fromkeys(good, moment), scores), seconds
+
+
+def compared_at(
+    past: BacktestData, newer: Pooled, rivals: Sequence[ModelInUse]
+) -> tuple[PooledComparison, ...]:
+    """Pooled models beside those in use, on the holdout rows they were judged on.
+
+    Args:
+        past: of the product.
+        newer: all trained at the same moment.
+        rivals: pooled models in use then.
+    """
+    if not newer.models or not rivals:
+        return ()
+    moment, spec = next(iter(newer.made.values())), past.spec
+    frames = {country: rows for country in past.frames if len(rows := past.known(country, moment))}
+    rows = pooled_rows(spec, frames)
+    held = HoldoutRows(rows.holdout, rows.holdout_country)
+    titles: dict[bool, list[str]] = {True: [], False: []}
+    for is_new, each in [*((True, one) for one in newer.rivals()), *((False, r) for r in rivals)]:
+        assert each.judged is not None
+        seen = None if is_new else each.judged.until
+        predicted = pooled_predictions(
+            spec, held, each.judged, region=each.region, unseen_from=seen
+        )
+        if predicted is not None:
+            held = held.having(each.pooled, predicted)
+            titles[is_new].append(each.pooled)
+    found = compare_all(spec, held.frame(spec), titles[True], titles[False])
+    return tuple(each for each in found if each.rows)
 
 
 def candidate_at(
@@ -184,13 +277,25 @@ def candidate_at(
     country, spec = order.country, past.specs[order.country]
     began = clock()
     trained = train_country(
-        spec, past.known(country, moment), pooled.models, country=country, clock=clock
+        spec,
+        past.known(country, moment),
+        pooled.models,
+        country=country,
+        clock=clock,
+        scores=None if pooled.models else pooled.scores,
     )
     seconds, parts, selection = clock() - began, trained.parts, trained.selection
     version = _version(moment, selection, pooled)
     judged = [_judged(trained, rival, pooled) for rival in order.rivals]
     decisions = {
-        rival.version: _decided(spec, version, selection, rival, found=found)
+        rival.version: _decided(
+            spec,
+            version,
+            selection,
+            rival,
+            found=found,
+            pooled=_compared(past, pooled, selection, rival, country=country),
+        )
         for rival, found in zip(order.rivals, judged, strict=True)
     }
     promoted = any(each.verdict == "promoted" for each in decisions.values())
@@ -205,9 +310,12 @@ def candidate_at(
         holdout_from=parts.holdout_from,
         predicted=_served(selection, spec, past.after(country, moment)),
         decisions=decisions,
-        promise=_promise(spec, parts, selection, judged[0].evidence),
+        promise=_promise(spec, parts, selection, judged[0].evidence, pooled=pooled),
         reference=_reference(spec, parts, selection) if order.watched and promoted else None,
         seconds=seconds,
+        pooled_title=pooled.title(selection.pooled_name),
+        region=selection.region,
+        baseline=selection.baseline.name,
     )
 
 
@@ -247,7 +355,8 @@ def _judged(trained: TrainedCandidate, rival: ModelInUse, pooled: Pooled) -> _Ju
     if selection.model is None:
         return _Judged(evidence, ())
     model = pooled.models.get(selection.pooled_name)
-    behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec)
+    pooled_behaved = model.behaved if model else ()
+    behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec, pooled_behaved)
     found = gates_of(spec, evidence, model.report if model else None)
     return _Judged(evidence, (*found, gates.unless_switched_off(spec, behaved)))
 
@@ -263,7 +372,13 @@ def _unseen(spec: ProductSpec, rival: ModelInUse, holdout: pd.DataFrame) -> np.n
 
 
 def _decided(
-    spec: ProductSpec, version: str, selection: Selection, rival: ModelInUse, *, found: _Judged
+    spec: ProductSpec,
+    version: str,
+    selection: Selection,
+    rival: ModelInUse,
+    *,
+    found: _Judged,
+    pooled: PooledComparison | None,
 ) -> Decision:
     if selection.model is None or selection.served is None:
         reason = f"no model to compare: {selection.reason}"
@@ -274,15 +389,32 @@ def _decided(
         candidate_until=selection.served.until,
         champion_until=rival.until,
     )
-    return decide(spec, found.evidence, found.gates, pair)
+    return decide(spec, found.evidence, found.gates, pair, pooled=pooled)
+
+
+def _compared(
+    past: BacktestData, pooled: Pooled, selection: Selection, rival: ModelInUse, *, country: str
+) -> PooledComparison | None:
+    """The pooled models behind candidate and rival; None where one of them is no pooled model."""
+    ours = pooled.title(selection.pooled_name)
+    if not ours or not rival.pooled:
+        return None
+    return comparison_for(pooled.compared, ours, rival.pooled, region_of(past.spec, country))
 
 
 def _promise(
-    spec: ProductSpec, parts: Split, selection: Selection, evidence: pd.DataFrame
+    spec: ProductSpec,
+    parts: Split,
+    selection: Selection,
+    evidence: pd.DataFrame,
+    *,
+    pooled: Pooled,
 ) -> Promise:
     if selection.model is None:
         return promise_of(spec, None)
     report, first = report_of(spec, evidence), spec.baselines[0]
+    if selection.pooled_name and promises_little(spec, report):
+        return promise_of(spec, pooled.models[selection.pooled_name].report, pooled=True)
     label = parts.holdout["label"].to_numpy(dtype="float64")
     naive = score(spec.metric, label, baseline_predictions(first, parts.final, parts.holdout))
     return promise_of(spec, replace(report, baselines={**report.baselines, first.name: naive}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -72,6 +74,16 @@ def behave(test: BehaviourSpec, model: FittedModel, rows: pd.DataFrame) -> Behav
     worst = int(np.argmax(np.where(np.isnan(amiss), np.inf, amiss)))
     example = "" if behaved == len(rows) else _example(rows.iloc[worst], before, after, worst)
     return Behaved(test.name, len(rows), behaved, behaved >= test.min_share * len(rows), example)
+
+
+def behaved_to_json(tried: Sequence[Behaved]) -> str:
+    """As it is stored with a pooled model; `behaved_from_json` reads it."""
+    return json.dumps([asdict(each) for each in tried])
+
+
+def behaved_from_json(text: str) -> tuple[Behaved, ...]:
+    """What `behaved_to_json` wrote; none for ""."""
+    return tuple(Behaved(**held) for held in json.loads(text or "[]"))
 
 
 def perturbed(rows: pd.DataFrame, change: dict[str, ChangeSpec]) -> pd.DataFrame:

@@ -226,6 +226,20 @@ def report_of(spec: ProductSpec, evidence: pd.DataFrame) -> Report:
     )
 
 
+def promises_little(spec: ProductSpec, report: Report) -> bool:
+    """Whether a country's own holdout is too small for a promise that could ever be broken.
+
+    That is one of fewer rows than `split.min_holdout_rows`, or one on which the metric has no
+    interval. A pooled model promises what it does on the holdout of all its countries then.
+
+    Args:
+        spec: the product as it is for this country.
+        report: of the version on the country's own holdout.
+    """
+    value = report.estimates.get(spec.metric, UNKNOWN)
+    return report.rows < spec.split.min_holdout_rows or not value.has_interval
+
+
 def _numbers(evidence: pd.DataFrame, name: str) -> np.ndarray:
     return evidence[name].to_numpy(dtype="float64")
 

@@ -8,7 +8,6 @@ too few rows it is not judged, which is never the same as passed.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +18,8 @@ import pandas as pd
 from mlops_assets.ml.evaluation.behaviour import Behaved
 from mlops_assets.ml.evaluation.fairness import Compared, Unequal
 from mlops_assets.ml.evaluation.report import Footprint, Report
-from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, is_better
+from mlops_assets.ml.gates.basis import OwnRows, above, basis_of, behaves, keeps_floor
+from mlops_assets.ml.stats.metrics import NAN, Estimate, at_most, format_gain, is_better
 from mlops_assets.spec import GATES, GREATER_IS_BETTER, GateName, ProductSpec
 
 MIN_MONTHS = 3
@@ -115,16 +115,21 @@ def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = No
         report: of the candidate on the country's own holdout rows.
         spec: the product as it is for this country.
         pooled: of the pooled model on the holdout of all countries; used when the country's own
-            holdout has fewer than `split.min_holdout_rows` rows or its gain cannot be told.
+            holdout has fewer than `split.min_holdout_rows` rows or cannot tell its gain from the
+            limit. Own rows that are under it for certain count, however few they are.
     """
     least = spec.gates.min_improvement
     problem = "" if report.gain.has_interval else _no_gain(report)
-    used, basis = _basis(report, spec, pooled, problem)
+    told = _describe_gain(report.metric, report.gain)
+    own = OwnRows(report, problem, above(report.gain, least), told)
+    helps = pooled is not None and above(pooled.gain, least) is True
+    found = basis_of(spec, own, pooled, helps=helps)
+    used, basis = found.report, found.told
     if used is None:
         return GateResult("beats_baseline", None, NAN, least, basis)
     if not used.gain.has_interval:
         return not_judged("beats_baseline", f"{_no_gain(used)}, {basis}", least)
-    passed = used.gain.lower > least or (least > 0 and used.gain.lower == least)
+    passed = above(used.gain, least) is True
     description = (
         f"{used.metric} {used.value:.4g} against {used.baseline_value:.4g} of baseline "
         f"{used.best_baseline}: {_describe_gain(used.metric, used.gain)}; significantly more than "
@@ -134,8 +139,7 @@ def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = No
         used.metric: used.value,
         "baseline": used.baseline_value,
         **_ends("gain", used.gain),
-        "rows": float(used.rows),
-        "own_rows": float(report.rows),
+        **_rows_of(used, report, found.pooled_rows),
     }
     return GateResult("beats_baseline", passed, used.gain.lower, least, description, numbers)
 
@@ -152,13 +156,17 @@ def above_floor(report: Report, spec: ProductSpec, pooled: Report | None = None)
     if floor is None:
         return GateResult("above_floor", True, report.value, NAN, "no floor is set")
     problem = "" if report.judged else f"{report.metric} cannot be told on {report.rows} rows"
-    used, basis = _basis(report, spec, pooled, problem)
+    told = f"{report.metric} {report.value:.4g}"
+    own = OwnRows(report, problem, keeps_floor(report, floor), told)
+    helps = pooled is not None and keeps_floor(pooled, floor) is True
+    found = basis_of(spec, own, pooled, helps=helps)
+    used, basis = found.report, found.told
     if used is None:
         return GateResult("above_floor", None, NAN, floor, basis)
-    passed = used.value == floor or is_better(used.metric, used.value, floor)
+    passed = keeps_floor(used, floor) is True
     bound = "at least" if used.metric in GREATER_IS_BETTER else "at most"
     description = f"{used.metric} {used.value:.4g}, {bound} {floor:.4g} is required, {basis}"
-    numbers = {used.metric: used.value, "rows": float(used.rows), "own_rows": float(report.rows)}
+    numbers = {used.metric: used.value, **_rows_of(used, report, found.pooled_rows)}
     return GateResult("above_floor", passed, used.value, floor, description, numbers)
 
 
@@ -279,7 +287,7 @@ def stability(report: Report, spec: ProductSpec) -> GateResult:
     if len(months) < MIN_MONTHS:
         reason = f"{MIN_MONTHS} months of {enough} rows are needed, there are {len(months)}"
         return GateResult("stability", None, NAN, limit, f"not judged: {reason}", numbers)
-    chance = _at_most(better, len(months), limit)
+    chance = at_most(better, len(months), limit)
     passed = chance >= (1.0 - spec.evaluation.confidence) / 2.0 or better >= limit * len(months)
     text = (
         f"better than the best baseline in {better} of {len(months)} months, "
@@ -315,15 +323,20 @@ def fairness(compared: Sequence[Compared], spec: ProductSpec) -> GateResult:
     return GateResult("fairness", True, *_furthest(spec, pairs), told, numbers)
 
 
-def behaviour(tried: Sequence[Behaved], spec: ProductSpec) -> GateResult:
+def behaviour(
+    tried: Sequence[Behaved], spec: ProductSpec, pooled: Sequence[Behaved] = ()
+) -> GateResult:
     """Whether the model behaves as declared.
 
     Args:
         tried: the outcome of each of `gates.behaviour`.
         spec: the product as it is for this country.
+        pooled: the same of the pooled model on the holdout of all countries; where the country's
+            own rows are none, or fail by what may be chance, these count if they pass.
     """
     if not spec.gates.behaviour:
         return GateResult("behaviour", True, NAN, NAN, "this country declares no tests")
+    tried = _by_all(tried, spec, pooled)
     limits = {test.name: test.min_share for test in spec.gates.behaviour}
     shares = {each.name: each.behaved / each.rows for each in tried if each.rows}
     failed = [each for each in tried if each.passed is False]
@@ -399,18 +412,20 @@ def latency_and_size(footprint: Footprint | None, spec: ProductSpec) -> GateResu
     return GateResult(name, passed, seconds, limits.max_predict_seconds, text, numbers)
 
 
-def _basis(
-    report: Report, spec: ProductSpec, pooled: Report | None, problem: str
-) -> tuple[Report | None, str]:
-    """The report to judge by, and where it comes from in words."""
-    needed = spec.split.min_holdout_rows
-    if report.rows >= needed and not problem:
-        return report, f"on {report.rows} holdout rows of the country"
-    few = f"the country has {report.rows} holdout rows of {needed} needed"
-    why = few if report.rows < needed else problem
-    if pooled is not None and pooled.judged:
-        return pooled, f"on {pooled.rows} holdout rows of all countries, because {why}"
-    return None, f"not judged: {why}, and there is no pooled model to judge by"
+def _rows_of(used: Report, own: Report, pooled_rows: int) -> dict[str, float]:
+    """What was judged on; `pooled_rows` only where those of all countries took part."""
+    shared = {"pooled_rows": float(pooled_rows)} if pooled_rows else {}
+    return {"rows": float(used.rows), "own_rows": float(own.rows), **shared}
+
+
+def _by_all(
+    tried: Sequence[Behaved], spec: ProductSpec, pooled: Sequence[Behaved]
+) -> list[Behaved]:
+    """Every test as it counts in the country."""
+    tests = {test.name: test for test in spec.gates.behaviour}
+    known = {each.name: each for each in pooled}
+    chance = (1.0 - spec.evaluation.confidence) / 2.0
+    return [behaves(tests[one.name], one, known.get(one.name), chance) for one in tried]
 
 
 def _no_gain(report: Report) -> str:
@@ -463,13 +478,6 @@ def _named(table: pd.DataFrame) -> str:
     names = [f"{row['feature']} {row['slice']} ({row['rows']} rows)" for row in _rows(table)]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def _at_most(better: int, months: int, share: float) -> float:
-    """Probability of `better` or fewer successes in so many trials (binomial)."""
-    return sum(
-        math.comb(months, k) * share**k * (1.0 - share) ** (months - k) for k in range(better + 1)
-    )
 
 
 def _describe_groups(each: Compared) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evaluation.behaviour import behaviours
+from mlops_assets.ml.evaluation.behaviour import Behaved, behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.fairness import Compared, compare_groups
 from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, report_of
@@ -45,6 +45,7 @@ def judge(
     high: np.ndarray | None = None,
     champion: np.ndarray | None = None,
     stand_in: Report | None = None,
+    behaved: Sequence[Behaved] = (),
     usable: Sequence[GateResult] = (),
     footprint: Footprint | None = None,
     reason: str = "there is no model",
@@ -61,7 +62,8 @@ def judge(
         low: lower ends of the prediction intervals; None: there are none.
         high: upper ends.
         champion: the champion's predictions of the same rows; None without one.
-        stand_in: report of the pooled model, for a country with too few holdout rows.
+        stand_in: report of the pooled model, for a country whose own holdout rows cannot tell.
+        behaved: behavioural tests of the pooled model on the same rows as its report.
         usable: what the stage measured: `loads_and_predicts` and `latency_and_size`.
         footprint: what the model costs; None where it was not measured.
         reason: why there is no model.
@@ -76,8 +78,8 @@ def judge(
     if model is None:
         nothing = tuple(not_judged(name, reason) for name in names)
         return Judgement(report, evidence, nothing)
-    behaved = gates.behaviour(behaviours(spec, model, holdout), spec)
-    results = [*_of_evidence(spec, evidence, report, stand_in), behaved, *usable]
+    tested = gates.behaviour(behaviours(spec, model, holdout), spec, behaved)
+    results = [*_of_evidence(spec, evidence, report, stand_in), tested, *usable]
     return Judgement(report, evidence, _complete(spec, names, results))
 
 
@@ -89,7 +91,7 @@ def gates_of(
     Args:
         spec: the product as it is for this country; or `spec_of` stored settings.
         evidence: the evidence frame.
-        stand_in: report of the pooled model, for a country with too few holdout rows.
+        stand_in: report of the pooled model, for a country whose own holdout rows cannot tell.
     """
     results = _of_evidence(spec, evidence, report_of(spec, evidence), stand_in)
     return tuple(unless_switched_off(spec, result) for result in results)
@@ -153,4 +155,5 @@ def _complete(
 def _judged_elsewhere(result: GateResult) -> bool:
     """By the pooled model's report, or not at all: the evidence of the country does not say."""
     rows = result.numbers.get("rows")
-    return rows is not None and rows != result.numbers.get("own_rows", rows)
+    other = rows is not None and rows != result.numbers.get("own_rows", rows)
+    return other or "pooled_rows" in result.numbers

@@ -79,6 +79,8 @@ class Promise:
         rows: of the holdout.
         share: of the baseline's error that the value is, with its interval, paired on the same
             rows where that is known; UNKNOWN: `value` over `baseline`.
+        pooled: whether the rows are those of all countries of a pooled model, because the country's
+            own were too few to promise anything.
     """
 
     metric: str
@@ -86,6 +88,7 @@ class Promise:
     baseline: float
     rows: int
     share: Estimate = UNKNOWN
+    pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,9 @@ class Realised:
             where there is no baseline, and for auc.
         harder: whether `value` itself is significantly above the promised one beyond the tolerance,
             whatever the baseline's error is: labels confirm that the world changed, though the
-            model need not be to blame. For auc as `worse`.
+            model need not be to blame. For auc as `worse`. An error that was promised by the
+            rows of all countries is of another size here, and says nothing of that.
+        pooled: as in `Promise`.
         drawn: what the intervals are drawn from.
     """
 
@@ -136,6 +141,7 @@ class Realised:
     compared: Estimate = UNKNOWN
     harder: bool = False
     drawn: Drawn | None = None
+    pooled: bool = False
 
 
 def no_performance() -> pd.DataFrame:
@@ -168,7 +174,7 @@ def record_predictions(
     return _with_labels(_kept(held, new), features)
 
 
-def promise_of(spec: ProductSpec, report: Report | None) -> Promise:
+def promise_of(spec: ProductSpec, report: Report | None, *, pooled: bool = False) -> Promise:
     """What a report promises, with intervals at `monitoring.confidence`.
 
     The share of the baseline's error has the paired interval of the gain where the first baseline
@@ -177,6 +183,7 @@ def promise_of(spec: ProductSpec, report: Report | None) -> Promise:
     Args:
         spec: the product as it is for this country.
         report: of the version on its holdout; None for a baseline, which promises nothing.
+        pooled: whether it is of the pooled model on the holdout of all its countries.
     """
     if report is None:
         return Promise(spec.metric, UNKNOWN, NAN, 0)
@@ -185,7 +192,14 @@ def promise_of(spec: ProductSpec, report: Report | None) -> Promise:
     baseline = report.baselines.get(first, NAN) if same else NAN
     paired = same and report.best_baseline == first and spec.metric not in GREATER_IS_BETTER
     share = _as_share(report.gain) if paired else UNKNOWN
-    return Promise(spec.metric, _surer(spec, value), baseline, report.rows, _surer(spec, share))
+    return Promise(
+        spec.metric,
+        _surer(spec, value),
+        baseline,
+        report.rows,
+        _surer(spec, share),
+        pooled=pooled,
+    )
 
 
 def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: str) -> Realised:
@@ -228,6 +242,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
         expected=_times(_promised_share(promise), baseline) if with_share else promise.value,
         compared=_times(share, baseline) if with_share else value,
         drawn=draws.drawn,
+        pooled=promise.pooled,
     )
     problem = _problem(spec, found, promise, label, draws=draws)
     if problem:
@@ -503,6 +518,9 @@ def _problem(
         return f"{spec.metric} cannot be told of these rows"
     if not np.isfinite(promise.value.value):
         return "what the model promised is not known, as its holdout could not be judged"
+    scale_free = spec.task == "classification" or np.isfinite(_promised_share(promise).value)
+    if promise.pooled and not scale_free:
+        return "what all countries promise is of another size here, and no baseline tells which"
     if not found.expected.has_interval:
         return f"the promise has no interval, its holdout of {promise.rows:,} rows being too short"
     if not found.compared.has_interval:
@@ -516,7 +534,8 @@ def _judged(spec: ProductSpec, found: Realised, promised: Estimate) -> Realised:
         worse = harder = found.compared.upper < expected.lower - tolerance
     else:
         worse = found.compared.lower > expected.upper * (1.0 + tolerance)
-        harder = found.value.lower > promised.upper * (1.0 + tolerance)
+        of_here = not found.pooled or spec.task == "classification"
+        harder = of_here and found.value.lower > promised.upper * (1.0 + tolerance)
     excess = -improvement(spec.metric, found.compared.value, expected.value)
     reason = _reason(spec, found, worse=worse, excess=excess)
     verdicts = {"worse": bool(worse), "harder": bool(harder)}
@@ -533,9 +552,17 @@ def _reason(spec: ProductSpec, found: Realised, *, worse: bool, excess: float) -
         by = f"{format_gain(spec.metric, abs(excess))} {'worse' if excess > 0 else 'better'} than "
     verdict = f"significantly worse, beyond {format_gain(spec.metric, spec.monitoring.tolerance)}"
     return (
-        f"{measured} {rows}, {by}the promised {format_estimate(found.expected)}: "
+        f"{measured} {rows}, {by}the promised {describe_promise(found.expected, found.pooled)}: "
         f"{verdict if worse else 'not significantly worse'}"
     )
+
+
+def describe_promise(promised: Estimate, pooled: bool) -> str:
+    """A promise with its interval, and that it is pooled: "0.31 (0.22 to 0.4, pooled)"."""
+    text = format_estimate(promised)
+    if not pooled:
+        return text
+    return f"{text.removesuffix(')')}, pooled)" if text.endswith(")") else f"{text} (pooled)"
 
 
 def _day(time: pd.Timestamp | None) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,12 +12,21 @@ from pydantic import TypeAdapter
 
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.model_pair import ModelPair
+from mlops_assets.ml.gates.succession import PooledComparison, decision_draws, level_used
 from mlops_assets.ml.stats.bootstrap import interval, resampled_gain
 from mlops_assets.ml.stats.draws import BootstrapWeights, draw_rows
-from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, improvement, score
+from mlops_assets.ml.stats.metrics import (
+    NAN,
+    UNKNOWN,
+    Estimate,
+    format_gain,
+    improvement,
+    score,
+)
 from mlops_assets.spec import GREATER_IS_BETTER, EarlierEvaluationSpec, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
+Basis = Literal["own", "pooled"]
 REQUIRED: tuple[GateName, ...] = (
     "beats_baseline",
     "above_floor",
@@ -39,8 +47,6 @@ SETTINGS = (
     "task",
 )
 """Sections of a product that gates and decisions depend on."""
-DECISION_TAIL_DRAWS = 20
-"""Draws that are to be beyond the bound of a decision, so that its place is not chance."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ class Decision:
         upper: its bound at 1 - `level`.
         level: one-sided; the probability with which an equal candidate may be promoted.
         draws: of the bootstrap.
+        basis: own: the numbers are of the country's own rows; pooled: of the holdout rows of all
+            countries that were stored with the pooled model, because its own cannot tell.
+        own_rows: of the country that both predict.
+        veto: whether these say significantly worse, which keeps the champion against the pooled
+            evidence.
         block_days: calendar days drawn together; 0 where entities alone were drawn.
         drawn_by: time, entity or both; "" where nothing was drawn, and in decisions recorded
             before it was told.
@@ -79,10 +90,18 @@ class Decision:
     block_days: int = 0
     drawn_by: str = ""
     drawn: str = ""
+    basis: Basis = "own"
+    own_rows: int = 0
+    veto: bool = False
 
 
 def decide(
-    spec: ProductSpec, evidence: pd.DataFrame, gates: Sequence[GateResult], pair: ModelPair
+    spec: ProductSpec,
+    evidence: pd.DataFrame,
+    gates: Sequence[GateResult],
+    pair: ModelPair,
+    *,
+    pooled: PooledComparison | None = None,
 ) -> Decision:
     """Promote the candidate if its gates passed and it is better than the champion for certain.
 
@@ -92,11 +111,17 @@ def decide(
     margin. Without a champion the gates alone decide. With `decision.approval` every promotion
     waits.
 
+    A pooled candidate that is to follow a pooled champion is decided on by the rows of all
+    countries where the country's own cannot tell: where they are too few, or their interval has the
+    margin in it. Own rows that say significantly worse are a veto then.
+
     Args:
         spec: the product as it is for this country; or `spec_of` stored settings.
         evidence: the evidence frame; the champion's column is NaN without one.
         gates: outcome of every gate; each of `REQUIRED` that is there must have been judged.
         pair: the two versions.
+        pooled: the pooled models behind both, as they were compared when the candidate's was
+            trained; None where one of them is no pooled model.
     """
     compared = _on_identical_rows(evidence, pair)
     values = _values(spec, compared, pair)
@@ -111,16 +136,10 @@ def decide(
     if not pair.champion:
         reason = "first champion: every gate passed and there was none before"
         return _held(spec, _undecided("promoted", reason, compared, values))
-    return _held(spec, _compare(spec, compared, values, pair))
-
-
-def level_used(spec: ProductSpec) -> float:
-    """The level of a decision: one-sided, lowered where many countries decide.
-
-    With n countries and no candidate better than its champion, n times the level are promoted on
-    average; that is to be `decision.max_false_promotions` at most.
-    """
-    return min(spec.decision.level, spec.decision.max_false_promotions / len(spec.countries))
+    own = _compare(spec, compared, values, pair)
+    if pooled is None or own.verdict == "promoted":
+        return _held(spec, own)
+    return _held(spec, _by_all(spec, own, compared, values, pair=pair, pooled=pooled))
 
 
 def settings_of(spec: ProductSpec) -> Mapping[str, Any]:
@@ -173,7 +192,9 @@ def _stopped_by(gates: Sequence[GateResult]) -> GateResult | None:
 
 
 def _undecided(verdict: Verdict, reason: str, rows: pd.DataFrame, values: _Values) -> Decision:
-    return Decision(verdict, reason, len(rows), values.candidate, values.champion)
+    return Decision(
+        verdict, reason, len(rows), values.candidate, values.champion, own_rows=len(rows)
+    )
 
 
 def _held(spec: ProductSpec, decision: Decision) -> Decision:
@@ -199,7 +220,7 @@ def _compare(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: Model
 
 def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPair) -> Decision:
     level = level_used(spec)
-    draws = max(spec.evaluation.draws, math.ceil(DECISION_TAIL_DRAWS / level))
+    draws = decision_draws(spec, level)
     drawn = draw_rows(spec.evaluation, rows, seed=spec.seed, draws=draws)
     gain = _gain(spec, rows, values, level, drawn=drawn)
     if not gain.has_interval:
@@ -221,7 +242,91 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
         drawn.block_days if drawn.time else 0,
         drawn.drawn.by,
         drawn.drawn.text,
+        own_rows=len(rows),
     )
+
+
+def _by_all(
+    spec: ProductSpec,
+    own: Decision,
+    rows: pd.DataFrame,
+    values: _Values,
+    *,
+    pair: ModelPair,
+    pooled: PooledComparison,
+) -> Decision:
+    """What the rows of all countries say, where the country's own do not say for certain."""
+    undecided = own.verdict == "not_judged" or np.isfinite(own.lower)
+    if not undecided:
+        return own
+    if pooled.is_same or pooled.problem:
+        return own if own.verdict == "kept" else _without_all(own, pooled)
+    told = replace(
+        own,
+        rows=pooled.rows,
+        candidate_value=pooled.candidate_value,
+        champion_value=pooled.champion_value,
+        gain=pooled.gain.value,
+        lower=pooled.gain.lower,
+        upper=pooled.gain.upper,
+        level=pooled.level,
+        draws=pooled.draws,
+        block_days=pooled.block_days,
+        drawn_by=pooled.drawn_by,
+        drawn=pooled.drawn,
+        basis="pooled",
+    )
+    promoted, outcome = _outcome(spec, pooled.gain, pair)
+    if not promoted and own.verdict == "kept":
+        return own
+    text = _told_of_all(spec, pooled, outcome)
+    if not promoted:
+        return replace(told, verdict="kept", reason=f"{text}; own rows: {own.own_rows}")
+    vetoed, why = _vetoed(spec, rows, values, pooled.gain)
+    if vetoed and own.verdict == "kept":
+        against = f"{own.reason}, against pooled evidence ({pooled.told_of})"
+        return replace(own, reason=against, veto=True)
+    if vetoed:
+        text = f"veto of {why}, though by {text}"
+        return replace(told, verdict="kept", reason=f"{text}; the champion stays", veto=True)
+    return replace(told, verdict="promoted", reason=f"{text}; {why}")
+
+
+def _without_all(own: Decision, pooled: PooledComparison) -> Decision:
+    """Own rows cannot tell, and those of all countries have nothing to say."""
+    if pooled.is_same:
+        text = f"the candidate is {pooled.candidate}, the pooled model that serves already"
+        return replace(own, verdict="kept", reason=text, gain=0.0)
+    return replace(own, reason=f"{own.reason}; nor can other countries tell: {pooled.problem}")
+
+
+def _told_of_all(spec: ProductSpec, pooled: PooledComparison, outcome: str) -> str:
+    values = _Values(pooled.candidate_value, pooled.champion_value)
+    return (
+        f"pooled evidence ({pooled.told_of}): {_both(spec, values)}: "
+        f"{_describe_gain(spec, pooled.gain, pooled.level)}; {outcome}"
+    )
+
+
+def _vetoed(
+    spec: ProductSpec, rows: pd.DataFrame, values: _Values, gain: Estimate
+) -> tuple[bool, str]:
+    """Whether own rows say significantly worse, and what they say.
+
+    At `decision.level`, which is not lowered where many countries decide: that is against false
+    promotions, and a veto promotes nobody. Worse is under the limit that all countries are above.
+    """
+    level, margin = spec.decision.level, spec.decision.margin
+    own, problem = UNKNOWN, "they have no value to compare"
+    if len(rows) and np.isfinite(improvement(spec.metric, values.candidate, values.champion)):
+        draws = decision_draws(spec, level)
+        drawn = draw_rows(spec.evaluation, rows, seed=spec.seed, draws=draws)
+        own, problem = _gain(spec, rows, values, level, drawn=drawn), drawn.problem
+    told = f"the country's own rows ({len(rows)})"
+    if not own.has_interval:
+        return False, f"no veto of {told}: {problem or 'they cannot tell'}"
+    worse = own.upper < (margin if gain.lower > margin else -margin)
+    return worse, f"{'' if worse else 'no veto of '}{told}: {_describe_gain(spec, own, level)}"
 
 
 def _gain(

@@ -12,6 +12,7 @@ import pandas as pd
 
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.model_pair import ModelPair
+from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.ml.promotion.decision import Decision, decide, settings_of, spec_of
 from mlops_assets.spec import ProductSpec
 
@@ -56,7 +57,12 @@ class VerdictSettings:
 
 
 def conclude(
-    evidence: pd.DataFrame, gates: Sequence[GateResult], pair: ModelPair, settings: VerdictSettings
+    evidence: pd.DataFrame,
+    gates: Sequence[GateResult],
+    pair: ModelPair,
+    settings: VerdictSettings,
+    *,
+    pooled: PooledComparison | None = None,
 ) -> Decision:
     """The verdict on a candidate.
 
@@ -68,6 +74,7 @@ def conclude(
         gates: every gate's outcome.
         pair: what is compared.
         settings: what it is judged by.
+        pooled: as in `decision.decide`.
     """
     spec, known = settings.spec, settings.circumstances
     if known.champion_problem:
@@ -75,7 +82,7 @@ def conclude(
         decision = decide(spec, evidence, gates, alone)
         decision = replace(decision, reason=_alone(decision, known.champion_problem))
     else:
-        decision = decide(spec, evidence, gates, pair)
+        decision = decide(spec, evidence, gates, pair, pooled=pooled)
     if known.rolled_back and decision.verdict in _PROMOTES:
         reason = f"{known.rolled_back}; only a person puts it into use again. {decision.reason}"
         return replace(decision, verdict="kept", reason=reason)

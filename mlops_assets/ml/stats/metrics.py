@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -89,6 +90,13 @@ METRICS: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "log_loss": lambda y, p: losses("log_loss", y, p).mean(),
     "brier": lambda y, p: losses("brier", y, p).mean(),
 }
+
+
+def at_most(count: int, trials: int, share: float) -> float:
+    """Probability of `count` or fewer successes in so many trials (binomial)."""
+    return sum(
+        math.comb(trials, k) * share**k * (1.0 - share) ** (trials - k) for k in range(count + 1)
+    )
 
 
 def format_gain(metric: str, gain: float) -> str:

@@ -19,6 +19,7 @@ from mlops_assets.ml.evaluation.intervals import (
     scale_of,
 )
 from mlops_assets.ml.models.split import Split
+from mlops_assets.ml.training.pooled_scores import PooledScores
 from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
@@ -68,8 +69,9 @@ def train_country(
     *,
     country: str,
     clock: Clock,
+    scores: PooledScores | None = None,
 ) -> TrainedCandidate:
-    """Choose among local and pooled models on the country's own validation rows.
+    """Choose among local and pooled models on validation rows.
 
     Args:
         spec: the product as it is for the country.
@@ -77,9 +79,10 @@ def train_country(
         pooled: the pooled models in use by pooled name; the holdout begins after all they know.
         country: its key.
         clock: seconds, for the budget of the search.
+        scores: as in `train_candidates`.
     """
     parts = country_split(features, spec, (each.known_until for each in pooled.values()))
-    selection = train_candidates(spec, parts, pooled, country=country, clock=clock)
+    selection = train_candidates(spec, parts, pooled, country=country, clock=clock, scores=scores)
     return TrainedCandidate(spec, parts, selection, validation_errors(selection, parts, spec))
 
 

@@ -10,11 +10,24 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import TrainingError
+from mlops_assets.ml.evaluation.behaviour import Behaved, behaviours
 from mlops_assets.ml.evaluation.report import Report, evaluate
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, fit, predict, with_params
 from mlops_assets.ml.models.split import Split, newest_label, split
 from mlops_assets.ml.stats.metrics import is_better, score
+from mlops_assets.ml.training.pooled_scores import (
+    ChosenBaseline,
+    PooledScores,
+    ValidationRows,
+    can_judge,
+    choose_baseline,
+    comparable,
+    lacking_rows,
+    pooled_scores,
+    told_of,
+    validation_rows,
+)
 from mlops_assets.ml.training.tuning import Budget, Clock, Tuned, tune
 from mlops_assets.spec import CandidateSpec, ProductSpec, Scope
 
@@ -39,6 +52,9 @@ class PooledModel:
         known_until: label time of the newest label that was known in one of its countries; None
             when that was not recorded.
         trials: of the search for its parameters; see `Tuned`.
+        scores: of `for_validation` on the validation rows of many countries, by which those choose
+            that have too few; empty where they were not recorded.
+        behaved: outcome of each behavioural test, of `final` on the holdout rows of its countries.
     """
 
     candidate: str
@@ -49,6 +65,8 @@ class PooledModel:
     region: str = ""
     known_until: pd.Timestamp | None = None
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    scores: PooledScores = field(default_factory=dict)
+    behaved: tuple[Behaved, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,7 +89,8 @@ class PooledRows:
         holdout: it is judged on these.
         known: what serves learns these; `final` itself where the product does not refit.
         known_until: label time of the newest label that is known in a country; None without any.
-        countries: of each row of `holdout`, shape (rows,).
+        holdout_country: of each row of `holdout`, shape (rows,).
+        validation: the rows between `train` and `holdout`, with what baselines say of them.
     """
 
     train: pd.DataFrame
@@ -79,7 +98,8 @@ class PooledRows:
     holdout: pd.DataFrame
     known: pd.DataFrame
     known_until: pd.Timestamp | None
-    countries: np.ndarray
+    holdout_country: np.ndarray
+    validation: ValidationRows
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,7 @@ class Selection:
         validated: what was predicted for `Split.validation` by the choice as it was before it
             saw those rows, shape (rows,).
         trials: of all local searches: candidate, then as in `Tuned`.
+        baseline: what serves as long as no model does, and why.
     """
 
     kind: ModelKind
@@ -132,6 +153,7 @@ class Selection:
     region: str = ""
     validated: np.ndarray = field(default_factory=lambda: np.empty(0))
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    baseline: ChosenBaseline = ChosenBaseline("", "")
 
     @property
     def pooled_name(self) -> str:
@@ -144,7 +166,7 @@ class Selection:
         return self.model.params if self.model else {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Contender:
     """One candidate in one scope; `final` and `served` are there for a pooled model."""
 
@@ -167,6 +189,7 @@ class _Country:
     region: str
     clock: Clock
     deadline: float | None
+    baseline: ChosenBaseline
 
 
 def pooled_name(candidate: str, region: str = "") -> str:
@@ -228,8 +251,8 @@ def train_pooled(
     deadline = _deadline(spec.tuning.pooled_seconds, clock)
     rows = {
         region: pooled_rows(spec, of_region)
-        for region in dict.fromkeys(region for _, region in wanted.values())
-        if (of_region := members(spec, frames, region))
+        for region in dict.fromkeys(["", *(region for _, region in wanted.values())])
+        if wanted and (of_region := members(spec, frames, region))
     }
     wanted = {n: one for n, one in wanted.items() if _trainable(spec, rows.get(one[1]), one[1])}
     searches = sum(bool(candidate.space) for candidate, _ in wanted.values())
@@ -240,7 +263,9 @@ def train_pooled(
         start = found.params if found and region else None
         tuned = tune(candidate, rows[region].train, spec, share, clock=clock, start=start)
         searches -= bool(candidate.space)
-        models[name] = _pooled(candidate, region, tuned, spec, rows=rows[region])
+        models[name] = _pooled(
+            candidate, region, tuned, spec, rows=rows[region], validation=rows[""].validation
+        )
     return models
 
 
@@ -262,10 +287,11 @@ def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> Pooled
     """
     newest = [each for frame in frames.values() if (each := newest_label(frame)) is not None]
     until = max(newest, default=None)
-    parts = [
-        split(frames[country], spec.for_country(country).split, newest=until)
+    of = {
+        country: split(frames[country], spec.for_country(country).split, newest=until)
         for country in sorted(frames)
-    ]
+    }
+    parts = list(of.values())
     final = _stack([part.final for part in parts])
     return PooledRows(
         train=_stack([part.train for part in parts]),
@@ -273,9 +299,10 @@ def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> Pooled
         holdout=_stack([part.holdout for part in parts]),
         known=_stack([part.known for part in parts]) if spec.split.refit else final,
         known_until=until,
-        countries=np.repeat(
-            np.array(sorted(frames), dtype="object"), [len(part.holdout) for part in parts]
+        holdout_country=np.repeat(
+            np.array(list(of), dtype="object"), [len(part.holdout) for part in parts]
         ),
+        validation=validation_rows(spec, of),
     )
 
 
@@ -305,14 +332,20 @@ def train_candidates(
     *,
     country: str,
     clock: Clock,
+    scores: PooledScores | None = None,
 ) -> Selection:
-    """Fit the local candidates and choose the best of all by the country's own validation rows.
+    """Fit the local candidates and choose the best of all by validation rows.
+
+    By the country's own. Where they are too few to tell (`lacking_rows`), the pooled and regional
+    models are compared on those of all countries of the region, or of all countries, as it was
+    recorded when they were trained; a local one is chosen where it does better on rows enough to
+    judge by (`can_judge`), or where none of them is there.
 
     A local candidate with a `space` is tuned on the train rows first; its search starts at the
     parameters of the pooled model of its name, or else of its region's. The winner, if local, is
     fitted again on every row whose label is known before the holdout, to be judged there, and, if
-    the product refits, once more on every known label, to serve. When validation cannot tell (too
-    few rows, one class), a pooled model goes before one of a region, and that before a local one.
+    the product refits, once more on every known label, to serve. When validation cannot tell, a
+    pooled model goes before one of a region, and that before a local one.
 
     Args:
         spec: the product as it is for this country.
@@ -320,16 +353,21 @@ def train_candidates(
         pooled: models trained before on many countries, by pooled name.
         country: says which region's models are its own.
         clock: gives the time, for the budget.
+        scores: of any pooled model of the newest training, in use or not, for the baselines on the
+            same rows; None for those of `pooled`.
     """
-    deadline = _deadline(spec.tuning.seconds, clock)
-    world = _Country(spec, parts, pooled, region_of(spec, country), clock, deadline)
+    deadline, region = _deadline(spec.tuning.seconds, clock), region_of(spec, country)
+    if scores is None:
+        scores = next((model.scores for model in pooled.values() if model.scores), {})
+    naive = choose_baseline(spec, parts, scores, region)
+    world = _Country(spec, parts, pooled, region, clock, deadline, naive)
     contenders = _contenders(world)
     tried = tuple(contender.tried for contender in contenders)
     trials = _all_trials(contenders)
     able = [contender for contender in contenders if contender.fitted is not None]
     if not able:
-        return _baseline(spec, parts, tried, trials)
-    best = _best(able, spec.metric)
+        return _baseline(world, tried, trials)
+    best, reason = _chosen(world, able, tried)
     model = best.final or fit(best.candidate, parts.final, spec.task, spec.seed)
     predicted = np.empty(0) if best.predicted is None else best.predicted
     return Selection(
@@ -337,12 +375,13 @@ def train_candidates(
         name=best.tried.name,
         model=model,
         served=best.served or _again(best.candidate, model, parts.known, spec),
-        reason=_reason(best.tried, tried, spec.metric),
+        reason=reason,
         tried=tried,
         value=best.tried.value,
         region=world.region if best.tried.scope == "region" else "",
         validated=predicted,
         trials=trials,
+        baseline=naive,
     )
 
 
@@ -369,20 +408,29 @@ def _stack(frames: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def _pooled(
-    candidate: CandidateSpec, region: str, tuned: Tuned, spec: ProductSpec, *, rows: PooledRows
+    candidate: CandidateSpec,
+    region: str,
+    tuned: Tuned,
+    spec: ProductSpec,
+    *,
+    rows: PooledRows,
+    validation: ValidationRows,
 ) -> PooledModel:
     chosen = with_params(candidate, tuned.params)
     final = fit(chosen, rows.final, spec.task, spec.seed)
     predicted = predict(final, rows.holdout, spec.task)
+    for_validation = fit(chosen, rows.train, spec.task, spec.seed)
     return PooledModel(
         candidate=candidate.name,
-        for_validation=fit(chosen, rows.train, spec.task, spec.seed),
+        for_validation=for_validation,
         final=final,
         served=_again(chosen, final, rows.known, spec),
-        report=evaluate(rows.holdout, predicted, spec, rows.final, countries=rows.countries),
+        report=evaluate(rows.holdout, predicted, spec, rows.final, countries=rows.holdout_country),
         region=region,
         known_until=rows.known_until,
         trials=tuned.trials,
+        scores=pooled_scores(spec, validation, for_validation, region),
+        behaved=tuple(behaviours(spec, final, rows.holdout)),
     )
 
 
@@ -488,6 +536,59 @@ def _judged(
     return _Contender(tried, candidate, fitted, predicted)
 
 
+def _chosen(
+    world: _Country, able: list[_Contender], tried: tuple[CandidateOutcome, ...]
+) -> tuple[_Contender, str]:
+    """The choice, and the reason for it: by the country's own rows where there are enough."""
+    metric, validation = world.spec.metric, world.parts.validation
+    lacking = lacking_rows(world.spec, validation)
+    local = [contender for contender in able if contender.tried.scope == "local"]
+    of_many = [contender for contender in able if contender not in local]
+    if not lacking:
+        best = _best(able, metric)
+    elif of_many:
+        first, reason = _by_many(world, of_many, lacking)
+        best = _best([first, *local], metric) if can_judge(world.spec, validation) else first
+        if best is first:
+            return first, reason
+    else:
+        best = _best(local, metric)
+        rows = f"{len(validation)} validation rows, though {lacking}"
+        return best, f"local {best.tried.name}, the best of {len(local)} on {rows}"
+    return best, _reason(best.tried, tried, metric)
+
+
+def _by_many(world: _Country, of_many: list[_Contender], lacking: str) -> tuple[_Contender, str]:
+    """The choice among pooled and regional models on the validation rows of many countries."""
+    of = [world.pooled[_name(one, world)].scores for one in of_many]
+    region = comparable(of, world.region)
+    if region is None:
+        first = min(of_many, key=lambda one: _WHEN_IN_DOUBT.index(one.tried.scope))
+        return first, (
+            f"{first.tried.scope} {first.tried.name}, because {lacking}, and nothing is recorded "
+            "of those of other countries"
+        )
+    held = {one: score[region] for one, score in zip(of_many, of, strict=True)}
+    best = of_many[0]
+    for other in of_many[1:]:
+        if is_better(world.spec.metric, held[other].value, held[best].value):
+            best = other
+    others = [f"{_title(one)} {held[one].value:.4g}" for one in of_many if one is not best]
+    against = f" ({'; '.join(others)})" if others else ""
+    return best, (
+        f"{_title(best)} has the best validation {world.spec.metric} "
+        f"{told_of(held[best], region)}, {held[best].value:.4g}{against}, because {lacking}"
+    )
+
+
+def _name(one: _Contender, world: _Country) -> str:
+    return pooled_name(one.tried.name, world.region if one.tried.scope == "region" else "")
+
+
+def _title(one: _Contender) -> str:
+    return f"{one.tried.scope} {one.tried.name}"
+
+
 def _best(able: list[_Contender], metric: str) -> _Contender:
     judged = [contender for contender in able if np.isfinite(contender.tried.value)]
     if not judged:
@@ -513,20 +614,24 @@ def _reason(best: CandidateOutcome, tried: tuple[CandidateOutcome, ...], metric:
 
 
 def _baseline(
-    spec: ProductSpec, parts: Split, tried: tuple[CandidateOutcome, ...], trials: pd.DataFrame
+    world: _Country, tried: tuple[CandidateOutcome, ...], trials: pd.DataFrame
 ) -> Selection:
-    baseline = spec.baselines[0]
+    spec, parts, chosen = world.spec, world.parts, world.baseline
+    baseline = next(base for base in spec.baselines if base.name == chosen.name)
     predicted = baseline_predictions(baseline, parts.train, parts.validation)
     label = parts.validation["label"].to_numpy()
     reasons = dict.fromkeys(f"{one.scope} {one.name}: {one.reason}" for one in tried)
+    why = f"; {chosen.reason}" if len(spec.baselines) > 1 else ""
     return Selection(
         kind="baseline",
         name=baseline.name,
         model=None,
         served=None,
-        reason=f"baseline {baseline.name}, because no model could be had ({'; '.join(reasons)})",
+        reason=f"baseline {baseline.name}, because no model could be had "
+        f"({'; '.join(reasons)}){why}",
         tried=tried,
         value=score(spec.metric, label, predicted),
         validated=predicted,
         trials=trials,
+        baseline=chosen,
     )

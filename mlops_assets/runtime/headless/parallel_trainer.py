@@ -14,14 +14,17 @@ import pandas as pd
 from mlops_assets.ml.backtest.data import BacktestData
 from mlops_assets.ml.backtest.training import (
     BacktestCandidate,
+    ModelInUse,
     Pooled,
     TrainingOrder,
     TrainingRequest,
     candidate_at,
+    compared_at,
     pooled_at,
     with_pooled,
     without_pooled,
 )
+from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.settings import ONE_THREAD
 
 SHARES = 5
@@ -65,6 +68,10 @@ class ParallelTrainer:
             self._newest = {moment: self._pool.submit(_pooled, moment).result()}
         return self._newest[moment]
 
+    def compared(self, newer: Pooled, rivals: Sequence[ModelInUse]) -> tuple[PooledComparison, ...]:
+        """`compared_at` the moment at which they were trained."""
+        return self._pool.submit(_compared, newer, rivals).result()
+
     def candidates(
         self, moment: pd.Timestamp, wanted: Sequence[TrainingRequest]
     ) -> list[list[BacktestCandidate]]:
@@ -102,6 +109,10 @@ def _start(past: BacktestData) -> None:
 
 def _pooled(moment: pd.Timestamp) -> tuple[Pooled, float]:
     return pooled_at(_PAST[0], moment, time.process_time)
+
+
+def _compared(newer: Pooled, rivals: Sequence[ModelInUse]) -> tuple[PooledComparison, ...]:
+    return compared_at(_PAST[0], newer, rivals)
 
 
 def _candidates(

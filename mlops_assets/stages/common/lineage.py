@@ -23,6 +23,9 @@ INPUTS = "mlops_assets/inputs"
 MISSING = "missing"
 BASELINE = "baseline"
 """Stands for the champion where none is in use."""
+SERVING_BASELINE = "mlops_assets/serving_baseline"
+"""In the metadata of a country's `model`: name of the baseline that serves as long as no model
+does, and the reason; missing where the product has one alone, and in older ones."""
 SHARED = "shared_features"
 """Name of the asset of shared features, and of that input of a country's features."""
 
@@ -166,7 +169,33 @@ def of_predictions(ctx: CountryContext, in_use: Aliases) -> Lineage:
         "champion": in_use.champion or BASELINE,
         "previous": in_use.previous if in_use.champion else "",
     }
+    naive = serving_baseline(ctx)
+    if not in_use.champion and naive.name != ctx.spec.baselines[0].name:
+        served["baseline"] = naive.name
     return _of_country(ctx, "predictions", {**_inputs(ctx, "features"), **served})
+
+
+@dataclass(frozen=True)
+class ServingBaseline:
+    """The naive rule that serves where no model does.
+
+    Attributes:
+        name: of the baseline.
+        reason: why this one; "" for the first, where none was chosen.
+    """
+
+    name: str
+    reason: str = ""
+
+
+def serving_baseline(ctx: CountryContext) -> ServingBaseline:
+    """The baseline that the newest training of the country chose; else the first."""
+    names = [each.name for each in ctx.spec.baselines]
+    made = ctx.current("model") if len(names) > 1 else None
+    chosen = (made.metadata.get(SERVING_BASELINE) or {}) if made else {}
+    if chosen.get("name") in names:
+        return ServingBaseline(chosen["name"], chosen["reason"])
+    return ServingBaseline(names[0])
 
 
 def of_performance(ctx: CountryContext, in_use: Aliases) -> Lineage:

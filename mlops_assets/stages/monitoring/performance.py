@@ -13,6 +13,7 @@ from mlops_assets.ml.monitoring.performance import (
     against_previous,
     by_period,
     by_slice,
+    describe_promise,
     no_performance,
     promise_of,
     realised,
@@ -43,7 +44,12 @@ from mlops_assets.stages.common.ui_metadata import (
     svg_metadata,
     table_metadata,
 )
-from mlops_assets.stages.training.serving import Served, report_from_json, who_serves
+from mlops_assets.stages.training.serving import (
+    PROMISE_REPORT,
+    Served,
+    report_from_json,
+    who_serves,
+)
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
 
@@ -188,8 +194,10 @@ def _version(served: Served) -> str:
 
 
 def _promise(spec: ProductSpec, served: Served) -> Promise:
-    text = served.version.tags.get("report") if served.version else None
-    return promise_of(spec, report_from_json(text) if text else None)
+    tags = served.version.tags if served.version else {}
+    pooled = PROMISE_REPORT in tags
+    text = tags.get(PROMISE_REPORT if pooled else "report")
+    return promise_of(spec, report_from_json(text) if text else None, pooled=pooled)
 
 
 def _check(key: dg.AssetKey, found: Realised) -> dg.AssetCheckResult:
@@ -248,8 +256,10 @@ def _facts(
     return {
         "champion": f"version {found.version}" if found.version else "none, a baseline serves",
         f"realised {spec.metric}{unit}": format_estimate(found.value),
-        f"promised {spec.metric} on its holdout{unit}": format_estimate(promise.value),
-        f"the promise on these rows{unit}": format_estimate(found.expected),
+        f"promised {spec.metric} on its holdout{unit}": describe_promise(
+            promise.value, promise.pooled
+        ),
+        f"the promise on these rows{unit}": describe_promise(found.expected, found.pooled),
         f"baseline {spec.baselines[0].name}{unit}": found.baseline,
         "worse than promised by": _describe_gain(spec, found.excess),
         "matured rows": f"{found.rows:,}, of {days}" if found.rows else "0",

@@ -183,7 +183,7 @@ def _values(
 ) -> tuple[np.ndarray, Intervals]:
     """Predictions of the rows with their intervals, exactly as the candidate was judged."""
     if served.version is None:
-        return _of_baseline(spec, features, rows)
+        return _of_baseline(spec, features, rows, served.baseline)
     values = _of_champion(served.version, rows, known, spec, registry=registry)
     return values, intervals_of(served.version, rows, values, spec, registry=registry)
 
@@ -235,10 +235,10 @@ def _of_previous(
 
 
 def _of_baseline(
-    spec: ProductSpec, features: pd.DataFrame, rows: pd.DataFrame
+    spec: ProductSpec, features: pd.DataFrame, rows: pd.DataFrame, name: str
 ) -> tuple[np.ndarray, Intervals]:
     parts = split(features, spec.split)
-    baseline = spec.baselines[0]
+    baseline = next(each for each in spec.baselines if each.name == name)
     known = parts.final if len(parts.final) else features[features["label"].notna()]
     values = baseline_predictions(baseline, known, rows)
     naive = baseline_predictions(baseline, parts.train, parts.validation)

@@ -14,6 +14,7 @@ from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.registry import ModelVersion
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
+from mlops_assets.stages.common.lineage import serving_baseline
 from mlops_assets.stages.common.ui_metadata import facts_metadata, rounded, table_metadata
 from mlops_assets.stages.promotion.decision_log import Entry
 from mlops_assets.stages.training.serving import report_from_json
@@ -119,14 +120,15 @@ def _registered(version: ModelVersion) -> dict[str, Any]:
 
 
 def _naive(ctx: CountryContext) -> dict[str, Any]:
-    """The first baseline as the model in use, judged on the holdout like any other."""
+    """The baseline that serves as the model in use, judged on the holdout like any other."""
     features = ctx.store.read(ctx.path("features"), ctx.country)
-    return _of_baseline(ctx.spec, features)
+    return _of_baseline(ctx.spec, features, serving_baseline(ctx).name)
 
 
-def _of_baseline(spec: ProductSpec, features: pd.DataFrame) -> dict[str, Any]:
+def _of_baseline(spec: ProductSpec, features: pd.DataFrame, name: str) -> dict[str, Any]:
     parts = split(features, spec.split)
-    predicted = baseline_predictions(spec.baselines[0], parts.final, parts.holdout)
+    baseline = next(each for each in spec.baselines if each.name == name)
+    predicted = baseline_predictions(baseline, parts.final, parts.holdout)
     report = evaluate(parts.holdout, predicted, spec, parts.final)
     return {
         "kind": "baseline",
@@ -138,11 +140,24 @@ def _of_baseline(spec: ProductSpec, features: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _evidence(entry: Entry) -> dict[str, object]:
+    """Whose rows a decision was made from, where it was not the country's own."""
+    decision, pooled = entry.comparison.decision, entry.comparison.pooled
+    if decision.basis != "pooled" or pooled is None:
+        return {}
+    return {
+        "evidence": f"pooled ({pooled.told_of})",
+        "own rows": f"{decision.own_rows:,}",
+        "veto of own rows": "yes" if decision.veto else "no",
+    }
+
+
 def _facts(entry: Entry, row: pd.Series) -> dict[str, object]:
     metric, decision = row["metric"], entry.comparison.decision
     share = f"{1 - decision.level:.1%}" if decision.level == decision.level else ""
     return {
         "rows compared on": f"{decision.rows:,}",
+        **_evidence(entry),
         f"{metric} of the model in use": row["value"],
         f"{metric} of baseline {row['baseline']}": row["baseline_value"],
         "candidate": f"version {row['candidate_version'] or '-'}",

@@ -25,6 +25,7 @@ from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.promotion.decision_log import Comparison, Entry, blocked_versions
 from mlops_assets.stages.training.intervals import intervals_of
 from mlops_assets.stages.training.serving import evaluation_split, tagged_time, unseen_predictions
+from mlops_assets.stages.training.succession import comparison_of
 from mlops_assets.storage import Snapshot
 
 _NAN = float("nan")
@@ -93,6 +94,7 @@ def compare_with_champion(
     if not candidate or candidate == champion:
         return about
     judged = _judged(ctx, row, features, in_use, run_id=run_id)
+    pooled = comparison_of(ctx, ctx.version(candidate), in_use)
     known = Circumstances(
         rolled_back=_rolled_back(candidate, log),
         champion_problem=judged.champion_problem,
@@ -100,11 +102,14 @@ def compare_with_champion(
     settings = VerdictSettings(ctx.spec, known)
     return replace(
         about,
-        decision=conclude(judged.evidence, judged.gates, judged.model_pair, settings),
+        decision=conclude(
+            judged.evidence, judged.gates, judged.model_pair, settings, pooled=pooled
+        ),
         gates=judged.gates,
         evidence=judged.content_hash,
         settings=settings.to_json(),
         model_pair=judged.model_pair,
+        pooled=pooled,
     )
 
 

@@ -15,6 +15,11 @@ import pandas as pd
 
 from mlops_assets.ml.gates.gates import GateResult, gates_from_json, gates_to_json
 from mlops_assets.ml.gates.model_pair import ModelPair
+from mlops_assets.ml.gates.succession import (
+    PooledComparison,
+    comparisons_from_json,
+    comparisons_to_json,
+)
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
@@ -73,6 +78,8 @@ class Comparison:
         evidence: content hash of the evidence it was made from; "" when there was none.
         settings: JSON of what the evidence was judged by; "" when there was no evidence.
         model_pair: what was compared, beside its predictions; None when nothing was.
+        pooled: the pooled models behind both, as they were compared on the rows of all countries;
+            None where one of them is no pooled model.
     """
 
     country: str
@@ -87,6 +94,7 @@ class Comparison:
     evidence: str = ""
     settings: str = ""
     model_pair: ModelPair | None = None
+    pooled: PooledComparison | None = None
 
     @property
     def decision_id(self) -> str:
@@ -278,6 +286,7 @@ def _row(product: Product, entry: Entry) -> Mapping[str, Any]:
         "evidence": comparison.evidence,
         "settings": comparison.settings,
         "model_pair": "" if comparison.model_pair is None else comparison.model_pair.to_json(),
+        "pooled": "" if comparison.pooled is None else comparisons_to_json([comparison.pooled]),
         "aliases": json.dumps({"before": vars(entry.before), "after": vars(entry.after)}),
         "trigger": origin.trigger,
         "person": origin.person,
@@ -302,6 +311,9 @@ def _outcome(decision: Decision) -> dict[str, Any]:
         "block_days": decision.block_days,
         "drawn_by": decision.drawn_by,
         "drawn": decision.drawn,
+        "basis": decision.basis,
+        "own_rows": decision.own_rows,
+        "veto": decision.veto,
     }
 
 
@@ -331,6 +343,7 @@ def _comparison(row: Mapping[Any, Any]) -> Comparison:
         evidence=row["evidence"],
         settings=row["settings"],
         model_pair=ModelPair.from_json(row["model_pair"]) if row["model_pair"] else None,
+        pooled=next(iter(comparisons_from_json(_given(row, "pooled", ""))), None),
     )
 
 
@@ -349,7 +362,16 @@ def _decision(row: Mapping[Any, Any]) -> Decision:
         block_days=int(row["block_days"]),
         drawn_by=row["drawn_by"],
         drawn=row["drawn"],
+        basis=_given(row, "basis", "own"),
+        own_rows=int(_given(row, "own_rows", row["rows"])),
+        veto=bool(_given(row, "veto", False)),
     )
+
+
+def _given(row: Mapping[Any, Any], name: str, otherwise: Any) -> Any:
+    """A column that entries of earlier versions do not have."""
+    value = row.get(name)
+    return otherwise if value is None or value != value else value
 
 
 def now() -> pd.Timestamp:

@@ -13,14 +13,16 @@ import pandas as pd
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.judgement import gates_again
+from mlops_assets.ml.gates.succession import PooledComparison, compared_again
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.ml.promotion.verdicts import VerdictSettings, conclude
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import Entry, entries
+from mlops_assets.stages.training.succession import POOLED_EVIDENCE
 
 _NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")
-_COUNTS = ("rows", "draws", "block_days")
+_COUNTS = ("rows", "draws", "block_days", "own_rows")
 _BY_A_PERSON = ("forced", "rolled_back")
 _OLD_WORDS = {"surely": "significantly"}
 """Words of reasons that were recorded before, and the ones that say the same now."""
@@ -110,8 +112,24 @@ def _again(ctx: ProductContext, entry: Entry) -> DecisionReplay:
     evidence = ctx.store.read(held.asset, about.country, version=held.version)
     settings = VerdictSettings.from_json(about.settings)
     gates = gates_again(settings.spec, evidence, about.gates)
-    decision = conclude(evidence, gates, about.model_pair, settings)
-    return DecisionReplay(entry, basis, tuple(_differences(entry, decision, gates, evidence)))
+    pooled, gaps = _pooled_again(ctx, about.pooled)
+    decision = conclude(evidence, gates, about.model_pair, settings, pooled=pooled)
+    told = f"{basis}, and pooled evidence {pooled.evidence[:12]}" if pooled else basis
+    differences = [*gaps, *_differences(entry, decision, gates, evidence)]
+    return DecisionReplay(entry, told, tuple(differences))
+
+
+def _pooled_again(
+    ctx: ProductContext, recorded: PooledComparison | None
+) -> tuple[PooledComparison | None, list[str]]:
+    """The comparison of the pooled models made again from its rows, and why it cannot be."""
+    if recorded is None or recorded.problem or recorded.is_same:
+        return recorded, []
+    held = ctx.store.find(ctx.path(POOLED_EVIDENCE), None, recorded.evidence)
+    if held is None:
+        return recorded, ["the pooled evidence is gone"]
+    rows = ctx.store.read(held.asset, None, version=held.version)
+    return compared_again(recorded, rows), []
 
 
 def _differences(
@@ -130,7 +148,7 @@ def _differences(
     if recorded.drawn and recorded.drawn != decision.drawn:
         yield f"drawn: recorded {recorded.drawn!r}, now {decision.drawn!r}"
     yield from _gates_differ(entry.comparison.gates, gates)
-    if recorded.rows > len(evidence):
+    if recorded.own_rows > len(evidence):
         yield f"rows: recorded {recorded.rows}, the evidence has {len(evidence)}"
 
 

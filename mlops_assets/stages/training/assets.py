@@ -24,7 +24,13 @@ from mlops_assets.stages.common.base import (
     warned,
 )
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.lineage import INPUTS, Lineage, named_input, of_model
+from mlops_assets.stages.common.lineage import (
+    INPUTS,
+    SERVING_BASELINE,
+    Lineage,
+    named_input,
+    of_model,
+)
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, rounded
 from mlops_assets.stages.training.candidate import Candidate, TrainingContext, train
@@ -35,6 +41,7 @@ from mlops_assets.stages.training.serving import (
     load_pooled,
     pooled_versions,
     report_numbers,
+    scores_of_newest,
 )
 from mlops_assets.stages.training.training_record import record_now, run_tags
 from mlops_assets.storage import Snapshot
@@ -115,6 +122,7 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
         metadata = {
             **candidate_metadata(candidate.facts),
             "mlflow_run": dg.MetadataValue.url(run.url),
+            **_baseline(ctx, candidate),
             "config": dg.MetadataValue.json(ctx.spec.model_dump(mode="json")),
             **lineage.metadata(),
         }
@@ -141,7 +149,8 @@ def _trained(
     features = ctx.store.read(source.asset, ctx.country, version=source.version)
     with mlflow.training_run(ctx.product.name, ctx.country, run_tags(record, lineage)) as run:
         pooled = load_pooled(ctx.spec, versions, ctx.registry)
-        training = TrainingContext(ctx, record, run, pooled, versions)
+        scores = None if pooled else scores_of_newest(ctx.whole)
+        training = TrainingContext(ctx, record, run, pooled, versions, scores)
         return train(training, features), run
 
 
@@ -195,6 +204,14 @@ def _frame(
             }
         ]
     )
+
+
+def _baseline(ctx: CountryContext, candidate: Candidate) -> dict[str, dg.MetadataValue]:
+    """What serves as long as no model does, which only differs where there are several."""
+    if len(ctx.spec.baselines) == 1:
+        return {}
+    chosen = candidate.selection.baseline
+    return {SERVING_BASELINE: dg.MetadataValue.json({"name": chosen.name, "reason": chosen.reason})}
 
 
 def _stored_evidence(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, TrainingError
-from mlops_assets.ml.evaluation.report import Footprint
+from mlops_assets.ml.evaluation.report import Footprint, promises_little
 from mlops_assets.ml.gates import gates
 from mlops_assets.ml.gates.gates import GateResult, declared_gates, gates_to_json
 from mlops_assets.ml.gates.judgement import Judgement, judge
@@ -20,6 +20,7 @@ from mlops_assets.ml.models.split import Split, newest_label
 from mlops_assets.ml.reports.model_card import CardFacts, Chosen, Learned, MadeFrom
 from mlops_assets.ml.reports.tables import flat_metrics
 from mlops_assets.ml.training.candidate import TrainedCandidate, scale_feature, train_country
+from mlops_assets.ml.training.pooled_scores import PooledScores
 from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
@@ -41,6 +42,7 @@ from mlops_assets.stages.training.serving import (
     EVALUATION_MODEL_TAGS,
     HOLDOUT_FROM,
     KNOWN_UNTIL,
+    PROMISE_REPORT,
     evaluation_model_tags,
     logged,
     model_example,
@@ -87,6 +89,7 @@ class TrainingContext:
         run: the MLflow run of it.
         pooled: the pooled champions by name.
         versions: as registered.
+        scores: of any pooled model of the newest training, in use or not; see `train_candidates`.
     """
 
     of: CountryContext
@@ -94,6 +97,7 @@ class TrainingContext:
     run: TrackedRun
     pooled: Mapping[str, PooledModel]
     versions: Mapping[str, ModelVersion]
+    scores: PooledScores | None = None
 
     @property
     def spec(self) -> ProductSpec:
@@ -120,7 +124,12 @@ def train(training: TrainingContext, features: pd.DataFrame) -> Candidate:
     """Choose, register, try and judge the country's candidate, and tell MLflow."""
     spec, record = training.spec, training.record
     trained = train_country(
-        spec, features, training.pooled, country=record.country, clock=time.monotonic
+        spec,
+        features,
+        training.pooled,
+        country=record.country,
+        clock=time.monotonic,
+        scores=training.scores,
     )
     parts, selection, errors = trained.parts, trained.selection, trained.errors
     training.run.log(_params(spec, selection, parts), {})
@@ -230,6 +239,7 @@ def _judge(
         high=around.high,
         champion=champion.predicted,
         stand_in=pooled.report if pooled else None,
+        behaved=pooled.behaved if pooled else (),
         usable=usable,
         footprint=footprint,
         reason=selection.reason,
@@ -288,7 +298,13 @@ def _log_candidate(
     training.run.log({}, {**flat_metrics(facts.report), **validation})
     training.run.log_texts({**artifacts(facts), "gates.json": gates_to_json(facts.gates)})
     if version is not None:
-        training.registry.tag(version, {"report": report_to_json(facts.report)})
+        pooled = training.pooled.get(selection.pooled_name)
+        promised = (
+            {PROMISE_REPORT: report_to_json(pooled.report)}
+            if pooled and promises_little(training.spec, facts.report)
+            else {}
+        )
+        training.registry.tag(version, {"report": report_to_json(facts.report), **promised})
 
 
 def _keep_reference(

@@ -9,10 +9,12 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from mlops_assets.ml.evaluation.behaviour import behaved_to_json
 from mlops_assets.ml.gates.gates import beats_baseline
+from mlops_assets.ml.training.pooled_scores import scores_to_json
 from mlops_assets.ml.training.selection import PooledModel, train_pooled
 from mlops_assets.product import Product
-from mlops_assets.registry import MlflowRegistry, Registry, TrackedRun
+from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry, TrackedRun
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
 from mlops_assets.stages.common.context import ProductContext
@@ -20,7 +22,9 @@ from mlops_assets.stages.common.lineage import of_pooled_model
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, table_metadata
 from mlops_assets.stages.training.serving import (
+    BEHAVED,
     KNOWN_UNTIL,
+    SCORES,
     VALIDATION_DIGEST,
     VALIDATION_URI,
     evaluation_model_tags,
@@ -30,6 +34,7 @@ from mlops_assets.stages.training.serving import (
     report_numbers,
     report_to_json,
 )
+from mlops_assets.stages.training.succession import keep_comparisons
 from mlops_assets.stages.training.training_record import (
     TrainingRecord,
     record_now,
@@ -122,13 +127,16 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
     sample = next(iter(source.frames.values()))
     with mlflow.training_run(product.name, "pooled", run_tags(record, lineage)) as run:
         run.log_texts({**record.texts(), **trials_file(_trials(models))})
-        frame = pd.DataFrame(
-            [
-                _register_pooled(product, run, ctx.registry, model, sample=sample, record=record)
-                for model in models.values()
-            ]
-        )
-    shown = {"candidates": table_metadata(frame), "mlflow_run": dg.MetadataValue.url(run.url)}
+        versions = {
+            name: _register_pooled(product, run, ctx.registry, model, sample=sample, record=record)
+            for name, model in models.items()
+        }
+        _put_into_use(ctx, run, models, versions, source=source)
+    frame = pd.DataFrame([_row(models[name], each) for name, each in versions.items()])
+    shown = {
+        "candidates": table_metadata(frame.drop(columns=SCORES, errors="ignore")),
+        "mlflow_run": dg.MetadataValue.url(run.url),
+    }
     yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
     yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
 
@@ -164,8 +172,8 @@ def _register_pooled(
     *,
     sample: pd.DataFrame,
     record: TrainingRecord,
-) -> dict[str, Any]:
-    """Log its fits, register the one that serves, promote it if the judged one beats the baseline.
+) -> ModelVersion:
+    """Log its fits and register the one that serves.
 
     All are of the same procedure and parameters: one for validation, one for the holdout, one to
     serve.
@@ -189,12 +197,14 @@ def _register_pooled(
         **record.tags(),
         **model_tags(model.served, model.candidate, model.region),
         "report": report_to_json(report),
+        SCORES: scores_to_json(model.scores),
+        BEHAVED: behaved_to_json(model.behaved),
         VALIDATION_URI: twin.uri,
         VALIDATION_DIGEST: twin.digest,
         **_judged(run, model, sample),
         **({KNOWN_UNTIL: model.known_until.isoformat()} if model.known_until is not None else {}),
     }
-    version = registry.register(
+    return registry.register(
         product.name,
         pooled_key(name),
         served,
@@ -202,8 +212,35 @@ def _register_pooled(
         kind="region" if model.region else "pooled",
         tags=tags,
     )
-    if beats_baseline(report, product.spec).passed:
-        registry.promote(version)
+
+
+def _put_into_use(
+    ctx: ProductContext,
+    run: TrackedRun,
+    models: Mapping[str, PooledModel],
+    versions: Mapping[str, ModelVersion],
+    *,
+    source: _Features,
+) -> None:
+    """Offer to the countries those that beat the baseline, once they are compared with others."""
+    good = {
+        name: model
+        for name, model in models.items()
+        if beats_baseline(model.report, ctx.spec).passed
+    }
+    keep_comparisons(
+        ctx,
+        run,
+        good,
+        {name: versions[name] for name in good},
+        frames=source.frames,
+        made_from={name: each.content_hash for name, each in source.snapshots.items()},
+    )
+    for name in good:
+        ctx.registry.promote(versions[name])
+
+
+def _row(model: PooledModel, version: ModelVersion) -> dict[str, Any]:
     return {
         "candidate": model.candidate,
         "region": model.region,
@@ -211,7 +248,8 @@ def _register_pooled(
         "params": json.dumps(dict(model.params)),
         "trials": len(model.trials),
         "train_rows": model.served.rows,
-        **report_numbers(report),
+        **report_numbers(model.report),
+        SCORES: scores_to_json(model.scores),
     }
 
 

@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.errors import RegistryError
+from mlops_assets.ml.evaluation.behaviour import behaved_from_json
 from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
 from mlops_assets.ml.stats.draws import Drawn
 from mlops_assets.ml.stats.metrics import Estimate
+from mlops_assets.ml.training.pooled_scores import PooledScores, scores_from_json
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
 from mlops_assets.spec import ProductSpec, SplitSpec
 from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.lineage import serving_baseline
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
@@ -33,6 +36,13 @@ KNOWN_UNTIL = "known_until"
 HOLDOUT_FROM = "holdout_from"
 PARAMS = "params"
 """Tag of a registered version: its estimator's parameters as JSON, the chosen ones included."""
+SCORES = "scores"
+"""Tag of a registered pooled model: `PooledScores` as JSON; missing in older ones."""
+BEHAVED = "behaved"
+"""The same: outcome of its behavioural tests on the holdout of all its countries."""
+PROMISE_REPORT = "promise_report"
+"""Tag of a country's version: report of the pooled model on the holdout of all its countries, which
+is what it promises; only where the country's own holdout is too small to promise anything."""
 _EXAMPLE_ROWS = 50
 _ESTIMATES = ("gain", "champion", "champion_gain", "calibration", "coverage")
 """Fields of a report that are a value with an interval."""
@@ -47,12 +57,14 @@ class Served:
         version: as registered; None for a baseline.
         reason: why this one.
         previous: what was in use before the version; None for nothing.
+        baseline: name of the one that predicts; "" where a version does.
     """
 
     kind: str
     version: ModelVersion | None
     reason: str
     previous: ModelVersion | None = None
+    baseline: str = ""
 
     @property
     def aliases(self) -> Aliases:
@@ -96,6 +108,15 @@ def load_pooled(
     return {name: _pooled(name, version, spec, registry) for name, version in versions.items()}
 
 
+def scores_of_newest(ctx: ProductContext) -> PooledScores:
+    """Scores of a pooled model of the newest training, put into use or not; empty without any."""
+    made = ctx.current("pooled_model")
+    if made is None:
+        return {}
+    held = ctx.store.read(made.asset, None, version=made.version)
+    return scores_from_json(str(held[SCORES].iloc[0])) if SCORES in held and len(held) else {}
+
+
 def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> PooledModel:
     served, twin = fitted(name, version, spec, registry), evaluation_model(version)
     return PooledModel(
@@ -106,6 +127,8 @@ def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Regis
         report=report_from_json(version.tags["report"]),
         region=version.tags["region"],
         known_until=tagged_time(version, KNOWN_UNTIL),
+        scores=scores_from_json(version.tags.get(SCORES, "")),
+        behaved=behaved_from_json(version.tags.get(BEHAVED, "")),
     )
 
 
@@ -221,9 +244,14 @@ def who_serves(ctx: CountryContext) -> Served:
         before = ctx.registry.by_alias(version.name, PREVIOUS)
         return Served(version.kind, version, version.tags.get("reason", ""), before)
     decisions = ctx.store.read_log(ctx.path("decisions"), ctx.country)
-    if decisions.empty:
-        return Served("baseline", None, "no model was trained in this country yet")
-    return Served("baseline", None, str(decisions["reason"].iloc[-1]))
+    naive = serving_baseline(ctx)
+    why = f"; baseline {naive.name}: {naive.reason}" if naive.reason else ""
+    reason = (
+        "no model was trained in this country yet"
+        if decisions.empty
+        else str(decisions["reason"].iloc[-1])
+    )
+    return Served("baseline", None, f"{reason}{why}", baseline=naive.name)
 
 
 def model_example(model: FittedModel, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:

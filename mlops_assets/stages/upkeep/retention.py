@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.errors import ConfigurationError, RegistryError
+from mlops_assets.ml.gates.succession import comparisons_from_json
 from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.registry.models import POOLED
@@ -329,7 +330,10 @@ def _claims(ctx: ProductContext) -> _Claims:
 
 def _named_by(decision: Mapping[Any, Any]) -> list[str]:
     """Content hashes that a decision names: its features, and the evidence it is replayed from."""
-    return [name for name in (decision["features_hash"], decision["evidence"]) if name]
+    pooled = decision.get("pooled")
+    shared = comparisons_from_json(pooled) if isinstance(pooled, str) else []
+    names = [decision["features_hash"], decision["evidence"], *(each.evidence for each in shared)]
+    return [name for name in names if name]
 
 
 def _evidence_of_candidates(ctx: ProductContext) -> Iterator[tuple[str, str]]:

@@ -11,11 +11,11 @@ from sklearn import metrics
 
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.model_pair import ModelPair
+from mlops_assets.ml.gates.succession import level_used
 from mlops_assets.ml.promotion.decision import (
     REQUIRED,
     Decision,
     decide,
-    level_used,
     settings_of,
     spec_of,
 )

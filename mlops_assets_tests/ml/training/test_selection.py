@@ -175,7 +175,7 @@ def test_when_validation_cannot_tell_the_pooled_model_goes_first() -> None:
     blind = replace(parts, validation=parts.validation.iloc[:0])
     chosen = train_candidates(spec, blind, train_pooled(spec, frames))
     assert chosen.kind == "pooled"
-    assert "auc cannot be told on 0 rows" in chosen.reason
+    assert "0 validation rows of 100 needed to choose by" in chosen.reason
     assert len(chosen.validated) == 0
 
 
