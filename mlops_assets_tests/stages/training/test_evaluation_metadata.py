@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,9 @@ def test_a_report_reads_back_from_json_but_for_its_tables(
         assert getattr(again, name) == getattr(report, name), name
     assert again.estimates == report.estimates
     assert again.footprint == report.footprint == cards.FOOTPRINT
+    assert again.drawn == report.drawn
+    earlier = {name: value for name, value in json.loads(text).items() if name != "drawn"}
+    assert report_from_json(json.dumps(earlier)).drawn is None
     for name in ("gain", "champion", "champion_gain", "calibration", "coverage"):
         kept, was = (tuple(vars(getattr(each, name)).values()) for each in (again, report))
         np.testing.assert_array_equal(kept, was, err_msg=name)
