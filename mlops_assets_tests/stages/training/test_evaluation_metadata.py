@@ -59,6 +59,8 @@ def test_the_page_tells_numbers_with_intervals_and_stays_small(
     assert expected | {"slices_plot", "importance", "worst_cases", "footprint"} <= set(page)
     assert event_bytes(page) < MOST_EVENT_BYTES
     told = {r.data["what"]: str(r.data["value"]) for r in page["evaluation"].records}
+    assert report.drawn
+    assert told["intervals"] == report.drawn.text
     best = report.estimates[report.metric]
     assert (
         f"({best.lower:.4g} to {best.upper:.4g})"
