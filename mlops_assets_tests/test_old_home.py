@@ -145,7 +145,6 @@ def test_what_intervals_are_drawn_from_is_empty_in_decisions_that_did_not_say_it
     assert {(row["drawn_by"], row["drawn"]) for row in rows} == {("", "")}
     # So they are made again as their rows were drawn then (`EarlierEvaluationSpec`).
     assert [row for row in rows if '"draw_by"' in row["settings"]] == []
-    assert "drawn by" in ask(old, "decisions", "parcels")
 
 
 @pytest.mark.parametrize(("country", "kind"), [("DEU", "local"), ("FRA", "pooled")])
