@@ -138,6 +138,15 @@ def test_a_decision_is_made_again_from_its_evidence_and_comes_out_the_same(
     assert "made again from evidence" in again["basis"]
 
 
+def test_what_intervals_are_drawn_from_is_empty_in_decisions_that_did_not_say_it(
+    old: OldHome,
+) -> None:
+    rows = json.loads(ask(old, "decisions", "parcels", "--json"))
+    assert {(row["drawn_by"], row["drawn"]) for row in rows} == {("", "")}
+    # So they are made again as their rows were drawn then (`EarlierEvaluationSpec`).
+    assert [row for row in rows if '"draw_by"' in row["settings"]] == []
+
+
 @pytest.mark.parametrize(("country", "kind"), [("DEU", "local"), ("FRA", "pooled")])
 def test_a_champion_is_made_again_and_predicts_the_same(
     old: OldHome, country: str, kind: str

@@ -110,6 +110,7 @@ class SplitSpec(Strict):
     )
     min_validation_rows: int = Field(
         default=100,
+        exclude_if=lambda value: value == 100,  # so that a product has the hash it always had
         ge=1,
         description="fewest validation rows by which a country chooses between pooled candidates "
         "on its own; with fewer they are compared on those of all countries of its region, or of "

@@ -123,7 +123,7 @@ class Realised:
             model need not be to blame. For auc as `worse`. An error that was promised by the
             rows of all countries is of another size here, and says nothing of that.
         pooled: as in `Promise`.
-        drawn: what the intervals are drawn from.
+        drawn: what the intervals are drawn from (`draws.Drawn.text`); "" where it was not told yet.
     """
 
     version: str
@@ -140,7 +140,7 @@ class Realised:
     reason: str = ""
     compared: Estimate = UNKNOWN
     harder: bool = False
-    drawn: Drawn | None = None
+    drawn: str = ""
     pooled: bool = False
 
 
@@ -241,13 +241,13 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
         baseline=baseline,
         expected=_times(_promised_share(promise), baseline) if with_share else promise.value,
         compared=_times(share, baseline) if with_share else value,
-        drawn=draws.drawn,
+        drawn=draws.drawn.text,
         pooled=promise.pooled,
     )
     problem = _problem(spec, found, promise, label, draws=draws)
     if problem:
         return replace(found, reason=f"not judged: {problem}")
-    return _judged(spec, found, promise.value)
+    return _judged(spec, found, promise.value, draws.drawn)
 
 
 def by_period(spec: ProductSpec, table: pd.DataFrame) -> pd.DataFrame:
@@ -528,7 +528,7 @@ def _problem(
     return ""
 
 
-def _judged(spec: ProductSpec, found: Realised, promised: Estimate) -> Realised:
+def _judged(spec: ProductSpec, found: Realised, promised: Estimate, drawn: Drawn) -> Realised:
     tolerance, expected = spec.monitoring.tolerance, found.expected
     if spec.metric in GREATER_IS_BETTER:
         worse = harder = found.compared.upper < expected.lower - tolerance
@@ -537,16 +537,16 @@ def _judged(spec: ProductSpec, found: Realised, promised: Estimate) -> Realised:
         of_here = not found.pooled or spec.task == "classification"
         harder = of_here and found.value.lower > promised.upper * (1.0 + tolerance)
     excess = -improvement(spec.metric, found.compared.value, expected.value)
-    reason = _reason(spec, found, worse=worse, excess=excess)
+    reason = _reason(spec, found, drawn, worse=worse, excess=excess)
     verdicts = {"worse": bool(worse), "harder": bool(harder)}
     return replace(found, **verdicts, excess=excess, reason=reason)
 
 
-def _reason(spec: ProductSpec, found: Realised, *, worse: bool, excess: float) -> str:
+def _reason(spec: ProductSpec, found: Realised, drawn: Drawn, *, worse: bool, excess: float) -> str:
     unit = metric_unit(spec)
     measured = f"{spec.metric} {format_estimate(found.compared)}{f' {unit}' if unit else ''}"
     rows = f"on {found.rows:,} rows from {_day(found.first)} to {_day(found.last)}"
-    rows += found.drawn.unless_by_time if found.drawn else ""
+    rows += drawn.unless_by_time
     by = ""
     if np.isfinite(excess):
         by = f"{format_gain(spec.metric, abs(excess))} {'worse' if excess > 0 else 'better'} than "

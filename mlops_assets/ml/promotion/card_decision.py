@@ -41,6 +41,7 @@ def _section(decision: Decision, spec: ProductSpec) -> str:
         f"{spec.metric} of the candidate": markdown.format_number(decision.candidate_value),
         f"{spec.metric} of the champion": markdown.format_number(decision.champion_value),
         "gain on the champion": gain_with_ends(gain, spec),
+        "interval drawn from": decision.drawn,
         "chance taken of promoting an equal one": markdown.format_number(decision.level),
     }
     image = plots.gains({"gain on the champion": gain}, gain_unit(spec), limits=gain_limits(spec))

@@ -263,6 +263,7 @@ def _facts(
         f"baseline {spec.baselines[0].name}{unit}": found.baseline,
         "worse than promised by": _describe_gain(spec, found.excess),
         "matured rows": f"{found.rows:,}, of {days}" if found.rows else "0",
+        "intervals": found.drawn if found.value.has_interval else "",
         "open rows": f"{found.open_rows:,}",
         "revised labels": f"{found.revised:,}",
         "gain on the version before": _gain(spec, gain),

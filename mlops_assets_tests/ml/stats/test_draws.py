@@ -388,8 +388,8 @@ def test_with_few_times_what_a_time_does_to_all_is_not_known_as_the_page_says() 
 
 def test_with_more_times_both_ways_hold_where_either_alone_does_not() -> None:
     rows = cutoffs(12, 120)
-    for effects in ({"entity": 1.0, "shock": 0.0}, {"entity": 0.0, "shock": 0.4}):
-        assert held(rows, "auto", **effects) >= 0.8
+    for entity, shock in ((1.0, 0.0), (0.0, 0.4)):
+        assert held(rows, "auto", entity=entity, shock=shock) >= 0.8
     assert held(rows, "time", entity=1.0, shock=0.0) < 0.65
     assert held(rows, "entity", entity=0.0, shock=0.4) < 0.5
 

@@ -86,6 +86,8 @@ def test_the_version_and_the_asset_say_what_was_decided_and_how_to_replay_it(
     assert {record.data["gate"] for record in rows_of(told["gates"])} == {g.name for g in passed()}
     facts = {record.data["what"]: record.data["value"] for record in rows_of(told["decision"])}
     assert float(str(facts["gain, lower end"])) == pytest.approx(row["gain_lower"], rel=1e-4)
+    assert (row["drawn_by"], facts["bootstrap"]) == ("time", row["drawn"])
+    assert "draws of blocks of 7 calendar days" in row["drawn"]
 
 
 def test_an_equal_candidate_is_kept_and_the_champion_stays(trained: Platform) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def test_the_page_tells_numbers_with_intervals_and_stays_small(
     assert expected | {"slices_plot", "importance", "worst_cases", "footprint"} <= set(page)
     assert event_bytes(page) < MOST_EVENT_BYTES
     told = {r.data["what"]: str(r.data["value"]) for r in page["evaluation"].records}
+    assert report.drawn
+    assert told["intervals"] == report.drawn.text
     best = report.estimates[report.metric]
     assert (
         f"({best.lower:.4g} to {best.upper:.4g})"
@@ -115,6 +118,9 @@ def test_a_report_reads_back_from_json_but_for_its_tables(
         assert getattr(again, name) == getattr(report, name), name
     assert again.estimates == report.estimates
     assert again.footprint == report.footprint == cards.FOOTPRINT
+    assert again.drawn == report.drawn
+    earlier = {name: value for name, value in json.loads(text).items() if name != "drawn"}
+    assert report_from_json(json.dumps(earlier)).drawn is None
     for name in ("gain", "champion", "champion_gain", "calibration", "coverage"):
         kept, was = (tuple(vars(getattr(each, name)).values()) for each in (again, report))
         np.testing.assert_array_equal(kept, was, err_msg=name)
