@@ -33,7 +33,8 @@ def report(spec: ProductSpec, rows: int, error: float = 0.5) -> Report:
     rng = np.random.default_rng(rows)
     frame = regression_rows(rows).assign(label=rng.normal(size=rows))
     frame["level"] = frame["label"] + rng.normal(0, 1.25, rows)
-    return evaluate(frame, frame["label"] + rng.normal(0, 1.25 * error, rows), spec, frame)
+    predicted = frame["label"].to_numpy() + rng.normal(0, 1.25 * error, rows)
+    return evaluate(frame, predicted, spec, frame)
 
 
 def table(spec: ProductSpec, size: float, error: float) -> pd.DataFrame:
