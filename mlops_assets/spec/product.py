@@ -124,7 +124,8 @@ class ProductSpec(Strict):
     )
     baselines: list[BaselineSpec] = Field(
         min_length=1,
-        description="naive rules; the first one serves when no model can",
+        description="naive rules; the best one on validation rows serves when no model can, and "
+        "realised errors are shown beside the first one",
         examples=[[{"name": "same_as_today", "rule": "feature", "feature": "price_lag_0"}]],
     )
     candidates: list[CandidateSpec] = Field(
