@@ -42,13 +42,13 @@ ASSETS = ("validated", "features", "model", "champion", "predictions", "performa
 UNSETTLED = "unsettled"
 REFUSED = "refused"
 STOPPED = "stopped"
-RULES = "rules"
+OTHER_RULES = "rules"
 _CAUSES = {
     MISSING: "it was not made yet",
     UNSETTLED: "a recorded decision was not carried out yet",
     REFUSED: "the newest delivery was refused",
     STOPPED: "a gate stopped the newest candidate",
-    RULES: "the contract is another one since",
+    OTHER_RULES: "the contract is another one since",
     "code": "the product's code changed",
     "config": "the YAML changed",
     "champion": "another model is in use",
@@ -85,7 +85,7 @@ class Stale:
     @property
     def is_decided(self) -> bool:
         """Whether another run would come to the very same: settled, and by the rules of now."""
-        return self.is_settled and RULES not in self.causes
+        return self.is_settled and OTHER_RULES not in self.causes
 
     @property
     def waits_for_policy(self) -> bool:
@@ -184,7 +184,11 @@ class Staleness:
         if asset == "champion":
             changes = self._causes_of_champion(ctx, changes)
         elif asset == "validated" and changes and _is_refused(ctx):
-            changes = (REFUSED, *changes, *(() if _is_refused_by_rules_of_now(ctx) else (RULES,)))
+            changes = (
+                REFUSED,
+                *changes,
+                *(() if _is_refused_by_rules_of_now(ctx) else (OTHER_RULES,)),
+            )
         return Stale(asset, changes) if changes else None
 
     def _causes_of_champion(self, ctx: CountryContext, changes: tuple[str, ...]) -> tuple[str, ...]:
