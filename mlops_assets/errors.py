@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def some(names: Sequence[str], most: int = 10, between: str = ", ") -> str:
+    """The first of many names or texts, and how many more there are: nothing is cut in silence."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{between.join(names[:most])}{more}"
 
 
 class MlopsAssetsError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,21 +25,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def print_table(title: str, frame: Any) -> None:
-    """A table as wide as the terminal, or wide enough where there is none."""
-    from rich.console import Console
-    from rich.table import Table
+    """A table that fits the terminal, or has a line a row where there is none; nothing is cut."""
+    rows = frame.itertuples(index=False, name=None)
+    print_rows(title, [str(name) for name in frame.columns], rows)
 
-    if title:  # beside the table: a title wraps at the width of a narrow one
+
+def print_rows(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """The same of rows of values.
+
+    Args:
+        title: above it; "" for none.
+        names: of the columns.
+        rows: in their order.
+    """
+    from rich.console import Console
+
+    from mlops_assets.cli.tables import cell, table_lines
+
+    if title:
         say(title)
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for name in frame.columns:
-        shown.add_column(str(name), overflow="fold", no_wrap=str(name) not in {"why", "reason"})
-    for row in frame.itertuples(index=False):
-        shown.add_row(*(str(value) for value in row))
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)
-    console.print(shown, markup=False)
+    shown = [[cell(value) for value in row] for row in rows]
+    for line in table_lines(names, shown, console.width if console.is_terminal else None):
+        say(line)
 
 
 def all_products() -> list[Product]:

@@ -25,6 +25,7 @@ from mlops_assets.cli.base import (
     registry_of,
     say,
 )
+from mlops_assets.cli.outcomes import outcome_row, report
 from mlops_assets.cli.views import print_status, status_rows
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_moment
@@ -118,6 +119,8 @@ def _no_broker() -> ConfigurationError:
 
 @app.command(
     help="Make the assets of a product, each country in a Dagster run of its own.\n\n"
+    "Exit code 0: all was made or decided (a gate that refused a candidate has decided); 1: a "
+    "person is needed.\n\n"
     "Example: mlops-assets materialize power_price --country FRA --country DEU --job train"
 )
 def materialize(
@@ -136,7 +139,7 @@ def materialize(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a job headless; exit code 1 when a country failed."""
+    """Run a job headless; exit code 1 when a person is needed."""
     if as_of:
         os.environ[AS_OF] = parse_moment(as_of).isoformat()
     found = product_named(product)
@@ -151,7 +154,7 @@ def materialize(
         found.resolved(each)
     outcomes = execute([found], {found.name: chosen}, job.value, quiet=as_json)
     if as_json:
-        say(json.dumps([_outcome_row(outcome) for outcome in outcomes], indent=1))
+        say(json.dumps([outcome_row(outcome) for outcome in outcomes], indent=1))
     else:
         report(outcomes)
         _print_where(load_settings())
@@ -192,8 +195,10 @@ def demo(
         print_status(each)
     report(outcomes)
     say(f"Done in {time.monotonic() - started:.0f} s. Open the UI with: make ui")
-    # A gate that stops a candidate is the platform at work; a country without predictions is not.
-    if not all(row.prediction_rows for each in rows.values() for row in each):
+    # A gate that stops a candidate is the platform at work; a country without predictions is not,
+    # unless there is nothing to predict.
+    wanting = [row for each in rows.values() for row in each if not row.prediction_rows]
+    if any(row.state not in ("no_data", "nothing_to_predict") for row in wanting):
         raise typer.Exit(1)
 
 
@@ -296,8 +301,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], RunProgress]]:
                 return
             bars.advance(tasks[phase])
             done[phase] += 1
-            if not outcome.success:
-                bars.console.print(f"{outcome.order.label}: {outcome.problems[0]}", markup=False)
+            if not outcome.success and not outcome.is_decided:  # why is told once, at the end
+                bars.console.print(f"{outcome.order.label}: stopped", markup=False)
             if done[phase] == total and not console.is_terminal:
                 console.print(f"{product}: {phase}: {total} done", markup=False)
 
@@ -305,40 +310,3 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], RunProgress]]:
 
     with bars:
         yield progress_of
-
-
-def report(outcomes: Sequence[Outcome]) -> None:
-    """Last lines: who failed and why, and what came through."""
-    for outcome in outcomes:
-        for where, texts in outcome.warnings.items():
-            for text in texts:
-                say(f"warning: {outcome.product} ({where}) {text}")
-    for outcome in outcomes:
-        for problems, countries in _by_problem(outcome).items():
-            served = set(countries) & outcome.fallback
-            tail = f" Predictions of {', '.join(sorted(served))} come from what served before, or "
-            tail += "from the baseline."
-            where = f"{outcome.product} {', '.join(countries)}"
-            say(f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}")
-        verdict = f"{len(outcome.failures)} stopped" if outcome.failures else "all went well"
-        same = f", {len(outcome.unchanged)} countries unchanged" if outcome.unchanged else ""
-        say(f"{outcome.product}: {outcome.runs} runs, {verdict}{same}")
-
-
-def _by_problem(outcome: Outcome) -> dict[tuple[str, ...], list[str]]:
-    """Countries that stopped for the very same reason, told once."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for country, problems in outcome.failures.items():
-        found.setdefault(problems, []).append(country)
-    return found
-
-
-def _outcome_row(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "product": outcome.product,
-        "runs": outcome.runs,
-        "failures": outcome.failures,
-        "fallback": sorted(outcome.fallback),
-        "unchanged": sorted(outcome.unchanged),
-        "warnings": outcome.warnings,
-    }

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import datetime as dt
+import io
 import json
+import math
 from collections.abc import Sequence
+from decimal import Decimal
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +19,7 @@ from mlops_assets.cli.base import (
     all_products,
     app,
     context_of,
+    print_rows,
     print_table,
     product_named,
     say,
@@ -24,6 +31,9 @@ from mlops_assets.settings import load_settings, parse_moment
 if TYPE_CHECKING:
     from mlops_assets.product import Product
     from mlops_assets.runtime.status import CountryStatus
+    from mlops_assets.storage.catalog import SqlRows
+
+_ROWS_OF_A_TABLE = 100
 
 
 @app.command(
@@ -41,12 +51,39 @@ def status(
         say(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
         print_status(rows)
+    for each in failing_sensors(products):
+        typer.echo(f"warning: {each}. See: mlops-assets doctor", err=True)
+
+
+def failing_sensors(products: Sequence[Product]) -> list[str]:
+    """What of the automation of the products fails, in sentences; a home without runs has none."""
+    home = load_settings().dagster_home
+    if not (home / "dagster.yaml").is_file():
+        return []
+    import dagster as dg
+
+    from mlops_assets.stages.common.automation import automation_names, failing_automation
+
+    names = {name for each in products for name in automation_names(each)}
+    try:
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            return [each.describe() for each in failing_automation(instance, names)]
+    except Exception as error:  # the edge: the state of countries does not depend on it
+        return [f"sensors could not be looked at: {type(error).__name__}: {error}"]
+
+
+class Format(StrEnum):
+    """How `sql` prints rows."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
 
 
 @app.command(
     help="Query the current snapshots: a schema per product, a view per asset, the partition in "
-    'the column _country.\n\nExample: mlops-assets sql "select _country, count(*) from '
-    'power_price.validated group by all"'
+    "the column _country. A table shows the first 100 rows (--limit), csv and json have all.\n\n"
+    'Example: mlops-assets sql "select _country, count(*) from power_price.validated group by all"'
 )
 def sql(
     query: Annotated[str, typer.Argument(help="DuckDB SQL.")],
@@ -54,10 +91,15 @@ def sql(
         str | None,
         typer.Option("--as-of", help="Query the snapshots that were current at this time (UTC)."),
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Rows at most; 0: all. Default: 100 of a table.")
+    ] = None,
+    how: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = Format.table,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """Run SQL over the catalog of views."""
-    from mlops_assets.storage.catalog import run_sql
+    from mlops_assets.storage.catalog import sql_rows
 
     if not query.strip():
         raise ConfigurationError(
@@ -65,12 +107,46 @@ def sql(
             stored="Nothing was read.",
             way_out='Give one, such as: mlops-assets sql "show all tables"',
         )
-    moment = parse_moment(as_of) if as_of else None
-    frame = run_sql(store_of(load_settings()), query, as_of=moment)
-    if as_json:
-        say(frame.to_json(orient="records", date_format="iso", indent=1))
-    else:
-        print_table("", frame)
+    moment, how = parse_moment(as_of) if as_of else None, Format.json if as_json else how
+    most = _ROWS_OF_A_TABLE if limit is None and how == Format.table else limit
+    found = sql_rows(store_of(load_settings()), query, as_of=moment, limit=most or None)
+    {Format.table: _as_table, Format.csv: _as_csv, Format.json: _as_json}[how](found)
+    if found.left_out:
+        typer.echo(
+            f"{found.left_out:,} more rows are not shown; all of them: --limit 0, or --format csv",
+            err=True,
+        )
+
+
+def _as_table(found: SqlRows) -> None:
+    rows = (["NULL" if value is None else value for value in row] for row in found.rows)
+    if found.names:
+        print_rows("", found.names, rows)
+
+
+def _as_csv(found: SqlRows) -> None:
+    written = io.StringIO()
+    lines = csv.writer(written, lineterminator="\n")
+    lines.writerow(found.names)
+    lines.writerows(found.rows)  # None as an empty cell
+    typer.echo(written.getvalue(), nl=False)
+
+
+def _as_json(found: SqlRows) -> None:
+    plain = [
+        {name: _plain(value) for name, value in zip(found.names, row, strict=True)}
+        for row in found.rows
+    ]
+    say(json.dumps(plain, indent=1, default=str))
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it: no number that is none, times in ISO 8601."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else value
 
 
 def status_rows(product: Product) -> list[CountryStatus]:

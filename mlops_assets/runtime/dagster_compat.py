@@ -7,6 +7,7 @@ before anything runs. Importing this is free: a name is imported from Dagster wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from dagster._grpc.impl import core_execute_run as core_execute_run
     from dagster._serdes import ConfigurableClassData as ConfigurableClassData
 
+BACKFILLS_WAIT = "DAGSTER_BACKFILL_RETRY_DEFINITION_CHANGED_ERROR"
+"""Variable: a backfill whose assets are not there waits while a code location cannot be loaded."""
 NO_COMPUTE_LOGS: Mapping[str, str] = {
     "module": "dagster._core.storage.noop_compute_log_manager",
     "class": "NoOpComputeLogManager",
@@ -142,6 +145,10 @@ def tune_daemon(
 ) -> None:
     """Set what Dagster's daemon, started by this process hereafter, has no settings for.
 
+    While the code location is away, as when YAML was saved, a backfill of assets waits for it:
+    Dagster would end it as one whose assets are gone, but for a variable that it reads when it is
+    about to.
+
     Relies on the loop over backfills reading its interval at each turn, on the controller reading
     the other one, and on run monitoring calling the function by its name in the module.
 
@@ -153,6 +160,7 @@ def tune_daemon(
     from dagster._daemon import controller
     from dagster._daemon.monitoring import run_monitoring
 
+    os.environ[BACKFILLS_WAIT] = "1"
     controller.DEFAULT_DAEMON_INTERVAL_SECONDS = backfill_seconds
     controller.RELOAD_WORKSPACE_INTERVAL = workspace_seconds
     run_monitoring.monitor_starting_run = monitor

@@ -34,6 +34,11 @@ def examine(settings: Settings) -> list[Finding]:
         "storage": (_storage, "Set MLOPS_ASSETS_STORAGE to a folder or bucket you may write to."),
         "registry": (_registry, "Set MLFLOW_TRACKING_URI to a database that answers."),
         "history": (_history, f"Set {DAGSTER_DB} to a PostgreSQL database that answers."),
+        "sensors": (
+            _sensors,
+            "Look at their ticks under Automation in the UI, which have the whole error, and "
+            "repair the cause; the next tick tries again. Switch off one that nobody wants.",
+        ),
         "broker": (_broker, f"Set {BROKER} to a Redis that answers, or unset it on one machine."),
         "workspace": (_workspace, "Make location_name and code_location_name `mlops_assets`."),
     }
@@ -104,6 +109,25 @@ def _history(settings: Settings) -> str:
         runs = instance.get_runs_count()
     where = without_password(settings.dagster_db) or str(settings.dagster_home)
     return f"{where} has {runs:,} runs"
+
+
+def _sensors(settings: Settings) -> str:
+    import dagster as dg
+
+    from mlops_assets.components.loading import load_products
+    from mlops_assets.runtime.instance import prepare_instance
+    from mlops_assets.stages.common.automation import (
+        automation_names,
+        failing_automation,
+        switched_on,
+    )
+
+    names = {name for each in load_products(settings.defs) for name in automation_names(each)}
+    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as instance:
+        failing, running = failing_automation(instance, names), switched_on(instance, names)
+    if failing:
+        raise RuntimeError("; ".join(each.describe() for each in failing))
+    return f"{len(running)} are switched on, and the newest tick of each went well"
 
 
 def _broker(settings: Settings) -> str:

@@ -121,7 +121,8 @@ def _on_workers(settings: Settings) -> dict[str, Any]:
             "enabled": True,
             "poll_interval_seconds": _MONITOR_SECONDS,
             "start_timeout_seconds": 300,
-            "cancel_timeout_seconds": 60,
+            # A worker that is told to end is gone at once, without a word.
+            "cancel_timeout_seconds": 20,
             "max_resume_run_attempts": 0,
         },
         # Of a worker that was killed, not of a country that fails: once, from the beginning; what

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.stages.common.context import CountryContext, ProductContext
-from mlops_assets.stages.common.lineage import BASELINE, made_from
-from mlops_assets.stages.monitoring.drift import state_of_snapshot
-from mlops_assets.stages.monitoring.performance import realised_of
+from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
+from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
+from mlops_assets.stages.monitoring.performance import REALISED, realised_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
 from mlops_assets.stages.staleness import REFUSED, Stale, Staleness
 from mlops_assets.storage import Snapshot
@@ -30,10 +30,13 @@ class CountryStatus:
 
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
-            last good data in use); `gate_failed` (newest candidate stopped, champion stays);
-            `behind` (an asset is older than what it is made from); `no_model`; `no_prediction`;
-            `awaits_approval` (a promotion waits for a person, the champion stays).
-        why: the state, or the choice of the model, in a sentence.
+            last good data in use); `nothing_to_predict` (its features have no row);
+            `behind` (an asset is older than what it is made from); `no_prediction`;
+            `never_trained` (the baseline serves); `awaits_approval` (a promotion waits for a
+            person); `gate_failed` (newest candidate stopped); `not_judged` (newest candidate could
+            not be judged); `waiting` (newer data than the newest candidate's, and policy says when
+            the next is trained). In all of the last four, what served before serves on.
+        why: the state in a sentence; of what serves, and why that one.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
         baseline_value: of the best baseline on the same rows.
@@ -82,7 +85,7 @@ def _country(state: Staleness, country: str, decision: Entry | None) -> CountryS
     name, why = _state(state, ctx, champion, decision)
     predictions, performance, drift = map(ctx.current, ("predictions", "performance", "drift"))
     kind, numbers = _in_use(ctx, champion)
-    realised = realised_of(performance) if performance else None
+    realised = realised_of(performance) if holds(performance, REALISED) else None
     return CountryStatus(
         product=ctx.product.name,
         country=country,
@@ -98,7 +101,7 @@ def _country(state: Staleness, country: str, decision: Entry | None) -> CountryS
         predicted_at=_iso(predictions),
         realised_value=_number(realised.value.value) if realised else None,
         expected_value=_number(realised.expected.value) if realised else None,
-        drift=state_of_snapshot(drift).state if drift else None,
+        drift=state_of_snapshot(drift).state if holds(drift, DRIFT) else None,
     )
 
 
@@ -131,23 +134,64 @@ def _state(
     if any(REFUSED in each.causes for each in stale):
         return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
     missing = {each.asset for each in stale if each.is_missing}
+    if ctx.has_nothing_to_predict:
+        return "nothing_to_predict", "its features have no row, so that nothing is made of them"
     if behind := [each for each in stale if _is_behind(each, missing)]:
         return "behind", _why_behind(ctx, behind[0])
     if "predictions" in missing:
         return "no_prediction", "nothing was predicted yet"
     if "model" in missing:
-        return "no_model", "no candidate was trained yet; the baseline serves"
-    if decision is not None and decision.verdict == "waiting":
-        return "awaits_approval", decision.comparison.decision.reason
-    if decision is not None and decision.is_stopped_by_gate:
-        return "gate_failed", decision.comparison.decision.reason
-    why = champion.get("why_this_kind") or (decision and decision.comparison.decision.reason)
-    return "ok", str(why or "")
+        return "never_trained", f"the baseline serves: no candidate was trained yet; {_asks(ctx)}"
+    if undecided := _undecided(ctx, decision):
+        return undecided
+    serves = _why_in_use(ctx, champion, decision)
+    if any(each.waits_for_policy for each in stale):
+        return "waiting", f"{serves}; newer data came since the newest candidate; {_asks(ctx)}"
+    return "ok", serves
+
+
+def _undecided(ctx: CountryContext, decision: Entry | None) -> tuple[str, str] | None:
+    """The state of a country whose newest candidate did not come into use; None for another."""
+    if decision is None:
+        return None
+    told = decision.comparison
+    state = {"waiting": "awaits_approval", "not_judged": "not_judged"}.get(decision.verdict)
+    if decision.is_stopped_by_gate:
+        state = "gate_failed"
+    if state is None:
+        return None
+    candidate = f"version {told.candidate}" if told.candidate else f"the candidate ({told.kind})"
+    serves = _called(ctx.aliases().champion or BASELINE)
+    return state, f"{serves} serves; {candidate}: {told.decision.reason}"
+
+
+def _why_in_use(ctx: CountryContext, champion: Mapping[str, Any], decision: Entry | None) -> str:
+    """Why that serves which serves: a champion's own reason, else why no candidate does."""
+    decided = decision.comparison.decision.reason if decision else ""
+    if ctx.aliases().champion:
+        return str(champion.get("why_this_kind") or decided)
+    return f"the baseline serves: {decided or 'no candidate was decided on'}"
+
+
+def _asks(ctx: CountryContext) -> str:
+    """What asks for a training of the country, as its YAML says."""
+    policy, cron = ctx.spec.retraining, ctx.spec.retrain_cron
+    causes = {
+        "an error worse than promised": policy.on_error,
+        "drift": policy.on_drift,
+        f"{policy.new_labels} new labels": policy.new_labels is not None,
+        f"an age of {policy.max_age_days} days": policy.max_age_days is not None,
+        f"the schedule {cron}": cron is not None,
+    }
+    told = [cause for cause, is_on in causes.items() if is_on]
+    if not told:
+        return "nothing asks for a training by itself: `materialize --job train` makes one"
+    return f"a training is asked for by {', '.join(told)}"
 
 
 def _is_behind(stale: Stale, missing: set[str]) -> bool:
-    """Not what a gate stopped, nor what has a state of its own: never trained, never predicted."""
-    if stale.is_settled:
+    """Not what was decided, nor what has a state of its own: waiting, never made."""
+    if stale.is_settled or stale.waits_for_policy:
         return False
     return not stale.is_missing or _FOLLOWS[stale.asset] not in missing
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mlops_assets.spec.fields import Strict, Text, Variable, refuse, rule_broken
 
-Cause = Literal["error", "drift", "new_labels", "age", "schedule"]
+Cause = Literal["error", "drift", "no_model", "new_labels", "age", "schedule"]
 """Why a country is trained again; the strongest first."""
 
 

@@ -35,16 +35,20 @@ from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
 from mlops_assets.stages.training.serving import can_choose, pooled_versions
 from mlops_assets.storage import Snapshot
 
+_OF_ROWS = ("model", "champion", "predictions", "performance", "drift")
+"""Made of the rows of `features`: of none nothing is made."""
 ASSETS = ("validated", "features", "model", "champion", "predictions", "performance", "drift")
 """Of a country, in pipeline order."""
 UNSETTLED = "unsettled"
 REFUSED = "refused"
 STOPPED = "stopped"
+OTHER_RULES = "rules"
 _CAUSES = {
     MISSING: "it was not made yet",
     UNSETTLED: "a recorded decision was not carried out yet",
     REFUSED: "the newest delivery was refused",
     STOPPED: "a gate stopped the newest candidate",
+    OTHER_RULES: "the contract is another one since",
     "code": "the product's code changed",
     "config": "the YAML changed",
     "champion": "another model is in use",
@@ -62,7 +66,7 @@ class Stale:
             when it never was; `unsettled`, for a decision to be carried out. Two name what an
             earlier run came to, so that another one comes to the same as long as nothing changes:
             `refused` (the contract refused the very rows) and `stopped` (a gate stopped the very
-            candidate).
+            candidate). `rules` beside `refused`: the contract is another one since.
     """
 
     asset: str
@@ -77,6 +81,25 @@ class Stale:
     def is_settled(self) -> bool:
         """Whether an earlier run of the very same has come to its end, by a contract or a gate."""
         return not {REFUSED, STOPPED}.isdisjoint(self.causes)
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether another run would come to the very same: settled, and by the rules of now."""
+        return self.is_settled and OTHER_RULES not in self.causes
+
+    @property
+    def waits_for_policy(self) -> bool:
+        """Whether a candidate is of older data, and nothing else: policy says when it is made anew.
+
+        Nothing has to be done about it: a delivery is answered with predictions, and a training
+        follows from the policy of the product (`retraining`), its schedule, or a person.
+        """
+        return (
+            self.asset in ("model", "champion")
+            and not self.is_missing
+            and not self.is_settled
+            and all(each == "features" or each.startswith("pooled.") for each in self.causes)
+        )
 
     @property
     def is_of_data(self) -> bool:
@@ -155,11 +178,17 @@ class Staleness:
 
     def _stale(self, country: str, asset: str) -> Stale | None:
         ctx = self.whole.country(country)
+        if asset in _OF_ROWS and ctx.has_nothing_to_predict:
+            return None
         changes = self._lineage(ctx, asset).changes(ctx.current(asset))
         if asset == "champion":
             changes = self._causes_of_champion(ctx, changes)
         elif asset == "validated" and changes and _is_refused(ctx):
-            changes = (REFUSED, *changes)
+            changes = (
+                REFUSED,
+                *changes,
+                *(() if _is_refused_by_rules_of_now(ctx) else (OTHER_RULES,)),
+            )
         return Stale(asset, changes) if changes else None
 
     def _causes_of_champion(self, ctx: CountryContext, changes: tuple[str, ...]) -> tuple[str, ...]:
@@ -196,6 +225,11 @@ def _is_refused(ctx: CountryContext) -> bool:
     if raw is None or made_from(ctx.current("quarantine")).get("raw") != raw.content_hash:
         return False
     return made_from(ctx.current("validated")).get("raw") != raw.content_hash
+
+
+def _is_refused_by_rules_of_now(ctx: CountryContext) -> bool:
+    """Whether the quarantine was made by the contract as it is now, so that it would be again."""
+    return of_validated(ctx).already_made(ctx.current("quarantine"))
 
 
 def _is_stopped(ctx: CountryContext, log: Sequence[Entry]) -> bool:

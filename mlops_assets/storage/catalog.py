@@ -7,11 +7,11 @@ all queries of one connection see the same data; connect again to see later vers
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from mlops_assets.atomic import settle, temporary
 from mlops_assets.errors import StorageError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from mlops_assets.storage.snapshots import SnapshotStore
 
+_Result = TypeVar("_Result")
+_COUNTED_AT_ONCE = 10_000
 PARTITION_COLUMN = "_country"
 """First column of every view; a data column of that name becomes `_country_1`."""
 
@@ -118,8 +120,23 @@ def _without_log(path: str) -> Iterator[None]:
             os.unlink(f"{path}.wal")
 
 
+@dataclass(frozen=True)
+class SqlRows:
+    """Rows of a query with the very values of the database: whole numbers are whole, null is None.
+
+    Attributes:
+        names: of the columns; of two alike the second is as it is.
+        rows: one tuple of Python values a row.
+        left_out: how many more rows there are.
+    """
+
+    names: Sequence[str]
+    rows: Sequence[tuple[object, ...]]
+    left_out: int = 0
+
+
 def run_sql(store: SnapshotStore, query: str, as_of: datetime | None = None) -> pd.DataFrame:
-    """The result of a query over the views of `connect`.
+    """The result of a query over the views of `connect`, as a frame.
 
     Args:
         store: the snapshots and logs.
@@ -130,16 +147,58 @@ def run_sql(store: SnapshotStore, query: str, as_of: datetime | None = None) -> 
         StorageError: the query names a table that is not there (the message lists those that
             are), is not valid, or fails.
     """
-    import duckdb
+    return _run(store, query, as_of, _frame)
+
+
+def sql_rows(
+    store: SnapshotStore, query: str, as_of: datetime | None = None, limit: int | None = None
+) -> SqlRows:
+    """The rows of a query; see `run_sql`.
+
+    Args:
+        store: the snapshots and logs.
+        query: one SQL statement of DuckDB.
+        as_of: a moment with its time zone; None for what is current now.
+        limit: rows that are kept; the others are counted. None: all.
+
+    Raises:
+        StorageError: as `run_sql`.
+    """
+    return _run(store, query, as_of, lambda connection, text: _rows(connection, text, limit))
+
+
+def _frame(connection: duckdb.DuckDBPyConnection, query: str) -> pd.DataFrame:
     import pandas as pd
+
+    result = connection.sql(query)
+    # A query without a statement, or one without rows, such as `;` or `set`.
+    return result.df() if result is not None else pd.DataFrame()
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, query: str, limit: int | None) -> SqlRows:
+    if connection.sql(query) is None:
+        return SqlRows((), ())
+    found, left_out = connection.execute(query), 0
+    names = [str(column[0]) for column in found.description or ()]
+    kept = found.fetchall() if limit is None else found.fetchmany(limit)
+    while more := found.fetchmany(_COUNTED_AT_ONCE):
+        left_out += len(more)
+    return SqlRows(names, kept, left_out)
+
+
+def _run(
+    store: SnapshotStore,
+    query: str,
+    as_of: datetime | None,
+    read: Callable[[duckdb.DuckDBPyConnection, str], _Result],
+) -> _Result:
+    import duckdb
 
     views = _views(store)
     needed = _views_at(store, _needed(query, views), as_of)
     try:
         with _connected(store, needed) as connection:
-            result = connection.sql(query)
-            # A query without a statement, or one without rows, such as `;` or `set`.
-            return result.df() if result is not None else pd.DataFrame()
+            return read(connection, query)
     except duckdb.CatalogException as error:
         raise _not_there(error, _views_at(store, views, as_of), as_of) from error
     except duckdb.Error as error:

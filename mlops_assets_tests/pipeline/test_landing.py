@@ -152,6 +152,22 @@ def test_a_file_that_was_set_aside_is_not_asked_for_at_every_tick(
     assert len(asked(platform)) == len(COUNTRIES)
 
 
+def test_an_ingestion_that_a_person_ended_is_left_to_the_person_until_another_file_comes(
+    platform: Platform, sample: pd.DataFrame
+) -> None:
+    platform.deliver(only(sample, COUNTRY))
+    (request,) = asked(platform)
+    platform.instance.create_run_for_job(
+        platform.defs.resolve_job_def("parcels_ingest"),
+        status=dg.DagsterRunStatus.CANCELED,
+        tags=dict(request.tags),
+    )
+    assert "was ended by a person" in reason(platform)
+    platform.deliver(only(sample, OTHER), "another.parquet")
+    (request,) = asked(platform)
+    assert request.job_name == "parcels_ingest"
+
+
 def test_a_failed_ingestion_is_tried_again_three_times_and_then_a_person_is_told(
     platform: Platform, sample: pd.DataFrame
 ) -> None:

@@ -399,7 +399,7 @@ def test_a_country_behind_the_shared_features_is_shown_as_behind(
     featured: Platform, sample: pd.DataFrame, materialize: Materialize
 ) -> None:
     assert featured.run("DEU", assets=["predictions", "performance", "drift"]).success
-    assert featured.status()["DEU"].state == "no_model"
+    assert featured.status()["DEU"].state == "never_trained"
     featured.deliver(only(later(sample), "FRA"), "second.parquet")
     outcome, orders = materialize(featured, ["FRA"])
     assert not outcome.failures
@@ -410,7 +410,7 @@ def test_a_country_behind_the_shared_features_is_shown_as_behind(
         ("features+predictions+performance+drift", "FRA"),
     ]
     states = {country: each.state for country, each in featured.status().items()}
-    assert (states["DEU"], states["FRA"]) == ("behind", "no_model")
+    assert (states["DEU"], states["FRA"]) == ("behind", "never_trained")
     assert "shared_features changed" in featured.status()["DEU"].why
 
 

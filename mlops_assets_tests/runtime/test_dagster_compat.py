@@ -3,6 +3,7 @@
 import datetime as dt
 import inspect
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.definitions import data_version
+from dagster._core.execution import asset_backfill
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.scheduler.instigation import (
     InstigatorState,
@@ -45,8 +47,8 @@ from mlops_assets.runtime.dagster_storage import postgres, sqlite
 from mlops_assets.runtime.headless import jobs, workers
 from mlops_assets.runtime.workers import coordinator, kubernetes, run_executor, sizes
 from mlops_assets.spec.fields import Cron
-from mlops_assets.stages.alerting.rules import OfPartition
 from mlops_assets.stages.common import runs
+from mlops_assets.stages.common.run_history import OfPartition
 from mlops_assets.stages.retraining import state
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.relied_on import names_in, parameters, typed
@@ -172,6 +174,7 @@ def _untuned(monkeypatch: pytest.MonkeyPatch) -> None:
         (run_monitoring, "monitor_starting_run"),
     ):
         monkeypatch.setattr(module, name, getattr(module, name))
+    monkeypatch.setenv(dagster_compat.BACKFILLS_WAIT, "")
 
 
 @pytest.mark.usefixtures("_untuned")
@@ -183,6 +186,16 @@ def test_the_daemon_looks_at_backfills_as_often_as_it_is_told() -> None:
     while not waited.seconds:
         next(loop)
     assert 2 < waited.seconds[0] <= 3
+
+
+@pytest.mark.usefixtures("_untuned")
+def test_a_backfill_of_assets_waits_while_the_code_location_is_away() -> None:
+    dagster_compat.tune_daemon(3, 3600, dagster_compat.monitor_starting_run)
+    assert os.environ[dagster_compat.BACKFILLS_WAIT]
+    # The one place in which Dagster gives such a backfill up, or waits.
+    checked = asset_backfill._check_validity_of_asset_backfill_data_and_should_process_backfill
+    assert dagster_compat.BACKFILLS_WAIT in checked.__code__.co_consts
+    assert {"environ", "_get_unloadable_location_names"} <= names_in(checked)
 
 
 @pytest.mark.usefixtures("_untuned")

@@ -85,6 +85,8 @@ def build_features(
             culprits={"function": function_name(function)},
         ) from error
     _require_columns(made, function)
+    if made.empty:  # of no row pandas knows no type
+        made = made.astype({"event_time": "datetime64[ns]", "label": "float64"})
     frame = made.assign(
         entity=made["entity"].astype(str).astype("object"),
         event_time=times_of(made, "event_time", function),

@@ -37,6 +37,9 @@ MOST = 0.5
 trained first."""
 PAUSE = dt.timedelta(minutes=10)
 """After the first failed training with the same evidence; as often longer as there were more."""
+GROWTH = 0.25
+"""By so much the labels of a country on the baseline grow until it is trained again, where the YAML
+has no `new_labels`: the fewer there were, the sooner, and ever more seldom."""
 _DAY = pd.Timedelta(days=1)
 _EPOCH = pd.Timestamp("1970-01-01")
 
@@ -84,6 +87,9 @@ class CountryState:
         candidate: newest version that was compared with the champion; "" for none.
         waiting: version that waits for a person's approval; "" for none.
         chosen_by: person who put the champion into use whatever evidence says; "" for nobody.
+        labels: known labels of a country that the baseline serves; 0 for one with a champion.
+        labels_tried: how many of them its newest candidate was made with; None when it never had
+            one.
     """
 
     country: str
@@ -105,6 +111,8 @@ class CountryState:
     candidate: str = ""
     waiting: str = ""
     chosen_by: str = ""
+    labels: int = 0
+    labels_tried: int | None = None
 
 
 @dataclass(frozen=True)
@@ -484,7 +492,7 @@ def _rollback(spec: ProductSpec, country_state: CountryState) -> Ask | None:
 
 def _causes(policy: RetrainingSpec, country_state: CountryState) -> list[Ask]:
     """What asks for a training, the strongest first."""
-    found = (_of_error, _of_drift, _of_new_labels, _of_age, _of_schedule)
+    found = (_of_error, _of_drift, _of_no_model, _of_new_labels, _of_age, _of_schedule)
     return [ask for each in found for ask in each(policy, country_state)]
 
 
@@ -503,6 +511,25 @@ def _of_drift(policy: RetrainingSpec, country_state: CountryState) -> Iterator[A
     if policy.on_drift and drift is not None and drift.state == "alarm":
         evidence = country_state.evidence.get("drift", f"window to {drift.end}")
         yield _ask(country_state, "drift", evidence, drift.reason or "features that matter changed")
+
+
+def _of_no_model(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+    """A country that the baseline serves: at once when it has labels, then as these grow.
+
+    Every other cause is measured against a champion, which it has not.
+    """
+    known, tried = country_state.labels, country_state.labels_tried
+    if country_state.champion or not known:
+        return
+    if tried is None:
+        reason = f"never trained, and {known:,} labels are known"
+        yield _ask(country_state, "no_model", "first training", reason)
+        return
+    enough = policy.new_labels or max(1, math.ceil(GROWTH * tried))
+    if times := max(known - tried, 0) // enough:
+        reason = f"the baseline serves, and {known - tried:,} labels came to the {tried:,} it had"
+        evidence = f"{times} times {enough} labels after {tried}"
+        yield _ask(country_state, "no_model", evidence, f"{reason} when it was trained last")
 
 
 def _of_new_labels(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:

@@ -17,6 +17,7 @@ Job = Literal["all", "train", "predict", "monitor"]
 RunProgress = Callable[[str, int, RunOutcome | None], None]
 """Called with the phase, its number of runs, and each outcome as it comes (None at its start)."""
 
+DECIDED_BEFORE = "a gate refused this very candidate before"
 _RECORDS = ("validated", "quarantine")
 _MONITORING = ("performance", "drift")
 _SERVING = ("predictions", *_MONITORING)
@@ -40,7 +41,10 @@ class Outcome:
 
     Attributes:
         product: its name.
-        failures: country (or `pooled`, `shared`): why it did not get through.
+        failures: country (or `pooled`, `shared`): why it did not get through; a person is needed.
+        decided: country (or `pooled`): gates that refused its candidate, now or in an earlier run
+            over the very same; what served before serves on, and nobody is needed.
+        nothing: country: why there is nothing to make of it, which is a state of its data.
         fallback: countries whose training was stopped and who got predictions all the same.
         unchanged: countries for which nothing had to be made again.
         warnings: checks of the ingestion that did not pass and block nothing; and why a country
@@ -50,6 +54,8 @@ class Outcome:
 
     product: str
     failures: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    decided: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    nothing: dict[str, str] = field(default_factory=dict)
     fallback: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
     warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -102,8 +108,8 @@ class Materializer:
         return self._ended(countries)
 
     def _ended(self, countries: Sequence[str]) -> Outcome:
-        touched = {*self.outcome.failures, *self._made}
-        self.outcome.unchanged.update(each for each in countries if each not in touched)
+        told = {*self.outcome.failures, *self.outcome.nothing, *self._made}
+        self.outcome.unchanged.update(each for each in countries if each not in told)
         return self.outcome
 
     def _share(self, countries: Sequence[str]) -> list[str]:
@@ -142,21 +148,30 @@ class Materializer:
             self.outcome.warnings["all countries"] = result.warnings
         there = self._having("raw")
         without = [country for country in countries if country not in there]
-        self._note_ingestion(result, without)
+        self._note_ingestion(result, without, there)
         return [country for country in countries if country in there]
 
-    def _note_ingestion(self, result: RunOutcome, without: Sequence[str]) -> None:
+    def _note_ingestion(
+        self, result: RunOutcome, without: Sequence[str], there: Collection[str]
+    ) -> None:
         """What the ingestion left undone, by country where it is about one.
+
+        Where no country of the product has a row, somebody has yet to deliver; one country without
+        is a state.
 
         Args:
             result: of its run.
             without: the countries that have no rows after it.
+            there: the countries that have some.
         """
         left = NotTaken() if result.success else NotTaken.from_metadata(result.details)
         for country in without:
             refused = left is None or country in left.refused
-            told = result.problems if refused else (_nothing_of(country),)
-            self.outcome.failures[country] = told
+            if refused or not there:
+                told = result.problems if refused else (_nothing_of(country),)
+                self.outcome.failures[country] = told
+            else:
+                self.outcome.nothing[country] = _nothing_of(country)
         concerns_others = not without or (left is not None and bool(left.missing))
         if (left is None or left.refused) and concerns_others:
             self.outcome.failures["ingestion"] = result.problems
@@ -169,18 +184,42 @@ class Materializer:
         the run has nothing else: a gate that stopped the candidate must not keep them from it.
         """
         state = Staleness(self.ctx, countries)
+        refused = {country for country in countries if self._is_refused(state, country, assets)}
         stale = {
-            country: found.asset
+            country: found
             for country in countries
-            if (found := state.first(country, assets)) is not None
+            if country not in refused and (found := self._to_make(state, country, assets))
         }
         self._made.update(stale)
+        self._note_nothing(state, countries)
         orders = [
             self._order(_from(stale[country], assets), country=country)
             for country in self._largest_first(stale)
         ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
-        return [country for country in countries if country not in failed]
+        return [country for country in countries if country not in failed | refused]
+
+    def _is_refused(self, state: Staleness, country: str, assets: Sequence[str]) -> bool:
+        """Whether the contract would refuse the very delivery that it has refused before."""
+        found = state.first(country, assets)
+        if found is None or found.asset != "validated" or not found.is_decided:
+            return False
+        self.outcome.failures[country] = (_refused_before(self.ctx.name, country),)
+        return True
+
+    def _to_make(self, state: Staleness, country: str, assets: Sequence[str]) -> str:
+        """The first asset to make; not a candidate that a gate has refused, which is noted."""
+        for stale in state.all(country, assets):
+            if stale.asset != "champion" or not stale.is_decided:
+                return stale.asset
+            self.outcome.decided[country] = (DECIDED_BEFORE,)
+        return ""
+
+    def _note_nothing(self, state: Staleness, countries: Sequence[str]) -> None:
+        for country in countries:
+            if state.whole.country(country).has_nothing_to_predict:
+                text = f"the features of {country} have no row: there is nothing to predict"
+                self.outcome.nothing[country] = text
 
     def _largest_first(self, countries: Collection[str]) -> list[str]:
         """By rows of the records as published."""
@@ -190,11 +229,11 @@ class Materializer:
 
     def _serve(self, stopped: Sequence[str]) -> None:
         """Predictions of what served before, or of the baseline, where training was stopped."""
-        able = self._having("features")
+        able, state = self._having("features"), Staleness(self.ctx, stopped)
         orders = [
             self._order(_SERVING, country=country, job="predict")
             for country in stopped
-            if country in able
+            if country in able and state.first(country, _SERVING) is not None
         ]
         results = self._run("fallback predictions", orders)
         served = [each.order.country for each in results if each.success and each.order.country]
@@ -207,6 +246,9 @@ class Materializer:
         results = self._execute(phase, orders)
         for result in (each for each in results if not each.success):
             who = result.order.country or result.order.job
+            if result.is_decided:
+                self.outcome.decided[who] = result.problems
+                continue
             before = self.outcome.failures.get(who, ())
             self.outcome.failures[who] = (*before, *result.problems)
         return results
@@ -225,6 +267,13 @@ class Materializer:
 
 def _from(stale: str, assets: tuple[str, ...]) -> tuple[str, ...]:
     return assets[assets.index(stale) :] if stale in _SERVING else assets
+
+
+def _refused_before(product: str, country: str) -> str:
+    return (
+        "the newest delivery was refused before, and neither it nor the contract has changed since."
+        f" Look at the rows with: mlops-assets quarantine {product} {country}"
+    )
 
 
 def _nothing_of(country: str) -> str:

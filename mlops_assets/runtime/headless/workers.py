@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _REPOSITORY_TAG = ".dagster/repository"
 _CHECK_EVENT = "ASSET_CHECK_EVALUATION"
+_CANDIDATES = ("model", "pooled_model")
+"""Assets whose gates decide on a candidate: one that fails has decided, and nothing is broken."""
 _REPOSITORY = "__repository__@mlops_assets"
 _METHOD = "fork" if sys.platform == "linux" else "spawn"
 _END_SECONDS = 10.0
@@ -80,6 +82,7 @@ class RunOutcome:
         warnings: checks that did not pass and block nothing.
         seconds: wall time.
         details: metadata of the failure that ended the run, as plain values; empty on success.
+        refused: gates of a candidate that stopped it, where nothing else stopped the run.
     """
 
     order: RunOrder
@@ -88,6 +91,12 @@ class RunOutcome:
     warnings: tuple[str, ...]
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether gates refused the candidate and nothing else happened: they did their job."""
+        return bool(self.refused)
 
     @property
     def success(self) -> bool:
@@ -311,25 +320,39 @@ def _execute(order: RunOrder) -> RunOutcome:
     problems = tuple(_problems(events))
     if not problems and any(event.is_failure for event in events):
         problems = ("the run failed; its page in the UI has the cause",)
-    warnings = tuple(_warnings(events))
-    return RunOutcome(order, run.run_id, problems, warnings, seconds, _details(events))
+    warnings, details = tuple(_warnings(events)), _details(events)
+    refused = tuple(_refused(events))
+    return RunOutcome(order, run.run_id, problems, warnings, seconds, details, refused)
 
 
 def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
     """What stopped the run: the causes of failed steps, and gates these do not speak of."""
+    causes = _causes(events)
+    for check in _failed_gates(events):
+        if not any(check.description and check.description in cause for cause in causes):
+            yield f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
+    yield from causes
+
+
+def _refused(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    """Gates that refused a candidate; none where anything else stopped the run as well."""
+    gates = _failed_gates(events)
+    if not _causes(events) and all(each.asset_key.path[-1] in _CANDIDATES for each in gates):
+        yield from (f"{each.asset_key.path[-1]}.{each.check_name}" for each in gates)
+
+
+def _causes(events: Sequence[dg.DagsterEvent]) -> list[str]:
+    """Why steps failed, but for those that a gate stopped."""
     from mlops_assets.stages.common.failures import failure_text
 
     failures = [event for event in events if event.is_step_failure]
     causes = [failure_text(event, plain=True) or "failed" for event in failures]
-    causes = [cause for cause in causes if "asset check failed" not in cause]
-    for event in events:
-        if event.event_type_value == _CHECK_EVENT:
-            check = event.asset_check_evaluation_data
-            stops = not check.passed and check.severity.value == "ERROR"
-            told = any(check.description and check.description in cause for cause in causes)
-            if stops and not told:
-                yield f"gate {check.asset_key.path[-1]}.{check.check_name}: {check.description}"
-    yield from causes
+    return [cause for cause in causes if "asset check failed" not in cause]
+
+
+def _failed_gates(events: Sequence[dg.DagsterEvent]) -> list[dg.AssetCheckEvaluation]:
+    checks = [e.asset_check_evaluation_data for e in events if e.event_type_value == _CHECK_EVENT]
+    return [each for each in checks if not each.passed and each.severity.value == "ERROR"]
 
 
 def _details(events: Sequence[dg.DagsterEvent]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _NOBODYS_SECONDS = 20.0
 """After which a run that neither waits nor has a worker is lost: a worker that takes one gives its
 name at once."""
+_BEGUN = "STARTED"
+"""Status of a run that a worker has begun."""
 _ENDED = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -58,6 +60,23 @@ class WarmRunLauncher(CeleryRunLauncher):
         if of_parent:
             self._instance.add_run_tags(run.run_id, dict.fromkeys(of_parent, ""))
         super().launch_run(context)
+
+    def terminate(self, run_id: str) -> bool:
+        """End a run as a person asked; False for one that has ended by itself.
+
+        That it was asked for is on record before anything is ended: a run whose worker goes without
+        it counts as failed, and what failed so is tried again. One that no worker has begun has
+        ended with that; of one that has, its worker says so, or run monitoring when it cannot.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        if run.tags.get(TASK_TAG):
+            super().terminate(run_id)
+        if run.status.value != _BEGUN:
+            self._instance.report_run_canceled(run, "It was ended before a worker began it.")
+        return True
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether somebody works on a started run; asked by Dagster's run monitoring."""

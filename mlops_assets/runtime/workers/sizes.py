@@ -93,7 +93,7 @@ class Sizes:
 def product_of(run: dg.DagsterRun) -> str:
     """The product a run is of: by its assets, or by its job; "" for one of none."""
     if run.asset_selection:
-        return str(next(iter(run.asset_selection)).path[0])
+        return str(min(run.asset_selection).path[0])
     return run.tags.get("product", "")
 
 
@@ -130,6 +130,11 @@ def _learn(instance: dg.DagsterInstance) -> dict[tuple[str, str], _Took]:
         before = found.get(key, _Took())
         found[key] = _Took(
             max(before.seconds, record.end_time - record.start_time),
-            max(before.memory_mb, float(run.tags.get(MEMORY_TAG, 0.0))),
+            max(before.memory_mb, _megabytes(run.tags.get(MEMORY_TAG, ""))),
         )
     return found
+
+
+def _megabytes(text: str) -> float:
+    """What the tag of a run says; 0 where a person wrote something else."""
+    return float(text) if text.replace(".", "", 1).isdecimal() else 0.0

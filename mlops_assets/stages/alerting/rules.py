@@ -1,118 +1,32 @@
-"""What people are told of: incidents, failed gates, countries that need a person, failed runs."""
+"""What people are told of: incidents, failed gates, countries that need a person, failed runs.
+
+One rule that cannot look keeps none of the others from telling what they see.
+"""
 
 import datetime as dt
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import dagster as dg
 
-from mlops_assets.alerts import Alert, AlertKind
 from mlops_assets.ml.retraining.plan import Action, Incident, RetrainingPlan
 from mlops_assets.product import Product
-from mlops_assets.stages.common.base import asset_key
-from mlops_assets.stages.common.failures import failure_text
-from mlops_assets.stages.common.runs import DUPLICATE, PARTITION, PERSON, country_of
-from mlops_assets.stages.retraining.state import DecisionHistory, RetrainingState
+from mlops_assets.stages.alerting.conditions import (
+    LOOKS_BACK,
+    AlertCondition,
+    asset_page,
+    digest,
+    sentence,
+)
+from mlops_assets.stages.alerting.failed_runs import conditions_of_run, failed_since
+from mlops_assets.stages.alerting.failing_sensors import cannot_look, failing_sensors
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.common.runs import PERSON
+from mlops_assets.stages.retraining.state import RetrainingState, read_state
 
-_LOOKS_BACK = dt.timedelta(days=3)
-"""Runs that failed and rollbacks that were done before that are no news."""
-_AS_ONE = 3
-"""So many of a kind at once are told one by one; more of them together."""
-_HISTORY = 50
-_LONGEST_ERROR = 500  # characters
-
-
-@dataclass(frozen=True)
-class OfPartition:
-    """What Dagster's history of a check is narrowed by; its own class for it is not exported.
-
-    Attributes:
-        key: of the partition.
-    """
-
-    key: str
-
-
-@dataclass(frozen=True)
-class AlertCondition:
-    """Something that people are told of once.
-
-    Attributes:
-        id: the same as long as it lasts.
-        kind: of the alert.
-        country: it is about; "" for several.
-        title: in one line.
-        text: what happened, what happens next, what a person can do.
-        page: path of the page of Dagster that shows it.
-        place: the same in words, where no address of Dagster is known.
-    """
-
-    id: str
-    kind: AlertKind
-    country: str
-    title: str
-    text: str
-    page: str
-    place: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Conditions of one kind that are told together."""
-
-    conditions: Sequence[AlertCondition] = field(default_factory=tuple)
-
-    @property
-    def covers(self) -> frozenset[str]:
-        """Their ids."""
-        return frozenset(each.id for each in self.conditions)
-
-    def alert(self, product: Product, now: dt.datetime, ui: str) -> Alert:
-        """As people are told.
-
-        Args:
-            product: it is about.
-            now: when it is raised.
-            ui: address of Dagster; "" when it is not known.
-        """
-        first = self.conditions[0]
-        alone = len(self.conditions) == 1
-        return Alert(
-            id=first.id if alone else f"together {_digest(self.covers)}",
-            product=product.name,
-            country=first.country if alone else "",
-            kind=first.kind,
-            title=first.title if alone else self._title(product),
-            text=first.text if alone else "\n".join(f"- {each.title}" for each in self.conditions),
-            owners=tuple(product.spec.owners),
-            link=f"{ui}{first.page}" if ui else first.place,
-            at=now,
-        )
-
-    def _title(self, product: Product) -> str:
-        what = {
-            "gate": "gates failed",
-            "give_up": "countries need a person",
-            "failed_run": "runs failed",
-            "rollback": "models were rolled back",
-            "incident": "incidents",
-            "alarm": "alarms of countries",
-        }[self.conditions[0].kind]
-        return f"{product.name}: {len(self.conditions)} {what}"
-
-
-def together(found: Sequence[AlertCondition]) -> list[Group]:
-    """Few of a kind one by one, many of a kind as one: an outage is one message."""
-    kinds = dict.fromkeys(each.kind for each in found)
-    groups = []
-    for kind in kinds:
-        alike = [each for each in found if each.kind == kind]
-        many = len(alike) > _AS_ONE
-        groups += [Group(tuple(alike))] if many else [Group((each,)) for each in alike]
-    return groups
+_T = TypeVar("_T")
 
 
 def current_incident(
@@ -142,28 +56,80 @@ def current_incident(
         else "look at `performance` and `drift` of the countries"
     )
     text = (
-        f"{_sentence(incident.reason)}\nSince: {incident.since:%Y-%m-%d}.\nCountries: "
+        f"{sentence(incident.reason)}\nSince: {incident.since:%Y-%m-%d}.\nCountries: "
         f"{', '.join(incident.countries)}.\nNext: {does}.\nYou can: {can}."
     )
     what = "something before the models looks wrong" if incident.holds else "the world changed"
     title = f"{product.name}: {len(incident.countries)} countries alarm at once, {what}"
     return [
         AlertCondition(
-            f"{name}: {incident.kind}", "incident", "", title, text, *_asset_page(product, "drift")
+            f"{name}: {incident.kind}", "incident", "", title, text, *asset_page(product, "drift")
         )
     ]
 
 
-def evaluate_rules(
-    product: Product, view: RetrainingState, plan: RetrainingPlan, instance: dg.DagsterInstance
-) -> list[AlertCondition]:
-    """What people are told of now, beside incidents of most countries."""
-    return [
-        *_alarms(product, view, plan),
-        *(_give_up(product, each) for each in plan.actions if each.kind == "ask"),
-        *_rollbacks(product, view),
-        *_failed_runs(product, view, instance),
-    ]
+@dataclass(frozen=True)
+class Look:
+    """What there is to tell, as far as it could be seen.
+
+    Attributes:
+        conditions: that people are told of.
+        plan: of retraining; None where it could not be made.
+        problems: what could not be looked at, and why; each is one of the conditions as well.
+    """
+
+    conditions: Sequence[AlertCondition]
+    plan: RetrainingPlan | None
+    problems: Sequence[str]
+
+
+def look(
+    ctx: ProductContext, instance: dg.DagsterInstance, now: dt.datetime, known: str = ""
+) -> Look:
+    """What people are told of now; a rule that cannot look is told itself, and stops no other.
+
+    Args:
+        ctx: the product.
+        instance: of its runs.
+        now: with time zone.
+        known: id of an incident that was raised and is not over; "" for none.
+    """
+    product, seen = ctx.product, _Seen(ctx.product, now)
+    view = seen.result("the state of countries", lambda: read_state(ctx, instance, now))
+    plan = view and seen.result("the plan of retraining", lambda: view.plan(product.spec))
+    if view and plan:
+        seen.see("incidents", lambda: current_incident(product, plan.incident, known))
+        seen.see("alarms", lambda: _alarms(product, view, plan))
+        asking = [each for each in plan.actions if each.kind == "ask"]
+        seen.see("what needs a person", lambda: [_give_up(product, each) for each in asking])
+        seen.see("rollbacks", lambda: _rollbacks(product, view))
+    for record in seen.result("runs", lambda: failed_since(product, instance, now)) or ():
+        what = f"run {record.dagster_run.run_id}"
+        seen.see(what, partial(conditions_of_run, product, instance, record))
+    seen.see("sensors", lambda: failing_sensors(product, instance))
+    return Look(seen.conditions, plan, seen.problems)
+
+
+class _Seen:
+    """Collects what rules see, and what kept one from seeing."""
+
+    def __init__(self, product: Product, now: dt.datetime) -> None:
+        self.conditions: list[AlertCondition] = []
+        self.problems: list[str] = []
+        self._product, self._now = product, now
+
+    def result(self, what: str, rule: Callable[[], _T]) -> _T | None:
+        """What a rule gives; None where it raised, which is told."""
+        try:
+            return rule()
+        except Exception as error:  # the edge: told, and raised once the others have been told
+            self.problems.append(f"{what}: {type(error).__name__}: {error}")
+            self.conditions.append(cannot_look(self._product, what, error, self._now))
+            return None
+
+    def see(self, what: str, rule: Callable[[], Iterable[AlertCondition]]) -> None:
+        """Add what a rule tells."""
+        self.conditions += self.result(what, lambda: list(rule())) or ()
 
 
 # One country alarms
@@ -201,7 +167,7 @@ def _alarm(
         "nothing": "nothing: `retraining` of the YAML has it switched off",
     }.get(action.kind, action.reason)
     text = (
-        f"{_sentence(reason)}\nNext: {_sentence(does)}\nYou can: look at `{asset}` of the country, "
+        f"{sentence(reason)}\nNext: {sentence(does)}\nYou can: look at `{asset}` of the country, "
         f"and at what the sensor {product.name}_retraining says."
     )
     return AlertCondition(
@@ -210,7 +176,7 @@ def _alarm(
         country,
         f"{product.name} {country}: {what}",
         text,
-        *_asset_page(product, asset, country),
+        *asset_page(product, asset, country),
     )
 
 
@@ -220,18 +186,18 @@ def _alarm(
 def _give_up(product: Product, action: Action) -> AlertCondition:
     about = {name: action.evidence.get(name, "") for name in ("champion", "candidate", "failed")}
     text = (
-        f"{_sentence(action.reason)}\nNext: nothing is trained there by itself.\nYou can: look at "
+        f"{sentence(action.reason)}\nNext: nothing is trained there by itself.\nYou can: look at "
         f"the candidates (`mlops-assets decisions {product.name} --country {action.country}`) and "
         f"promote or approve one, or change the product and launch {product.name}_train for the "
         "country: counting begins anew."
     )
     return AlertCondition(
-        f"{product.name} {action.country} asks: {action.group}: {_digest(about.items())}",
+        f"{product.name} {action.country} asks: {action.group}: {digest(about.items())}",
         "give_up",
         action.country,
         f"{product.name} {action.country} needs a person: {action.group}",
         text,
-        *_asset_page(product, "champion", action.country),
+        *asset_page(product, "champion", action.country),
     )
 
 
@@ -243,11 +209,11 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
         entry = past.newest
         if entry is None or entry.verdict != "rolled_back" or entry.origin.person != PERSON:
             continue
-        if entry.decided_at < view.now - _LOOKS_BACK:
+        if entry.decided_at < view.now - LOOKS_BACK:
             continue
         before, after = entry.before.champion, entry.after.champion
         text = (
-            f"{_sentence(entry.comparison.decision.reason)}\nSince: "
+            f"{sentence(entry.comparison.decision.reason)}\nSince: "
             f"{entry.decided_at:%Y-%m-%d %H:%M} UTC.\nNext: version {after or 'none'} serves; "
             f"version {before} is not promoted again by evidence.\nYou can: undo it with "
             f"`mlops-assets undo {product.name} {entry.origin.change_set} --reason '...'`."
@@ -258,182 +224,5 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
             country,
             f"{product.name} {country}: version {before} was rolled back to {after or 'none'}",
             text,
-            *_asset_page(product, "champion", country),
+            *asset_page(product, "champion", country),
         )
-
-
-# Failed runs and gates
-
-_known_failures: dict[tuple[str, str], list[AlertCondition]] = {}
-"""By product and id of a run that has failed: what people are told of it."""
-
-
-def _failed_runs(
-    product: Product, view: RetrainingState, instance: dg.DagsterInstance
-) -> Iterator[AlertCondition]:
-    failed = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.FAILURE], updated_after=view.now - _LOOKS_BACK
-    )
-    for record in reversed(instance.get_run_records(failed)):
-        run = record.dagster_run
-        if not _is_of(product, run) or DUPLICATE in run.tags:
-            continue
-        key = (product.name, run.run_id)
-        if key not in _known_failures:
-            _known_failures[key] = list(_of_run(product, view.past, instance, record))
-        yield from _known_failures[key]
-
-
-def _is_of(product: Product, run: dg.DagsterRun) -> bool:
-    keys = run.asset_selection or ()
-    return run.tags.get("product") == product.name or any(
-        key.path[0] == product.name for key in keys
-    )
-
-
-def _of_run(
-    product: Product,
-    past: Mapping[str, DecisionHistory],
-    instance: dg.DagsterInstance,
-    record: dg.RunRecord,
-) -> Iterator[AlertCondition]:
-    gates = list(_failed_gates(product, instance, record.dagster_run))
-    if gates:
-        yield from gates
-        return
-    run, first = record.dagster_run, _first_of_streak(instance, record)
-    country = country_of(run.tags)
-    name = f"{product.name} {country}".strip()
-    text = (
-        f"{_sentence(_error_of(instance, run))}\nSince: run {first}.\nNext: the last good data and "
-        "the model in use stay as they were; retraining that failed is tried again up to three "
-        "times.\nYou can: look at the run, repair the cause and launch it again."
-    )
-    yield AlertCondition(
-        f"{name} {run.job_name} fails since {first}",
-        "failed_run",
-        country,
-        f"{name}: a run of {run.job_name} failed",
-        text,
-        f"/runs/{run.run_id}",
-        f"Dagster run {run.run_id}",
-    )
-
-
-def _first_of_streak(instance: dg.DagsterInstance, record: dg.RunRecord) -> str:
-    """The first of the runs of the same job and country that have failed since one went well."""
-    run, partition = record.dagster_run, record.dagster_run.tags.get(PARTITION)
-    alike = dg.RunsFilter(job_name=run.job_name, tags={PARTITION: partition} if partition else None)
-    first = run.run_id
-    for each in instance.get_run_records(alike, limit=_HISTORY):
-        if each.storage_id >= record.storage_id or DUPLICATE in each.dagster_run.tags:
-            continue
-        if each.dagster_run.tags.get(PARTITION) != partition:
-            continue
-        if each.dagster_run.status != dg.DagsterRunStatus.FAILURE:
-            break
-        first = each.dagster_run.run_id
-    return first
-
-
-def _failed_gates(
-    product: Product, instance: dg.DagsterInstance, run: dg.DagsterRun
-) -> Iterator[AlertCondition]:
-    events = instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    ).records
-    for event in events:
-        dagster_event = event.event_log_entry.dagster_event
-        assert dagster_event is not None
-        found = dagster_event.asset_check_evaluation_data
-        if found.passed or found.severity != dg.AssetCheckSeverity.ERROR:
-            continue
-        country = found.partition or run.tags.get(PARTITION, "")
-        yield _gate(product, instance, run, found, country=country)
-
-
-def _gate(
-    product: Product,
-    instance: dg.DagsterInstance,
-    run: dg.DagsterRun,
-    found: dg.AssetCheckEvaluation,
-    *,
-    country: str,
-) -> AlertCondition:
-    asset, check = found.asset_key.path[-1], found.check_name
-    first = _failing_since(instance, found, country, run.run_id)
-    what = (
-        "the candidate is kept aside and the model in use stays"
-        if asset == "model"
-        else f"`{asset}` stays as it was last, and so does all that is made from it"
-    )
-    text = (
-        f"{asset}.{check}: {_sentence(found.description or 'it failed')}\nSince: run {first}.\n"
-        f"Next: {what}; the next run of the country looks again.\nYou can: look at the check, and "
-        "repair what it names."
-    )
-    return AlertCondition(
-        f"{product.name} {country} {asset}.{check} fails since {first}",
-        "gate",
-        country,
-        f"{product.name} {country}: gate {asset}.{check} failed",
-        text,
-        *_asset_page(product, asset, country),
-    )
-
-
-def _failing_since(
-    instance: dg.DagsterInstance, found: dg.AssetCheckEvaluation, country: str, run_id: str
-) -> str:
-    """The run in which the check failed first since it passed last, up to a run."""
-    storage: Any = instance.event_log_storage
-    history = storage.get_asset_check_execution_history(
-        dg.AssetCheckKey(found.asset_key, found.check_name),
-        limit=_HISTORY,
-        partition_filter=OfPartition(country) if country else None,
-    )
-    first, reached = run_id, False
-    for each in history:
-        reached = reached or each.run_id == run_id
-        if not reached or each.evaluation is None:
-            continue
-        if each.evaluation.passed:
-            break
-        first = each.run_id
-    return first
-
-
-def _error_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The first error of a failed run, in its first line."""
-    wanted = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
-    for each in instance.get_records_for_run(run.run_id, of_type=wanted).records:
-        event = each.event_log_entry.dagster_event
-        if event is not None and event.is_step_failure:
-            return _first_line(failure_text(event) or "a step failed")
-        if event is not None and event.message:
-            return _first_line(event.message)
-    return "the run failed without saying why"
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:_LONGEST_ERROR]
-
-
-# Pages and words
-
-
-def _asset_page(product: Product, asset: str, country: str = "") -> tuple[str, str]:
-    """Path of an asset's page in Dagster, and the asset in words."""
-    key = "/".join(quote(part) for part in asset_key(product, asset).path)
-    partition = f"?view=partitions&partition={quote(country)}" if country else ""
-    place = f"asset {product.name}/{asset}" + (f", partition {country}" if country else "")
-    return f"/assets/{key}{partition}", place
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _digest(parts: object) -> str:
-    named = "\n".join(sorted(map(str, parts)))  # pyright: ignore[reportArgumentType]
-    return hashlib.sha256(named.encode()).hexdigest()[:16]

@@ -21,15 +21,10 @@ from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.settings import load_settings
 from mlops_assets.spec import SinkSpec
-from mlops_assets.stages.alerting.rules import (
-    AlertCondition,
-    current_incident,
-    evaluate_rules,
-    together,
-)
+from mlops_assets.stages.alerting.conditions import AlertCondition, together
+from mlops_assets.stages.alerting.rules import look
 from mlops_assets.stages.common.base import Storage
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.retraining.state import read_state
 
 ALERT_LOG = "alerts"
 _INTERVAL_SECONDS = 30
@@ -38,8 +33,8 @@ _MONTHS = 6
 _MOST_A_TICK = 20
 _DESCRIPTION = (
     "Tells the sinks of the YAML (`alerts`) of incidents, failed gates, countries that need a "
-    "person, failed runs and rollbacks, each once. What a sink does not take it gets later; no "
-    "sink waits for another. Start it with the switch on this page."
+    "person, failed runs, rollbacks and sensors that fail, each once. What a sink does not take it "
+    "gets later; no sink waits for another. Start it with the switch on this page."
 )
 
 
@@ -86,17 +81,27 @@ def alerts_sensor(product: Product) -> dg.SensorDefinition:
         if not sinks:
             return dg.SkipReason("the product has no sinks (`alerts.sinks`): nobody is told")
         ctx, now = storage.product(product, mlflow.registry()), dt.datetime.now(dt.UTC)
-        view = read_state(ctx, context.instance, now)
-        plan, held = view.plan(product.spec), read_alerts(ctx, now)
+        held = read_alerts(ctx, now)
         begun = next((each.alert.id for each in open_incidents(held)), "")
-        incident = current_incident(product, plan.incident, begun)
-        found = [*incident, *evaluate_rules(product, view, plan, context.instance)]
-        raise_new(ctx, held, found, now)
-        if not plan.incident:
+        found = look(ctx, context.instance, now, begun)
+        raise_new(ctx, held, found.conditions, now)
+        if found.plan is not None and not found.plan.incident:
             _close(ctx, open_incidents(held), now)
-        return dg.SkipReason(send_alerts(ctx, read_alerts(ctx, now), context.log))
+        text = send_alerts(ctx, read_alerts(ctx, now), context.log)
+        if found.problems:  # told by now; `status` and `doctor` know a failed tick
+            raise _half_blind(product, found.problems)
+        return dg.SkipReason(text)
 
     return alerts
+
+
+def _half_blind(product: Product, problems: Sequence[str]) -> AlertError:
+    return AlertError(
+        f"The alerts of {product.name} could not look at everything: {'; '.join(problems)}.",
+        stored="What else there was to tell was told.",
+        way_out="Repair the cause; the next tick looks again.",
+        culprits={"problems": list(problems)},
+    )
 
 
 def read_alerts(ctx: ProductContext, now: dt.datetime) -> dict[str, Raised]:

@@ -27,6 +27,8 @@ Dagster stores the results of checks in a range run without their partition.
 """
 
 
+NO_ROWS = "not judged: the features of the country have no row, so that nothing is made of them"
+"""What checks say of a country that has nothing to predict."""
 EVIDENCE = "evidence"
 """Name of the snapshots that hold what decisions were made from; no asset."""
 

@@ -144,6 +144,15 @@ class CountryContext:
             return self.whole.view.current(asset, self.country)
         return self.store.current(self.path(asset), self.country)
 
+    @property
+    def has_nothing_to_predict(self) -> bool:
+        """Whether its features were made and have no row: nothing follows from them.
+
+        A state of its data and no fault: a country without a customer at any cut-off, say.
+        """
+        features = self.current("features")
+        return features is not None and features.rows == 0
+
     def find(self, asset: str, content_hash: str) -> Snapshot | None:
         """The newest stored snapshot of one of its assets with this content; None if it is gone."""
         return self.store.find(self.path(asset), self.country, content_hash)

@@ -15,7 +15,9 @@ def failure_text(event: dg.DagsterEvent, *, plain: bool = False) -> str:
         event: of a failed step.
         plain: an error's text without the class path in front.
     """
-    data = event.step_failure_data
+    data = event.event_specific_data and event.step_failure_data
+    if not data:
+        return ""
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
     if data.error is None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import dagster as dg
 
@@ -88,6 +88,14 @@ class Lineage:
 def made_from(snapshot: Snapshot | None) -> Mapping[str, str]:
     """The inputs a snapshot was made from, by name; empty without a snapshot or a lineage."""
     return (snapshot.metadata.get(INPUTS) or {}) if snapshot else {}
+
+
+def holds(snapshot: Snapshot | None, name: str) -> TypeGuard[Snapshot]:
+    """Whether there is a snapshot with something recorded under a name.
+
+    One that was put there by hand, or by a version that recorded something else, has nothing.
+    """
+    return snapshot is not None and bool(snapshot.metadata.get(name))
 
 
 def named_input(ctx: CountryContext, lineage: Lineage, name: str) -> Snapshot:

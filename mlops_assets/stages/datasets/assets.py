@@ -13,6 +13,7 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
+from mlops_assets.errors import some
 from mlops_assets.ml.datasets.validation import Validation, describe_columns, known_rows, validate
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
@@ -376,9 +377,8 @@ def _refusal(result: Validation, limits: ContractSpec) -> str | None:
         names = ", ".join(repr(name) for name in result.missing_columns)
         return f"The delivery has no column {names}, which the contract needs."
     limit = limits.max_rejected_share
-    worst = ", ".join(
-        f"{rule} ({count:,})" for rule, count in list(result.broken.items())[:_EXAMPLES]
-    )
+    broken = [f"{rule} ({count:,})" for rule, count in result.broken.items()]
+    worst = some(broken, _EXAMPLES)
     if result.rejected_share > limit:
         return (
             f"{result.rejected - result.corrected:,} of {result.rows:,} rows "
@@ -502,10 +502,12 @@ def _not_taken(
 
 
 def _files_readable(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
-    said = list(taken.problems.values())[:_EXAMPLES]
+    said = list(taken.problems.values())
+    if len(said) > _EXAMPLES:
+        said = [f"{some(said, _EXAMPLES, ' ')}: `set_aside` of this check has every one."]
     if taken.waiting:
         said.append(
-            f"{', '.join(taken.waiting[:_EXAMPLES])} changed just now and may still be growing; "
+            f"{some(taken.waiting, _EXAMPLES)} changed just now and may still be growing; "
             "taken once unchanged."
         )
     if not said:

@@ -126,6 +126,10 @@ def _compute(
         )
     yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
+    if frame.empty:
+        same = (
+            f"{spec.features} makes no row of {len(source.validated):,} records: nothing to predict"
+        )
     yield passed(key, _CHECK, same, leak_numbers(result))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from mlops_assets.errors import some
 from mlops_assets.product import Product
 from mlops_assets.spec import duration
 from mlops_assets.stages.common.base import AssetJob, Storage, asset_key
@@ -23,8 +24,12 @@ from mlops_assets.stages.datasets.inventory import unknown_files
 from mlops_assets.stages.staleness import Staleness
 
 ATTEMPT = "mlops_assets/attempt"
+NEWS = "mlops_assets/news"
+"""Tag of an ingestion: hash of the files that were new; "" where a source is polled."""
 _INTERVAL_SECONDS = 10
 _ATTEMPTS = 3
+_DIGITS = 3
+"""Of an attempt's number at most; anything longer is no such number."""
 _RECORDS = ("validated", "quarantine")
 _FEATURES = ("features", "predictions", "performance", "drift")
 _NAMES_SHOWN = 5
@@ -40,6 +45,8 @@ class _Ingestions:
         failed: whether it failed.
         attempt: its number among attempts at the same files.
         age: since it was launched.
+        canceled: whether a person ended it.
+        news: hash of the files it was asked for; "" where it was asked for none.
     """
 
     run_id: str
@@ -47,6 +54,8 @@ class _Ingestions:
     failed: bool
     attempt: int
     age: dt.timedelta
+    canceled: bool = False
+    news: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ class _Asked:
         """What became of the runs, as the end of a sentence."""
         said = f"; {self.going_on} countries are on their way" if self.going_on else ""
         if self.failed:
-            who = _some(sorted(self.failed))
+            who = some(sorted(self.failed), _NAMES_SHOWN)
             said += f"; the runs of {who} failed, launch them again when repaired"
         return said
 
@@ -138,10 +147,18 @@ def _newest_ingestion(product: Product, instance: dg.DagsterInstance) -> _Ingest
     return _Ingestions(
         run_id=run.run_id,
         going_on=not run.is_finished,
-        failed=not run.is_success and run.is_finished,
-        attempt=int(run.tags.get(ATTEMPT, "1")),
+        failed=run.status == dg.DagsterRunStatus.FAILURE,
+        attempt=_attempt_of(run),
         age=dt.datetime.now(dt.UTC) - record.create_timestamp,
+        canceled=run.status == dg.DagsterRunStatus.CANCELED,
+        news=run.tags.get(NEWS, ""),
     )
+
+
+def _attempt_of(run: dg.DagsterRun) -> int:
+    """Its number among attempts; 1 where the tag is not there, or a person wrote another text."""
+    told = run.tags.get(ATTEMPT, "")
+    return int(told) if told.isdecimal() and len(told) <= _DIGITS else 1
 
 
 def _ingestion(
@@ -152,7 +169,8 @@ def _ingestion(
     if last.failed and last.attempt < _ATTEMPTS:
         attempt = last.attempt + 1
         why = f"ingestion {last.run_id} failed; attempt {attempt} of {_ATTEMPTS}"
-        return _request(ctx.product, f"after {last.run_id}", attempt, why), why
+        key = f"after {last.run_id}"
+        return _request(ctx.product, key, attempt, why, news=last.news), why
     if source.kind != "files":
         if last.age < duration(source.poll_every):
             return None, f"the source was asked less than {source.poll_every} ago"
@@ -162,8 +180,10 @@ def _ingestion(
     if unknown:
         stamps = "\n".join(sorted(each.stamp for each in unknown))
         digest = hashlib.sha256(stamps.encode()).hexdigest()[:16]
-        why = f"new files: {_some([each.name for each in unknown])}"
-        return _request(ctx.product, f"{digest} after {last.run_id}", 1, why), why
+        if last.canceled and last.news == digest:
+            return None, _left_to_a_person(ctx.product, last)
+        why = f"new files: {some([each.name for each in unknown], _NAMES_SHOWN)}"
+        return _request(ctx.product, f"{digest} after {last.run_id}", 1, why, news=digest), why
     if last.failed:
         return None, (
             f"ingestion failed {last.attempt} times, see run {last.run_id}; it is tried again "
@@ -172,13 +192,23 @@ def _ingestion(
     return None, f"no new file in {landing}, and no country has rows that were not looked at"
 
 
-def _request(product: Product, key: str, attempt: int, why: str) -> dg.RunRequest:
+def _left_to_a_person(product: Product, last: _Ingestions) -> str:
+    return (
+        f"run {last.run_id}, which took these files, was ended by a person; they are taken with "
+        f"the next file, or launch {product.name}_ingest"
+    )
+
+
+def _request(
+    product: Product, key: str, attempt: int, why: str, *, news: str = ""
+) -> dg.RunRequest:
     countries = product.spec.countries
     config = {"ops": {f"{product.name}__raw": {"config": {"only_with_news": True}}}}
     tags = {
         "product": product.name,
         TRIGGER: why,
         ATTEMPT: str(attempt),
+        NEWS: news,
         RANGE_START: countries[0],
         RANGE_END: countries[-1],
     }
@@ -272,8 +302,3 @@ def _asked_before(requests: Sequence[dg.RunRequest], instance: dg.DagsterInstanc
         ],
         going_on=sum(not run.is_finished for run in known.values()),
     )
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"{', '.join(names[:_NAMES_SHOWN])}{more}"

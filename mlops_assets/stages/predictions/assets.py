@@ -18,6 +18,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import (
+    NO_ROWS,
     Storage,
     asset_key,
     country_step,
@@ -25,6 +26,7 @@ from mlops_assets.stages.common.base import (
     gate,
     output,
     passed,
+    warned,
 )
 from mlops_assets.stages.common.lineage import named_input, of_predictions
 from mlops_assets.stages.common.ui_metadata import (
@@ -83,6 +85,9 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, storage: Storage, mlflow: MlflowRegistry
     ) -> Iterator[dg.Output | dg.AssetCheckResult]:
         ctx = storage.product(product, mlflow.registry()).country(context.partition_key)
+        if ctx.has_nothing_to_predict:  # what was predicted of earlier rows stays
+            yield warned(key, _CHECK, NO_ROWS)
+            return
         served = who_serves(ctx)
         lineage, made = of_predictions(ctx, served.aliases), ctx.current("predictions")
         if made is not None and lineage.already_made(made):

@@ -35,7 +35,7 @@ def champion_frame(ctx: CountryContext, entry: Entry) -> pd.DataFrame:
                 "candidate_value": _candidate_value(entry, model),
                 "verdict": decision.verdict,
                 "reason": decision.reason,
-                "why_this_kind": _why(entry, model, in_use),
+                "why_this_kind": _why(entry, in_use),
                 "decision_id": entry.decision_id,
                 "gain": decision.gain,
                 "gain_lower": decision.lower,
@@ -98,13 +98,14 @@ def _candidate_value(entry: Entry, model: pd.Series | None) -> float:
     return entry.comparison.decision.candidate_value
 
 
-def _why(entry: Entry, model: pd.Series | None, in_use: ModelVersion | None) -> str:
-    """Why this model serves: the person's word, else why this kind of candidate was taken."""
+def _why(entry: Entry, in_use: ModelVersion | None) -> str:
+    """Why this model serves: the person's word, why it was chosen, else why no candidate is."""
     if entry.verdict in ("forced", "rolled_back"):
         return entry.comparison.decision.reason
     if in_use is not None and in_use.tags.get("reason"):
         return in_use.tags["reason"]
-    return "" if model is None else str(model["reason"])
+    # Why a candidate was chosen says nothing of the baseline, which serves in its place.
+    return entry.comparison.decision.reason
 
 
 def _registered(version: ModelVersion) -> dict[str, Any]:

@@ -26,7 +26,8 @@ from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import asset_key
 from mlops_assets.stages.common.context import CountryContext, ProductContext
-from mlops_assets.stages.common.lineage import INPUTS
+from mlops_assets.stages.common.lineage import holds, made_from
+from mlops_assets.stages.common.run_history import evaluated_checks
 from mlops_assets.stages.common.runs import (
     ASKED,
     ASKED_BY,
@@ -38,8 +39,13 @@ from mlops_assets.stages.common.runs import (
     ROLLBACK,
     country_of,
 )
-from mlops_assets.stages.monitoring.drift import state_of_snapshot
-from mlops_assets.stages.monitoring.performance import on_previous_of, realised_of
+from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
+from mlops_assets.stages.monitoring.performance import (
+    ON_PREVIOUS,
+    REALISED,
+    on_previous_of,
+    realised_of,
+)
 from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
 from mlops_assets.stages.retraining.requests import cause_of_key, named_key
 from mlops_assets.stages.staleness import Staleness
@@ -182,6 +188,7 @@ def read_state(
         for country in countries
     ]
     country_states = _with_labels(ctx, country_states, own)
+    country_states = _without_model(state, country_states)
     country_states = _with_tried(ctx.product, instance, country_states, own, past=past)
     unserved, pooled = _unserved(state, busy), _pooled(state, instance)
     return RetrainingState(country_states, own, recent.today, past, now, pooled, unserved)
@@ -306,21 +313,19 @@ def _seen(ctx: CountryContext) -> CountryState:
         champion=aliases.champion,
         previous=aliases.previous,
         drift=state_of_snapshot(drift) if _is_of(drift, aliases.champion) else None,
-        realised=realised_of(performance) if performance else None,
+        realised=realised_of(performance) if holds(performance, REALISED) else None,
         evidence={name: each.version for name, each in versions.items() if each},
     )
     return (
         replace(country_state, on_previous=on_previous_of(performance))
-        if performance
+        if holds(performance, ON_PREVIOUS)
         else country_state
     )
 
 
 def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
     """Whether it was looked at with the reference of this champion."""
-    if drift is None:
-        return False
-    return drift.metadata[INPUTS]["champion"] == champion
+    return holds(drift, DRIFT) and made_from(drift).get("champion") == champion
 
 
 def _unserved(state: Staleness, busy: set[str]) -> dict[str, str]:
@@ -529,26 +534,21 @@ _by_gate: dict[str, bool] = {}
 def refused_by_gate(product: Product, instance: dg.DagsterInstance, run_id: str) -> bool:
     """Whether a run that has failed did so by a gate of the candidate: it was judged, then."""
     if run_id not in _by_gate:
-        records = instance.get_records_for_run(
-            run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        ).records
-        _by_gate[run_id] = any(_is_failed_gate(product, record) for record in records)
+        model = asset_key(product, "model")
+        _by_gate[run_id] = any(
+            each.result.asset_key == model and each.result.blocking is not False
+            for each in evaluated_checks(instance, run_id)
+            if not each.result.passed
+        )
     return _by_gate[run_id]
-
-
-def _is_failed_gate(product: Product, record: dg.EventLogRecord) -> bool:
-    event = record.event_log_entry.dagster_event
-    if event is None:
-        return False
-    found = event.asset_check_evaluation_data
-    of_model = found.asset_key == asset_key(product, "model")
-    return of_model and found.blocking is not False and not found.passed
 
 
 # Labels
 
 _labels: dict[tuple[str, str, str], tuple[str, _Labels]] = {}
 """By store, product and country: version of the features, and their known labels."""
+_learned: dict[tuple[str, str, str], int] = {}
+"""By store, country and content of features: how many labels these have, which never changes."""
 _tags: dict[tuple[str, str, str], Mapping[str, str]] = {}
 """Tags of registered versions by registry, name and number, which are written when it is made."""
 
@@ -577,6 +577,43 @@ def _with_labels(
         else country_state
         for country_state in country_states
     ]
+
+
+def _without_model(state: Staleness, country_states: Sequence[CountryState]) -> list[CountryState]:
+    """With the labels of countries that the baseline serves, and those it was trained with last."""
+    ctx, served = state.whole, [each.country for each in country_states if not each.champion]
+    labels = _known_labels(ctx, served) if served else {}
+    return [
+        replace(
+            each,
+            labels=len(labels[each.country].times),
+            labels_tried=_labels_tried(ctx.country(each.country)),
+        )
+        if each.country in labels
+        else each
+        for each in country_states
+    ]
+
+
+def _labels_tried(ctx: CountryContext) -> int | None:
+    """Known labels in the features that the newest candidate was made from; None without one.
+
+    0 where these are no longer stored: then all there are have come since.
+    """
+    made = ctx.current("model")
+    if made is None:
+        return None
+    features = made_from(made).get("features", "")
+    key = (ctx.store.uri, f"{ctx.product.name} {ctx.country}", features)
+    if key not in _learned:
+        held = ctx.find("features", features)
+        _learned[key] = 0 if held is None else _count_labels(ctx, held)
+    return _learned[key]
+
+
+def _count_labels(ctx: CountryContext, held: Snapshot) -> int:
+    rows = ctx.store.read(held.asset, held.partition, version=held.version, columns=["label"])
+    return int(rows["label"].notna().sum())
 
 
 def _asks_by_time(spec: ProductSpec) -> bool:

@@ -14,6 +14,7 @@ from mlops_assets.registry.isolated.process import start_server
 from mlops_assets.spec import GateName
 from mlops_assets.stages.common.base import (
     EVIDENCE,
+    NO_ROWS,
     Storage,
     asset_key,
     country_step,
@@ -110,6 +111,9 @@ def _model(product: Product, pooled: bool, decide: Decide) -> dg.AssetsDefinitio
     ) -> StepEvents:
         leave_to_the_older(context)
         ctx = storage.product(product, mlflow.registry()).country(context.partition_key)
+        if ctx.has_nothing_to_predict:  # without an output, no step after this one runs
+            yield from (warned(key, name, NO_ROWS) for name in declared_gates(product.spec))
+            return
         versions = pooled_versions(ctx.whole, ctx.country)
         lineage = of_model(ctx, {name: each.version for name, each in versions.items()})
         held = _made_before(ctx, lineage)

@@ -63,7 +63,7 @@ StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
 
 @dataclass(frozen=True)
 class _Features:
-    """Features by country, and exactly the snapshots they are from."""
+    """Features by country, of those that have rows, and exactly the snapshots they are from."""
 
     snapshots: Mapping[str, Snapshot]
     frames: Mapping[str, pd.DataFrame]
@@ -109,10 +109,10 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
             yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
             yield passed(key, "beats_baseline", "nothing new to train on")
             return
-        if not countries:
+        if not any(each.rows for each in countries.values()):
             raise dg.Failure(
-                f"{product.name}: no country has features yet. Nothing was trained; materialize "
-                "`features` of the countries first."
+                f"{product.name}: no country has a row of features yet. Nothing was trained; "
+                "materialize `features` of the countries first."
             )
         yield from _train_pooled(ctx, storage, mlflow)
 
@@ -157,7 +157,8 @@ def _features_of_all(ctx: ProductContext) -> _Features:
         frames = ctx.store.read_all(ctx.path("features"), ctx.countries)
         before, snapshots = snapshots, ctx.current_all("features")
         if _versions(before) == _versions(snapshots):
-            return _Features(snapshots, frames)
+            having = {country: frame for country, frame in frames.items() if len(frame)}
+            return _Features(snapshots, having)
 
 
 def _versions(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:

@@ -148,6 +148,45 @@ def test_what_is_switched_off_below_its_limit_or_of_another_version_asks_for_not
     assert only(country_state, spec(**policy)).kind == "nothing"
 
 
+def on_baseline(labels: int, tried: int | None) -> CountryState:
+    return quiet(champion="", realised=None, drift=None, labels=labels, labels_tried=tried)
+
+
+@pytest.mark.parametrize(
+    ("labels", "tried", "new_labels", "asks"),
+    [
+        (1, None, None, True),
+        (0, None, None, False),
+        (124, 100, None, False),
+        (125, 100, None, True),
+        (1, 0, None, True),
+        (125, 100, 26, False),
+        (126, 100, 26, True),
+        (90, 100, None, False),  # labels that were withdrawn
+    ],
+)
+def test_a_country_on_the_baseline_is_trained_at_once_and_then_as_its_labels_grow(
+    labels: int, tried: int | None, new_labels: int | None, asks: bool
+) -> None:
+    action = only(on_baseline(labels, tried), spec(new_labels=new_labels))
+    assert (action.cause == "no_model") == (action.kind == "retrain") == asks
+
+
+def test_the_same_labels_ask_once_and_a_country_with_a_champion_never_for_want_of_one() -> None:
+    state = on_baseline(130, 100)
+    first = only(state)
+    answered = replace(state, tried={first.key: Attempts(finished=True)})
+    assert only(answered).kind == "wait"
+    assert only(replace(answered, labels=149)).kind == "wait"
+    assert only(replace(answered, labels=150)).kind == "retrain"
+    assert only(quiet(labels=1_000)).kind == "nothing"
+
+
+def test_countries_on_the_baseline_keep_within_the_budget() -> None:
+    found = planned([replace(on_baseline(9, None), country=f"C{n:02}") for n in range(20)])
+    assert kinds(found).count("retrain") == product().retraining.at_once
+
+
 def test_of_several_causes_the_strongest_is_named_and_all_are_answered() -> None:
     both = worse(drift=ALARM, due=NOW)
     action = only(both)

@@ -15,7 +15,8 @@ from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWork
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_promotion
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
-from mlops_assets_tests.platform import Platform, generated
+from mlops_assets_tests.platform import Platform, edit, generated, rebuilt
+from mlops_assets_tests.runtime.test_status import nothing_of
 
 
 class Here:
@@ -59,12 +60,12 @@ def test_a_country_that_cannot_be_written_is_told_beside_those_that_were_never_d
     platform.deliver(sample[sample["Country"] != "NO"])
     blocked(platform, COUNTRY)
     outcome = materialized(platform, "predict")
-    assert set(outcome.failures) == {COUNTRY, "NOR", "ingestion"}
+    assert set(outcome.failures) == {COUNTRY, "ingestion"}
     assert f"country={COUNTRY}" in " ".join(outcome.failures[COUNTRY])
-    assert outcome.failures["NOR"] == (
-        "no row of NOR was ever delivered. Drop a file that has some in the landing folder, or "
-        "remove it from `countries`",
-    )
+    assert outcome.nothing == {
+        "NOR": "no row of NOR was ever delivered. Drop a file that has some in the landing folder, "
+        "or remove it from `countries`"
+    }
     assert platform.version("predictions", OTHER) is not None
 
 
@@ -73,8 +74,47 @@ def test_countries_that_were_never_delivered_are_no_failure_of_the_ingestion(
 ) -> None:
     platform.deliver(only(sample, COUNTRY))
     outcome = materialized(platform, "predict")
-    assert set(outcome.failures) == {"DEU", "NOR"}
+    assert (outcome.failures, set(outcome.nothing)) == ({}, {"DEU", "NOR"})
     assert platform.version("predictions", COUNTRY) is not None
+
+
+def test_where_nothing_was_ever_delivered_a_person_is_needed(
+    platform: Platform, materialized: Materialize
+) -> None:
+    outcome = materialized(platform, "predict")
+    assert (set(outcome.failures), outcome.nothing) == ({"DEU", "FRA", "NOR"}, {})
+
+
+def test_a_delivery_that_was_refused_is_not_tried_again_until_it_or_the_contract_changes(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    broken = only(sample, COUNTRY)
+    broken.loc[: len(broken) // 3, "Demand (parcels)"] = -1.0
+    platform.deliver(broken)
+    refused = materialized(platform, "predict", COUNTRY)
+    assert "break the contract" in " ".join(refused.failures[COUNTRY])
+    again = materialized(platform, "predict", COUNTRY)
+    assert again.runs == 1, "the look for new files alone"
+    assert "refused before" in " ".join(again.failures[COUNTRY])
+    edit(
+        platform.product.folder / "defs.yaml",
+        ("max_rejected_share: 0.05", "max_rejected_share: 0.9"),
+    )
+    allowed = materialized(rebuilt(platform), "predict", COUNTRY)
+    assert (allowed.failures, allowed.nothing) == ({}, {})
+
+
+def test_a_country_with_nothing_to_predict_is_no_failure_and_keeps_no_other_from_anything(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    nothing_of(platform.product.folder, COUNTRY)
+    platform.deliver(sample)
+    outcome = materialized(platform, "all")
+    assert (outcome.failures, set(outcome.nothing)) == ({}, {COUNTRY})
+    assert platform.version("pooled_model", None) is not None
+    assert platform.version("predictions", OTHER) is not None
+    again = materialized(platform, "all")
+    assert (again.runs, again.failures, set(again.nothing)) == (1, {}, {COUNTRY})
 
 
 def test_the_country_with_most_rows_begins_first(
@@ -95,7 +135,11 @@ def test_what_a_gate_stopped_and_a_person_put_into_use_predicts_without_a_failur
     platform = make_platform(("min_improvement: 0.02", "min_improvement: 0.99"))
     platform.deliver(generated(platform))
     stopped = materialized(platform, "all", COUNTRY)
-    assert "beats_baseline" in " ".join(stopped.failures[COUNTRY])
+    assert "beats_baseline" in " ".join(stopped.decided[COUNTRY])
+    assert (stopped.failures, stopped.fallback) == ({}, {COUNTRY})
+    decided_before = materialized(platform, "all", COUNTRY)
+    assert (decided_before.runs, decided_before.failures) == (1, {}), "the look for new files alone"
+    assert set(decided_before.decided) == decided_before.unchanged == {COUNTRY}
     whole = platform.context
     forced = plan_promotion(whole, [COUNTRY])
     apply_plan(whole, forced, Requester("ana", "known to be right"), lambda _: None)

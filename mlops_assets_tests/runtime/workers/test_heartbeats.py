@@ -127,5 +127,28 @@ def test_a_run_of_a_worker_that_fell_silent_is_lost(
     assert _health(instance, "STARTED", **tags) == WorkerStatus.FAILED
 
 
+@pytest.mark.parametrize("task", ["task", ""])
+@pytest.mark.parametrize(
+    ("status", "then"),
+    [
+        (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),  # its worker says the rest
+        (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELED),
+        (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.SUCCESS),
+    ],
+)
+def test_a_run_that_a_person_ends_is_on_record_as_such_before_its_worker_goes(
+    instance: dg.DagsterInstance,
+    status: dg.DagsterRunStatus,
+    then: dg.DagsterRunStatus,
+    task: str,
+) -> None:
+    run = instance.create_run_for_job(_nothing, tags={TASK: task}, status=status)
+    assert instance.run_launcher.terminate(run.run_id) == (status != then)
+    after = instance.get_run_by_id(run.run_id)
+    assert after is not None
+    assert after.status == then
+    assert not instance.run_launcher.terminate("of nobody")
+
+
 def test_a_run_of_another_launcher_is_nobodys_business(instance: dg.DagsterInstance) -> None:
     assert _health(instance, None) == WorkerStatus.RUNNING

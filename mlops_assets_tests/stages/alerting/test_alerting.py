@@ -11,7 +11,7 @@ import pytest
 
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import AlertsSpec, SinkSpec
-from mlops_assets.stages.alerting import rules as conditions
+from mlops_assets.stages.alerting import failed_runs
 from mlops_assets.stages.alerting import sensor as alerting
 from mlops_assets_tests.alerts.receivers import Post, Received, http_receiver, smtp_receiver
 from mlops_assets_tests.platform import Platform, platform_of
@@ -76,7 +76,7 @@ def ticks(platform: Platform, times: int = 1) -> str:
     text = ""
     for _ in range(times):
         alerting._read.clear()
-        conditions._known_failures.clear()
+        failed_runs._known_failures.clear()
         text = said(platform, "alerts")
     return text
 
@@ -244,7 +244,7 @@ def test_runs_of_other_products_doubles_and_old_failures_are_no_news(
     failed_run(platform, **{"mlops_assets/duplicate_of": "r1"})
     assert "nothing new to tell" in ticks(platform)
     failed_run(platform)
-    monkeypatch.setattr(conditions, "_LOOKS_BACK", dt.timedelta(0))
+    monkeypatch.setattr(failed_runs, "LOOKS_BACK", dt.timedelta(0))
     assert "nothing new to tell" in ticks(platform)
 
 

@@ -34,7 +34,7 @@ from mlops_assets.stages.datasets.ingestion import (
 )
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.effort import examples
-from mlops_assets_tests.platform import settle
+from mlops_assets_tests.platform import Platform, checks, settle
 
 COUNTRIES = ("DEU", "FRA")
 START = dt.datetime(2026, 3, 6, 12, tzinfo=dt.UTC)
@@ -397,3 +397,17 @@ def test_one_country_whose_rows_are_not_those_that_were_counted_is_refused_alone
     assert "a.csv has 2, 1 were read" in taken.refused["DEU"]
     assert folder.store.current(RAW, "DEU") is None
     assert folder.standing("FRA") == expected({"both"}, "FRA")
+
+
+def test_of_many_files_that_are_set_aside_the_first_are_told_and_how_many_more(
+    platform: Platform,
+) -> None:
+    platform.landing.mkdir(parents=True)
+    for number in range(7):
+        file = platform.landing / f"bad{number}.csv"
+        file.write_text("a,b\n1,2\n")
+        settle(file)
+    result = platform.run_range("DEU", "NOR")
+    told = checks(result)["raw.files_readable"]
+    assert " and 2 more: `set_aside` of this check has every one." in told.description
+    assert len(told.metadata["set_aside"].value) == 7

@@ -615,3 +615,15 @@ def test_two_that_ask_for_pooled_models_at_once_train_them_once(pooled: Platform
     assert launch(pooled, request).success
     second = launch(pooled, request)
     assert "was asked for the same before" in failures(second)
+
+
+def test_a_country_that_was_never_trained_is_asked_for_by_the_sensor(
+    platform: Platform, sample: pd.DataFrame
+) -> None:
+    platform.deliver(sample)
+    assert platform.run(COUNTRY, assets=["raw", "validated", "quarantine", "features"]).success
+    found = tick(platform)
+    assert isinstance(found, dg.SensorResult)
+    assert found.cursor is not None
+    assert f"waiting, 1: {COUNTRY}: waits for the pooled models" in found.cursor
+    assert "never trained, and 730 labels are known" in found.cursor

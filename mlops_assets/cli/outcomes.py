@@ -1,0 +1,103 @@
+"""What is said at the end of `materialize`: what was decided, apart from what needs a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlops_assets.cli.base import say
+from mlops_assets.errors import some
+
+if TYPE_CHECKING:
+    from mlops_assets.runtime.headless.materialize import Outcome
+
+_EACH = 3
+"""Countries of which a decision is told in full; more are told by the gates that took it."""
+_GATE = "gate "
+
+
+def report(outcomes: Sequence[Outcome]) -> None:
+    """Last lines: what was decided, what is no fault, who needs a person and why."""
+    for outcome in outcomes:
+        for where, texts in outcome.warnings.items():
+            for text in texts:
+                say(f"warning: {outcome.product} ({where}) {text}")
+    for outcome in outcomes:
+        for line in (*_decided(outcome), *_nothing(outcome), *_failed(outcome)):
+            say(line)
+        say(_summary(outcome))
+
+
+def outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """For `--json`."""
+    return {
+        "product": outcome.product,
+        "runs": outcome.runs,
+        "failures": outcome.failures,
+        "decided": outcome.decided,
+        "nothing_to_make": outcome.nothing,
+        "fallback": sorted(outcome.fallback),
+        "unchanged": sorted(outcome.unchanged),
+        "warnings": outcome.warnings,
+    }
+
+
+def _decided(outcome: Outcome) -> Iterator[str]:
+    """Few countries each with its numbers, many by the gates that refused their candidates."""
+    if len(outcome.decided) <= _EACH:
+        for country, problems in outcome.decided.items():
+            yield f"decided: {outcome.product} {country}: {' | '.join(problems)}. {_SERVES}"
+        return
+    by_gate: dict[str, list[str]] = {}
+    for country, problems in outcome.decided.items():
+        for problem in problems:
+            by_gate.setdefault(problem.partition(": ")[0].removeprefix(_GATE), []).append(country)
+    told = "; ".join(f"{gate}: {some(countries)}" for gate, countries in by_gate.items())
+    yield (
+        f"decided: {outcome.product}: candidates of {len(outcome.decided)} countries were refused "
+        f"({told}). {_SERVES} Why: mlops-assets decisions {outcome.product}"
+    )
+
+
+_SERVES = "What served before serves on, or the baseline."
+
+
+def _nothing(outcome: Outcome) -> Iterator[str]:
+    if outcome.nothing:
+        who = some(list(outcome.nothing))
+        more = "" if len(outcome.nothing) > 1 else f": {next(iter(outcome.nothing.values()))}"
+        yield f"nothing to make: {outcome.product} {who}{more or f' (see: {_status(outcome)})'}"
+
+
+def _status(outcome: Outcome) -> str:
+    return f"mlops-assets status {outcome.product}"
+
+
+def _failed(outcome: Outcome) -> Iterator[str]:
+    for problems, countries in _by_problem(outcome.failures).items():
+        served = sorted(set(countries) & outcome.fallback)
+        where = f"{outcome.product} {', '.join(countries)}"
+        tail = (
+            f" Predictions of {', '.join(served)} come from what served before, or from the "
+            "baseline."
+        )
+        yield f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}"
+
+
+def _summary(outcome: Outcome) -> str:
+    told = {
+        "decided": len(outcome.decided),
+        "without anything to make": len(outcome.nothing),
+        "unchanged": len(outcome.unchanged),
+    }
+    counted = "".join(f", {count} {what}" for what, count in told.items() if count)
+    verdict = f"{len(outcome.failures)} need a person" if outcome.failures else "nobody is needed"
+    return f"{outcome.product}: {outcome.runs} runs{counted}; {verdict}"
+
+
+def _by_problem(failures: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
+    """Countries that stopped for the very same reason, told once."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for country, problems in failures.items():
+        found.setdefault(problems, []).append(country)
+    return found
