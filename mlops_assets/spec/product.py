@@ -47,6 +47,9 @@ from mlops_assets.spec.training import (
     changed_split,
 )
 
+_LATER_OF_SPLIT = ("min_validation_rows",)
+"""Keys of `split` that stored models do not know: nothing is made again for their defaults."""
+
 
 class ProductSpec(Strict):
     """One prediction problem in many countries."""
@@ -239,10 +242,18 @@ class ProductSpec(Strict):
         Args:
             sections: such as `split`, or one key of a section such as `source.columns`.
         """
-        content: Any = self.model_dump(mode="json")
+        content: Any = _as_before(self.model_dump(mode="json"))
         if sections:
             content = {name: _at(content, name.split(".")) for name in sections}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _as_before(content: dict[str, Any]) -> dict[str, Any]:
+    """Without keys of later versions that say what holds without them, so that hashes stay."""
+    for name in _LATER_OF_SPLIT:
+        if content["split"][name] == SplitSpec.model_fields[name].default:
+            del content["split"][name]
+    return content
 
 
 def _at(content: Any, keys: Iterable[str]) -> Any:

@@ -25,7 +25,7 @@ from mlops_assets.ml.stats.metrics import (
 from mlops_assets.spec import GREATER_IS_BETTER, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
-Basis = Literal["own", "pooled"]
+DecisionBasis = Literal["own", "pooled"]
 REQUIRED: tuple[GateName, ...] = (
     "beats_baseline",
     "above_floor",
@@ -84,7 +84,7 @@ class Decision:
     level: float = NAN
     draws: int = 0
     block_days: int = 0
-    basis: Basis = "own"
+    basis: DecisionBasis = "own"
     own_rows: int = 0
     veto: bool = False
 
