@@ -24,7 +24,7 @@ from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.gates.succession import (
     HoldoutRows,
     PooledComparison,
-    compare_all,
+    compare_successors,
     comparison_for,
     model_title,
     pooled_predictions,
@@ -266,7 +266,7 @@ def compared_at(
         if predicted is not None:
             held = held.having(each.pooled, predicted)
             titles[is_new].append(each.pooled)
-    found = compare_all(spec, held.frame(spec), titles[True], titles[False])
+    found = compare_successors(spec, held.frame(spec), titles[True], titles[False])
     return tuple(each for each in found if each.rows)
 
 

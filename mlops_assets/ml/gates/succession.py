@@ -174,7 +174,7 @@ def pooled_predictions(
     return values
 
 
-def compare_all(
+def compare_successors(
     spec: ProductSpec, evidence: pd.DataFrame, candidates: Iterable[str], champions: Iterable[str]
 ) -> list[PooledComparison]:
     """Each candidate beside each champion, on the rows of all countries and of each region.

@@ -26,7 +26,7 @@ from mlops_assets.ml.stats.metrics import (
 from mlops_assets.spec import GREATER_IS_BETTER, EarlierEvaluationSpec, GateName, ProductSpec
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
-Basis = Literal["own", "pooled"]
+DecisionBasis = Literal["own", "pooled"]
 REQUIRED: tuple[GateName, ...] = (
     "beats_baseline",
     "above_floor",
@@ -90,7 +90,7 @@ class Decision:
     block_days: int = 0
     drawn_by: str = ""
     drawn: str = ""
-    basis: Basis = "own"
+    basis: DecisionBasis = "own"
     own_rows: int = 0
     veto: bool = False
 

@@ -12,7 +12,7 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.ml.gates.succession import (
     HoldoutRows,
     PooledComparison,
-    compare_all,
+    compare_successors,
     comparison_for,
     comparisons_from_json,
     comparisons_to_json,
@@ -41,7 +41,7 @@ from mlops_assets.stages.training.serving import (
 POOLED_EVIDENCE = "pooled_evidence"
 """Snapshots of the holdout rows of all countries with the predictions of pooled models."""
 SUCCESSION_FILE = "succession.json"
-EVIDENCE_TAG = f"snapshot.{POOLED_EVIDENCE}"
+POOLED_EVIDENCE_TAG = f"snapshot.{POOLED_EVIDENCE}"
 """On a registered pooled model: content hash of the rows it was compared with others on. Retention
 keeps what a `snapshot.` tag names."""
 
@@ -92,12 +92,12 @@ def keep_comparisons(
     champions = [title for title in held.predictions if title in rivals]
     made = [
         replace(each, evidence=digest)
-        for each in compare_all(spec, evidence, candidates, champions)
+        for each in compare_successors(spec, evidence, candidates, champions)
         if each.rows
     ]
     run.log_texts({SUCCESSION_FILE: comparisons_to_json(made)})
     for version in versions.values():
-        ctx.registry.tag(version, {EVIDENCE_TAG: digest})
+        ctx.registry.tag(version, {POOLED_EVIDENCE_TAG: digest})
     return made
 
 
@@ -138,7 +138,7 @@ def _made_with(ctx: ProductContext, candidate: ModelVersion) -> list[PooledCompa
     """All comparisons made when a country's pooled candidate was trained."""
     name = registered_name(ctx.name, pooled_key(_pooled_name(candidate)))
     pooled = ctx.registry.version(name, candidate.tags["pooled_version"])
-    if EVIDENCE_TAG not in pooled.tags:
+    if POOLED_EVIDENCE_TAG not in pooled.tags:
         return []
     return comparisons_from_json(ctx.registry.artifact(pooled, SUCCESSION_FILE))
 
