@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.advisory_lock import is_shared, one_at_a_time
 from mlops_assets.atomic import settle
 from mlops_assets.errors import RegistryError
+from mlops_assets.registry.names import registered_name
 from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
@@ -539,16 +539,6 @@ def _is_of_country(model: RegisteredModel, product: str) -> bool:
     """Not a pooled model, and not of another product: `_` in a LIKE stands for any character."""
     country = model.tags.get("country", "")
     return not country.startswith(f"{POOLED}-") and model.name == registered_name(product, country)
-
-
-def registered_name(product: str, country: str) -> str:
-    """`<product>.<COUNTRY>` with characters MLflow refuses written as `~XX`, reversibly."""
-    encoded = re.sub(
-        r"[^A-Za-z0-9_-]",
-        lambda found: "".join(f"~{byte:02X}" for byte in found.group().encode()),
-        country,
-    )
-    return f"{product}.{encoded}"
 
 
 def log_model(model: Any, example_input: Any, example_output: Any, name: str) -> LoggedModel:

@@ -15,7 +15,8 @@ from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
-from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
+from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec, SplitSpec
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 
