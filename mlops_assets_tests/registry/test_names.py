@@ -82,7 +82,7 @@ def test_mlflow_takes_the_names_of_every_country_that_may_be_listed(
 
 def test_countries_as_publishers_write_them_have_a_model_each(registry: Registry) -> None:
     assert [key for key in PUBLISHED if not allowed(key)] == []
-    client, source = MlflowClient(registry.tracking_uri), f"{registry.artifact_root}/none"
+    client, source = registry.client(), f"{registry.artifact_root}/none"
     for key in PUBLISHED:
         name = registered_name("odd", key)
         client.create_registered_model(name, tags={"product": "odd", "country": key})
