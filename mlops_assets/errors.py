@@ -63,3 +63,7 @@ class RegistryError(MlopsAssetsError):
 
 class AlertError(MlopsAssetsError):
     """An alert could not be handed over."""
+
+
+class BusyError(MlopsAssetsError):
+    """Another process works on the same things in this home."""

@@ -19,6 +19,7 @@ AS_OF = "MLOPS_ASSETS_AS_OF"
 """Environment variable with the moment of an as-of run."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to 1 in every process that computes: two with a thread a core each cost six times the CPU."""
+_NO_PLACE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFS = PROJECT_ROOT / "mlops_assets" / "defs"
 
@@ -63,6 +64,11 @@ class Settings:
     worker_memory_mb: int = 2048
     as_of: dt.datetime | None = None
     origin: str | None = None
+
+    @property
+    def locks(self) -> Path:
+        """Folder of the locks of commands and runs."""
+        return self.home / "locks"
 
 
 def load_settings() -> Settings:
@@ -113,8 +119,26 @@ def _apart(settings: Settings, moment: dt.datetime) -> Settings:
     )
 
 
+def _allowed(home: Path) -> Path:
+    """A home whose name all libraries take as it is.
+
+    Raises:
+        ConfigurationError: one would take it for another: in the address of a database a question
+            mark ends the path, and MLflow takes a percent sign with two digits for a character.
+    """
+    if _NO_PLACE.search(str(home)):
+        raise ConfigurationError(
+            f"The home {str(home)!r} has `?`, `%` with two hexadecimal digits or a control "
+            "character in its path, which databases would take for something else.",
+            stored="Nothing was read or written.",
+            way_out="Rename the folder, or set MLOPS_ASSETS_HOME to another one.",
+            culprits={"home": str(home)},
+        )
+    return home
+
+
 def _here() -> Settings:
-    home = Path(os.environ.get("MLOPS_ASSETS_HOME") or PROJECT_ROOT / "data").resolve()
+    home = _allowed(Path(os.environ.get("MLOPS_ASSETS_HOME") or PROJECT_ROOT / "data").resolve())
     return Settings(
         home=home,
         storage=os.environ.get("MLOPS_ASSETS_STORAGE") or str(home / "store"),

@@ -307,7 +307,12 @@ def platform_of(
     artifacts = (home / "mlflow" / "artifacts").as_uri()
     resources = {
         "io_manager": SnapshotIOManager(uri=str(home / "store")),
-        "storage": Storage(uri=str(home / "store"), landing_uri=str(home / "landing"), **then),
+        "storage": Storage(
+            uri=str(home / "store"),
+            landing_uri=str(home / "landing"),
+            locks=str(home / "locks"),
+            **then,
+        ),
         "mlflow": MlflowRegistry(
             tracking_uri=uri, artifact_root=artifacts, ui_url="http://127.0.0.1:5000"
         ),

@@ -132,6 +132,28 @@ def test_what_dagster_takes_for_no_partition_is_no_country(country: str) -> None
     assert "countries.3" in refusals(countries=["DEU", "FRA", "CHN", country])
 
 
+@pytest.mark.parametrize("country", ["x" * 241, "é" * 41, "a\u2028b", "a\x85b"])
+def test_a_country_that_no_file_or_model_can_be_named_by_is_refused(country: str) -> None:
+    assert "countries.3" in refusals(countries=["DEU", "FRA", "CHN", country])
+
+
+@pytest.mark.parametrize("country", ["pooled", "pooled-gbm", "shared", "ingestion"])
+def test_a_country_is_not_called_what_stands_for_all_of_them(country: str) -> None:
+    assert "countries.3" in refusals(countries=["DEU", "FRA", "CHN", country])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Fra", "FRA"), ("Straße", "STRASSE"), ("Co\u0302te", "Côte"), ("\uff24E", "de")],
+)
+def test_two_countries_that_some_file_systems_take_for_one_are_refused(
+    one: str, other: str
+) -> None:
+    told = refusals(countries=["DEU", "FRA2", "CHN", one, other], overrides={}, regions={})
+    assert "countries.4" in told
+    assert "differ only in case" in str(told["countries.4"])
+
+
 @pytest.mark.parametrize("day", [dt.date(2025, 1, 1), "2025-01-01"])
 def test_a_day_is_a_date_or_a_text(day: object) -> None:
     assert spec(split={"holdout_from": day}).split.holdout_from == dt.date(2025, 1, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,16 @@ from mlops_assets.errors import ConfigurationError
 from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_moment
 
 if TYPE_CHECKING:
+    from mlops_assets.file_locks import Holder
     from mlops_assets.product import Product
     from mlops_assets.runtime.headless.materialize import Outcome, RunProgress
     from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome
 
 _T = TypeVar("_T")
+NoWait = Annotated[
+    bool,
+    typer.Option("--no-wait", help="Fail at once where another command makes the same countries."),
+]
 
 
 class JobName(StrEnum):
@@ -137,6 +142,7 @@ def materialize(
             "in use is touched.",
         ),
     ] = None,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a job headless; exit code 1 when a person is needed."""
@@ -152,7 +158,8 @@ def materialize(
     chosen = list(country or found.spec.countries)
     for each in chosen:
         found.resolved(each)
-    outcomes = execute([found], {found.name: chosen}, job.value, quiet=as_json)
+    with _alone({found.name: None if all_countries else chosen}, no_wait):
+        outcomes = execute([found], {found.name: chosen}, job.value, quiet=as_json)
     if as_json:
         say(json.dumps([outcome_row(outcome) for outcome in outcomes], indent=1))
     else:
@@ -179,17 +186,19 @@ def demo(
         Path | None,
         typer.Option(help="Folder with files as published; default: generated data."),
     ] = None,
+    no_wait: NoWait = False,
 ) -> None:
     """All products, all countries, raw to predictions."""
     from mlops_assets.runtime.headless.demo import deliver_demo_data
 
     started = time.monotonic()
     products = all_products()
-    delivered = deliver_demo_data(products, load_settings(), data)
-    for name, what in delivered.items():
-        say(f"{name}: delivered {what}")
-    chosen = [product for product in products if product.name in delivered]
-    outcomes = execute(chosen, {p.name: list(p.spec.countries) for p in chosen}, "all")
+    with _alone({product.name: None for product in products}, no_wait):
+        delivered = deliver_demo_data(products, load_settings(), data)
+        for name, what in delivered.items():
+            say(f"{name}: delivered {what}")
+        chosen = [product for product in products if product.name in delivered]
+        outcomes = execute(chosen, {p.name: list(p.spec.countries) for p in chosen}, "all")
     rows = {product.name: status_rows(product) for product in chosen}
     for each in rows.values():
         print_status(each)
@@ -200,6 +209,41 @@ def demo(
     wanting = [row for each in rows.values() for row in each if not row.prediction_rows]
     if any(row.state not in ("no_data", "nothing_to_predict") for row in wanting):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _alone(countries: Mapping[str, Sequence[str] | None], no_wait: bool) -> Iterator[None]:
+    """No other command that makes the same countries, until the block ends.
+
+    Args:
+        countries: by product; None: every one of it.
+        no_wait: do not wait for another one that does.
+
+    Raises:
+        BusyError: there is one, and it is not waited for.
+    """
+    from mlops_assets.file_locks import holding, holding_all, lock_file, this_command
+
+    folder, command = load_settings().locks / "commands", this_command()
+    told, why = (None if no_wait else _wait_told), "Nothing was run."
+    with ExitStack() as held:
+        for product, some in sorted(countries.items()):
+            # One for all countries shuts out those for some, which share it among themselves.
+            whole = holding(
+                lock_file(folder, product), command, told, shared=some is not None, why=why
+            )
+            held.enter_context(whole)
+            each = holding_all(folder / product, list(some or ()), command, told, why=why)
+            held.enter_context(each)
+        yield
+
+
+def _wait_told(holder: Holder | None) -> None:
+    typer.echo(
+        f"Waits for {holder or 'another command'}, which makes the same. Then it goes on with what "
+        "is left to do; Ctrl-C ends it, and nothing was run.",
+        err=True,
+    )
 
 
 def run_orders(orders: Sequence[RunOrder]) -> list[RunOutcome]:

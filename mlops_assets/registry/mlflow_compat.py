@@ -49,6 +49,22 @@ def client_class() -> type[MlflowClient]:
     return RegistryClient
 
 
+def knows_schema(revision: str) -> bool:
+    """Whether this MLflow can migrate a database whose tables have this revision.
+
+    Relies on `_get_alembic_config` in `mlflow.store.db.utils`, which leads to its migrations.
+    """
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from mlflow.store.db import utils
+
+    try:
+        script = ScriptDirectory.from_config(utils._get_alembic_config(db_url=""))
+        return script.get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
 def close_idle() -> None:
     """Close the connections that MLflow keeps to its databases and nobody uses just now.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sqlite3
 import subprocess
 import sys
@@ -25,6 +24,9 @@ from typing import TYPE_CHECKING, Any
 from mlops_assets.advisory_lock import is_shared, one_at_a_time
 from mlops_assets.atomic import settle
 from mlops_assets.errors import RegistryError
+from mlops_assets.registry.names import registered_name
+from mlops_assets.registry.places import Elsewhere, elsewhere, settle_in
+from mlops_assets.registry.problems import deleted_experiment, no_answer
 from mlops_assets.settings import without_password
 
 if TYPE_CHECKING:
@@ -147,6 +149,7 @@ class Registry:
         """
         if _sqlite_path(self.tracking_uri) is not None:
             self.create()
+            self._settle()
         elif is_shared(self.tracking_uri):
             self._probe_alone()
         else:
@@ -166,11 +169,17 @@ class Registry:
             self._create(database)
 
     def experiment(self, product: str) -> str:
-        """Id of the product's experiment, made at need with its artifacts under our root."""
+        """Id of the product's experiment, made at need with its artifacts under our root.
+
+        Raises:
+            RegistryError: somebody has deleted it.
+        """
         from mlflow.exceptions import MlflowException
 
         client = self._client()
         found = client.get_experiment_by_name(product)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise deleted_experiment(self.tracking_uri, product, found.experiment_id)
         if found is not None:
             return found.experiment_id
         location = f"{self.artifact_root.rstrip('/')}/{product}"
@@ -260,6 +269,16 @@ class Registry:
     def champion(self, product: str, country: str) -> ModelVersion | None:
         """The version in use in a country, None when none was promoted yet."""
         return self.by_alias(registered_name(product, country), CHAMPION)
+
+    def require_experiment(self, product: str) -> None:
+        """Check that trainings of a product can be recorded.
+
+        Raises:
+            RegistryError: somebody has deleted its experiment.
+        """
+        found = self._client().get_experiment_by_name(product)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise deleted_experiment(self.tracking_uri, product, found.experiment_id)
 
     def champions(self, product: str) -> dict[str, ModelVersion]:
         """The champions of every country of a product, by country, without the pooled models.
@@ -439,9 +458,41 @@ class Registry:
             raise _unusable(version, f"its files cannot be read ({error})") from error
 
     def _client(self) -> MlflowClient:
+        """A client of the backend, whose addresses lead to this root.
+
+        Raises:
+            RegistryError: its tables are not those that this MLflow knows, or cannot be read.
+            BusyError: another process uses it at another place.
+        """
         from mlops_assets.registry.mlflow_compat import registry_client
 
-        return registry_client(self.tracking_uri)
+        self._settle()
+        database = _sqlite_path(self.tracking_uri)
+        try:
+            client = registry_client(self.tracking_uri)
+            if self.tracking_uri not in _found_whole and database is not None:
+                client.search_registered_models(max_results=1)
+                _found_whole.add(self.tracking_uri)
+        except Exception as error:
+            raise self._no_answer(error) from error
+        return client
+
+    def client(self) -> MlflowClient:
+        """MLflow's own client of the backend; see `_client`."""
+        return self._client()
+
+    def elsewhere(self) -> Elsewhere | None:
+        """What the registry names outside its root; None for nothing, or where that is not known.
+
+        Raises:
+            RegistryError: its database cannot be read.
+        """
+        database = _sqlite_path(self.tracking_uri)
+        return None if database is None else elsewhere(database, self.artifact_root)
+
+    def _settle(self) -> None:
+        if (database := _sqlite_path(self.tracking_uri)) is not None:
+            settle_in(database, self.artifact_root)
 
     def _probe(self) -> None:
         try:
@@ -464,10 +515,7 @@ class Registry:
         _found_whole.add(self.tracking_uri)
 
     def _no_answer(self, error: Exception) -> RegistryError:
-        return RegistryError(
-            without_password(f"The model registry {self.tracking_uri} does not answer: {error}."),
-            way_out="Start it, or set MLFLOW_TRACKING_URI, and run again.",
-        )
+        return no_answer(self.tracking_uri, error)
 
     def _create(self, database: Path) -> None:
         from filelock import FileLock
@@ -539,16 +587,6 @@ def _is_of_country(model: RegisteredModel, product: str) -> bool:
     """Not a pooled model, and not of another product: `_` in a LIKE stands for any character."""
     country = model.tags.get("country", "")
     return not country.startswith(f"{POOLED}-") and model.name == registered_name(product, country)
-
-
-def registered_name(product: str, country: str) -> str:
-    """`<product>.<COUNTRY>` with characters MLflow refuses written as `~XX`, reversibly."""
-    encoded = re.sub(
-        r"[^A-Za-z0-9_-]",
-        lambda found: "".join(f"~{byte:02X}" for byte in found.group().encode()),
-        country,
-    )
-    return f"{product}.{encoded}"
 
 
 def log_model(model: Any, example_input: Any, example_output: Any, name: str) -> LoggedModel:

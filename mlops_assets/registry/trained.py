@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops_assets.errors import RegistryError
+from mlops_assets.errors import MlopsAssetsError, RegistryError
 from mlops_assets.registry.models import ModelVersion, Registry, every_page
 from mlops_assets.settings import without_password
 
@@ -38,12 +38,12 @@ def trained_versions(registry: Registry, product: str) -> list[TrainedVersion]:
     Raises:
         RegistryError: the registry does not answer, or its database is not there.
     """
-    from mlops_assets.registry.mlflow_compat import registry_client
-
     uri = registry.tracking_uri
     try:
         _require_database(uri)
-        return _found(registry_client(uri), product)
+        return _found(registry.client(), product)
+    except MlopsAssetsError:
+        raise
     except Exception as error:
         raise RegistryError(
             without_password(f"The model registry {uri} does not answer: {error}."),

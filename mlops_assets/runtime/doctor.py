@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlops_assets.errors import MlopsAssetsError, RegistryError
 from mlops_assets.settings import BROKER, DAGSTER_DB, Settings, without_password
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -50,6 +51,9 @@ def _finding(
 ) -> Finding:
     try:
         return Finding(name, True, check(settings))
+    except MlopsAssetsError as error:  # it knows better what to do
+        told = f"{error.problem} {error.stored}"
+        return Finding(name, False, told, error.way_out or way_out)
     except Exception as error:  # the edge: a broken set-up is what this looks for
         return Finding(name, False, f"{type(error).__name__}: {error}", way_out)
 
@@ -97,7 +101,20 @@ def _registry(settings: Settings) -> str:
     registry = Registry(settings.mlflow_uri, settings.mlflow_artifacts)
     registry.initialise()
     registry.champions("doctor")
-    return f"{without_password(settings.mlflow_uri)} answers"
+    for folder in sorted(settings.defs.glob("*/defs.yaml")):
+        registry.require_experiment(folder.parent.name)
+    outside = registry.elsewhere()
+    if outside is not None and outside.lost:
+        raise RegistryError(
+            f"The files of {outside.lost} models and runs are neither under "
+            f"{settings.mlflow_artifacts} nor where the registry names them: "
+            f"{', '.join(outside.roots)}.",
+            stored="They cannot be used; new ones are stored under the first.",
+            way_out="Copy the folder of model files of the home that this one was copied from, or "
+            "of its backup, to the first place. Without them countries are trained again.",
+        )
+    where = f"; files of {outside.files} are in {', '.join(outside.roots)}" if outside else ""
+    return f"{without_password(settings.mlflow_uri)} answers{where}"
 
 
 def _history(settings: Settings) -> str:

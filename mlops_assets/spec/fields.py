@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mlops_assets.escaping import escape
+
 Task = Literal["regression", "classification"]
 Metric = Literal["mae", "rmse", "auc", "log_loss", "brier"]
 Scope = Literal["local", "region", "pooled"]
@@ -43,6 +45,14 @@ HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}")
 ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters, ends of lines and halves of characters."""
+RESERVED = frozenset({"pooled", "shared", "ingestion"})
+"""What stands for all countries where else a country is named."""
+POOLED_PREFIX = "pooled-"
+"""Of what stands for the country in the name of a pooled model."""
+LONGEST_KEY = 240
+"""Characters of an escaped key: file names have 255, tags of MLflow 250, with what is around it."""
 
 CRON_FIELD = re.compile(r"(?:\*|(\w+)(?:-(\w+))?)(?:/([1-9]\d?))?")
 CRON_LIMITS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
@@ -99,8 +109,16 @@ def _partition_key(value: str) -> str:
     """What Dagster takes as a partition key and a person can tell from another one."""
     if not value.strip() or value != value.strip():
         raise ValueError(f"{value!r} is empty or has blanks around it; a country is a plain text")
-    if CONTROL.search(value) or "..." in value:
+    if UNSEEN.search(value) or "..." in value:
         raise ValueError(f"{value!r} has control characters or `...`, which no partition may have")
+    if value in RESERVED or value.startswith(POOLED_PREFIX):
+        raise ValueError(f"{value!r} is what the platform calls something of all countries")
+    if (length := len(escape(value, "%"))) > LONGEST_KEY:
+        raise ValueError(
+            f"{value[:40]!r}... takes {length} characters as a name of files and models, where "
+            f"letters without accents and digits take one each and others three a byte; the most "
+            f"is {LONGEST_KEY}. Give the country a code, and the published name under `aliases`"
+        )
     return value
 
 

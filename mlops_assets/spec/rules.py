@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,20 @@ def _countries_once(spec: ProductSpec) -> Iterator[InitErrorDetails]:
     for country in repeats(spec.countries):
         last = len(spec.countries) - 1 - spec.countries[::-1].index(country)
         yield rule_broken(f"{country!r} is listed more than once", "countries", last)
+
+
+@_rule("countries")
+def _countries_told_apart(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    """Folders of some file systems ignore case, and people do not see how an é is written."""
+    seen: dict[str, str] = {}
+    for place, country in enumerate(spec.countries):
+        first = seen.setdefault(unicodedata.normalize("NFKC", country).casefold(), country)
+        if first != country:
+            text = (
+                f"{country!r} and {first!r} differ only in case or in how a letter is written, and "
+                "are one folder on some file systems; list one, with the other under `aliases`"
+            )
+            yield rule_broken(text, "countries", place)
 
 
 @_rule("countries", "aliases")

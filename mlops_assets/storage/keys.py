@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 
 from mlops_assets.errors import StorageError
+from mlops_assets.escaping import escape, unescape
 
 MAX_ENCODED_BYTES = 247
 """255, the longest file name of common file systems, less the prefix `country=` or a suffix."""
 
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _ENCODED = re.compile(r"(?:[A-Za-z0-9_-]|%[0-9A-F]{2})+")
-_SAFE_BYTES = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 def encode_key(key: str) -> str:
@@ -55,8 +55,8 @@ def decode_key(text: str) -> str:
         StorageError: `text` is not something `encode_key` writes.
     """
     try:
-        key = re.sub(rb"%(..)", _byte, text.encode("ascii")).decode("utf-8")
-    except (UnicodeError, ValueError):
+        key = unescape(text, "%")
+    except ValueError:
         key = ""
     if not _ENCODED.fullmatch(text) or not key or _percent(key) != text:
         raise StorageError(
@@ -69,15 +69,10 @@ def decode_key(text: str) -> str:
 
 def _percent(key: str) -> str:
     try:
-        raw = key.encode("utf-8")
+        return escape(key, "%")
     except UnicodeEncodeError as error:
         raise StorageError(
             f"The key {key!r} is not valid Unicode.",
             way_out="Correct it where it comes from.",
             culprits={"key": key},
         ) from error
-    return "".join(chr(byte) if byte in _SAFE_BYTES else f"%{byte:02X}" for byte in raw)
-
-
-def _byte(match: re.Match[bytes]) -> bytes:
-    return bytes([int(match[1], 16)])

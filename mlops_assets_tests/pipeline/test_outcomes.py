@@ -367,10 +367,10 @@ def test_a_country_with_a_single_row_gets_a_baseline_prediction(
 @pytest.mark.parametrize(
     "key",
     [
-        "../x",
+        "../Côte d'Ivoire, a:b",
         *(
             pytest.param(key, marks=pytest.mark.nightly)
-            for key in ("Côte d'Ivoire", "a/b", 'quo"te', "100%")
+            for key in ("../x", "a/b", 'quo"te', "100%", "日本")
         ),
     ],
 )
@@ -383,6 +383,10 @@ def test_a_country_whose_name_is_a_path_stays_inside_the_storage_root(
         contract=("str_length=3, ", ""),
     )
     platform.deliver(generated(platform).replace({"Country": {COUNTRY: key}}))
+    begun = platform.run(key, assets=TO_FEATURES)
+    assert begun.success, failures(begun)
+    pooled = platform.run(None, job="pooled", assets=["pooled_model"])
+    assert pooled.success, failures(pooled)
     result = platform.run(key)
     assert result.success, failures(result)
     assert len(platform.frame("predictions", key))

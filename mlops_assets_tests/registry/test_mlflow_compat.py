@@ -18,6 +18,14 @@ from mlops_assets.registry import mlflow_compat
 from mlops_assets_tests.relied_on import names_in, parameters
 
 
+def test_a_revision_is_known_exactly_if_mlflow_has_a_migration_to_it() -> None:
+    from mlflow.store.db import utils
+
+    assert "db_url" in parameters(utils._get_alembic_config)
+    assert mlflow_compat.knows_schema(utils._get_latest_schema_revision())
+    assert not mlflow_compat.knows_schema("ffffffffffff")
+
+
 @pytest.mark.parametrize(
     "method",
     [

@@ -2,7 +2,8 @@
 
 import datetime as dt
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
@@ -11,6 +12,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import Registry
 from mlops_assets.stages.common.code_versions import RECIPES
 from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.common.locks import alone
 from mlops_assets.storage import SnapshotStore
 
 if TYPE_CHECKING:
@@ -42,6 +44,14 @@ class Storage(dg.ConfigurableResource):
     """Moment (ISO 8601, UTC) whose knowledge everything is made from; None: now."""
     origin_uri: str | None = None
     """Root of the snapshots that moment is looked up in."""
+    locks: str | None = None
+    """Folder of the locks that keep runs of the same country apart; None: nothing does."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Storage"]:
+        """For the length of a run, alone on what the run is of."""
+        with alone(self.locks, context):
+            yield self
 
     @property
     def moment(self) -> dt.datetime | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
-from mlops_assets.registry.models import registered_name
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.storage import Snapshot, SnapshotStore
 

@@ -22,6 +22,7 @@ def platform_definitions(settings: Settings) -> dg.Definitions:
                 landing_uri=settings.landing,
                 as_of=settings.as_of.isoformat() if settings.as_of else None,
                 origin_uri=settings.origin,
+                locks=str(settings.locks),
             ),
             "mlflow": MlflowRegistry(
                 tracking_uri=settings.mlflow_uri,

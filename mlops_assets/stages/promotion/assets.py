@@ -27,6 +27,7 @@ from mlops_assets.stages.promotion.comparison import compare_with_champion
 from mlops_assets.stages.promotion.decision_card import write_decision
 from mlops_assets.stages.promotion.decision_log import Entry, Origin, log_of, record_decision
 from mlops_assets.stages.training.evaluation_metadata import CARD_TAG
+from mlops_assets.stages.training.version_identity import other_than_recorded
 from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -76,6 +77,8 @@ def alias_check(ctx: CountryContext, key: dg.AssetKey, version: str) -> dg.Asset
     if (named.version if named else "") != version:
         text = f"the registry names version {named and named.version}, the asset {version or None}"
         return failed(key, ALIAS_CHECK, f"{text}; materialize `champion` again")
+    if named is not None and (problem := other_than_recorded(ctx, named)):
+        return failed(key, ALIAS_CHECK, problem)
     if named is None:
         return passed(key, ALIAS_CHECK, "no champion alias and none expected: the baseline serves")
     try:

@@ -18,6 +18,7 @@ from mlops_assets.stages.common.lineage import serving_baseline
 from mlops_assets.stages.common.ui_metadata import facts_metadata, rounded, table_metadata
 from mlops_assets.stages.promotion.decision_log import Entry
 from mlops_assets.stages.training.serving import report_from_json
+from mlops_assets.stages.training.version_identity import RUN_OF_VERSION
 
 _OUTCOMES = {True: "passed", False: "failed", None: "not judged"}
 _BASELINE = "none, the baseline serves"
@@ -31,6 +32,7 @@ def champion_frame(ctx: CountryContext, entry: Entry) -> pd.DataFrame:
         [
             {
                 **(_registered(in_use) if in_use else _naive(ctx)),
+                RUN_OF_VERSION: in_use.run_id if in_use else "",
                 "candidate_version": entry.comparison.candidate,
                 "candidate_value": _candidate_value(entry, model),
                 "verdict": decision.verdict,

@@ -4,7 +4,7 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.ml.promotion.card_decision import with_decision
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
-from mlops_assets.registry.models import registered_name
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.promotion.decision_log import log_of

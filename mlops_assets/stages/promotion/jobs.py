@@ -10,6 +10,7 @@ from mlops_assets.errors import ConfigurationError, MlopsAssetsError
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage, asset_key
+from mlops_assets.stages.common.locks import alone_in
 from mlops_assets.stages.common.runs import DATA_VERSION, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.stages.promotion.assets import ALIAS_CHECK, alias_check
@@ -123,13 +124,16 @@ def _job(
     ) -> None:
         leave_to_the_older(context)
         whole = storage.product(product, mlflow.registry())
-        plan = _checked(planner(whole, config), config, context)
-        trigger = trigger_of(context.run.tags)
-        asked = Requester(config.person, config.reason, trigger, context.run_id)
-        try:
-            change_set = apply_plan(whole, plan, asked, lambda moved: _report(context, moved))
-        except MlopsAssetsError as error:
-            raise _failure(plan, error) from error
+        moved = [move.country for move in planner(whole, config).moves]
+        with alone_in(storage.locks, product.name, moved, context):
+            # Planned once more: a run of one of them may have moved something until it ended.
+            plan = _checked(planner(whole, config), config, context)
+            trigger = trigger_of(context.run.tags)
+            asked = Requester(config.person, config.reason, trigger, context.run_id)
+            try:
+                change_set = apply_plan(whole, plan, asked, lambda each: _report(context, each))
+            except MlopsAssetsError as error:
+                raise _failure(plan, error) from error
         undo = f"mlops-assets undo {product.name} {change_set.id} --reason '...'"
         context.add_output_metadata(
             {"change_set": change_set.id, "undo": undo, "moves": table_metadata(plan.frame())}

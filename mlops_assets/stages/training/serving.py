@@ -18,10 +18,12 @@ from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.ml.training.pooled_scores import PooledScores, scores_from_json
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
-from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS, registered_name
+from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec, SplitSpec
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import serving_baseline
+from mlops_assets.stages.training.version_identity import require_recorded
 
 VALIDATION_URI = "validation_uri"
 VALIDATION_DIGEST = "validation_sha256"
@@ -238,9 +240,14 @@ def params_of(version: ModelVersion) -> dict[str, Param]:
 
 
 def who_serves(ctx: CountryContext) -> Served:
-    """The champion of the country; the baseline when none was ever promoted."""
+    """The champion of the country; the baseline when none was ever promoted.
+
+    Raises:
+        RegistryError: the registry's champion has the number of the recorded one, and is another.
+    """
     version = ctx.registry.champion(ctx.product.name, ctx.country)
     if version is not None:
+        require_recorded(ctx, version)
         before = ctx.registry.by_alias(version.name, PREVIOUS)
         return Served(version.kind, version, version.tags.get("reason", ""), before)
     decisions = ctx.store.read_log(ctx.path("decisions"), ctx.country)

@@ -19,6 +19,7 @@ from mlops_assets.ml.models.fitted_model import with_params
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
+from mlops_assets.registry.names import tag_name
 from mlops_assets.spec import CandidateSpec, ProductSpec
 from mlops_assets.stages.common.lineage import CODE, INPUTS, SHARED, Lineage
 from mlops_assets.stages.training.serving import PARAMS, params_of
@@ -32,6 +33,8 @@ LINEAGE_FILE = "lineage.json"
 TRIALS_FILE = "trials.csv"
 RECORD_TAG = "mlops_assets.record"
 """On a registered version: the format of the record its training left."""
+SNAPSHOT_TAG = "snapshot."
+"""Beginning of the tags of a training run that name the snapshots it used."""
 _FORMAT = "1"
 _HASH_LENGTH = 12
 
@@ -148,7 +151,7 @@ def run_tags(record: TrainingRecord, lineage: Lineage) -> dict[str, str]:
         "product": record.product,
         "country": record.country or "pooled",
         "fingerprint": lineage.fingerprint,
-        **{f"snapshot.{name}": value for name, value in lineage.inputs.items()},
+        **{tag_name(SNAPSHOT_TAG, name): value for name, value in lineage.inputs.items()},
     }
 
 

@@ -22,7 +22,7 @@ from mlops_assets.ml.training.selection import members, pooled_name, pooled_rows
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
-from mlops_assets.registry.models import registered_name
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import path
 from mlops_assets.stages.common.code_versions import TRAINING_SECTIONS

@@ -23,14 +23,13 @@ from mlops_assets.registry.trained import TrainedVersion, trained_versions
 from mlops_assets.settings import without_password
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import INPUTS
-from mlops_assets.stages.training.training_record import LINEAGE_FILE
+from mlops_assets.stages.training.training_record import LINEAGE_FILE, SNAPSHOT_TAG
 from mlops_assets.storage import Snapshot, SnapshotStore, StoredVersion, VersionGoneError
 from mlops_assets.storage.records import moment_in_utc
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SNAPSHOT_TAG = "snapshot."
 _EVERY_COUNTRY = ""
 _LEFT_BEHIND = "never was current: its writer was killed, or overtaken by another one"
 
@@ -345,7 +344,7 @@ def _evidence_of_candidates(ctx: ProductContext) -> Iterator[tuple[str, str]]:
 def _made_from(trained: TrainedVersion, registry: Registry) -> set[str]:
     """Content hashes and versions that a model names; none when a part of that is lost."""
     tags = {**trained.version.tags, **(trained.run_tags or {})}
-    named = {value for tag, value in tags.items() if tag.startswith(_SNAPSHOT_TAG) and value}
+    named = {value for tag, value in tags.items() if tag.startswith(SNAPSHOT_TAG) and value}
     try:
         lineage = json.loads(registry.artifact(trained.version, LINEAGE_FILE))
     except (RegistryError, ValueError):  # kept for want of knowing better
