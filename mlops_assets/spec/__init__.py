@@ -5,6 +5,7 @@ consistent once it exists; `for_country` resolves the overrides of one country. 
 reported together.
 """
 
+from mlops_assets.spec.country_names import CountryNames, country_text
 from mlops_assets.spec.evidence import (
     GATES,
     BehaviourSpec,
@@ -68,6 +69,7 @@ __all__ = [
     "Cause",
     "ChangeSpec",
     "ContractSpec",
+    "CountryNames",
     "DecisionSpec",
     "EvaluationSpec",
     "FairnessSpec",
@@ -94,6 +96,7 @@ __all__ = [
     "TargetSpec",
     "Task",
     "TuningSpec",
+    "country_text",
     "duration",
     "landing_name",
 ]

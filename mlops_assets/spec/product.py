@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlops_assets.spec.country_names import CountryNames
 from mlops_assets.spec.evidence import (
     DecisionSpec,
     EvaluationSpec,
@@ -37,7 +39,7 @@ from mlops_assets.spec.fields import (
 from mlops_assets.spec.monitoring import AlertsSpec, MonitoringSpec, RetrainingSpec
 from mlops_assets.spec.resources import ResourcesSpec
 from mlops_assets.spec.rules import OVERRIDABLE, again, broken_overrides, broken_rules
-from mlops_assets.spec.source import ContractSpec, SourceSpec
+from mlops_assets.spec.source import UNSAID, ContractSpec, SourceSpec
 from mlops_assets.spec.training import (
     BaselineSpec,
     CandidateSpec,
@@ -67,7 +69,8 @@ class ProductSpec(Strict):
     )
     aliases: dict[Country, Country] = Field(
         default={},
-        description="value found in the data: listed country it stands for",
+        description="value found in the data: listed country it stands for; beside them the names "
+        "and codes of ISO 3166 do (`source.country_names`)",
         examples=[{"CN": "CHN"}],
     )
     source: SourceSpec = Field(
@@ -222,6 +225,12 @@ class ProductSpec(Strict):
         }
         return cls.model_construct(**sound)
 
+    @property
+    def country_names(self) -> CountryNames:
+        """What published values of the country column stand for."""
+        standard = self.source.country_names == "standard"
+        return _country_names(tuple(self.countries), tuple(self.aliases.items()), standard)
+
     def for_country(self, country: str) -> ProductSpec:
         """The spec with this country's overrides merged in (sections merged key by key)."""
         if country not in self.overrides:
@@ -240,8 +249,16 @@ class ProductSpec(Strict):
         """
         content: Any = self.model_dump(mode="json")
         if sections:
-            content = {name: _at(content, name.split(".")) for name in sections}
+            found = {name: _at(content, name.split(".")) for name in sections}
+            content = {n: v for n, v in found.items() if n not in UNSAID or v != UNSAID[n]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def _country_names(
+    countries: tuple[str, ...], aliases: tuple[tuple[str, str], ...], standard: bool
+) -> CountryNames:
+    return CountryNames(countries, dict(aliases), standard)
 
 
 def _at(content: Any, keys: Iterable[str]) -> Any:

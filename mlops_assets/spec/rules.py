@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from mlops_assets.spec.country_names import same_country
 from mlops_assets.spec.fields import METRICS_OF_TASK, repeats, rule_broken
 
 if TYPE_CHECKING:
@@ -66,6 +67,14 @@ def _countries_once(spec: ProductSpec) -> Iterator[InitErrorDetails]:
     for country in repeats(spec.countries):
         last = len(spec.countries) - 1 - spec.countries[::-1].index(country)
         yield rule_broken(f"{country!r} is listed more than once", "countries", last)
+
+
+@_rule("countries", "source")
+def _countries_differ(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    """Two keys of one country of ISO 3166 leave open which of them its names lead to."""
+    for keys in same_country(spec.countries) if spec.source.country_names == "standard" else ():
+        text = f"{', '.join(keys)} are one country of ISO 3166; list one of them, or set "
+        yield rule_broken(f"{text}source.country_names: listed", "countries")
 
 
 @_rule("countries", "aliases")
