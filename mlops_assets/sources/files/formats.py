@@ -192,7 +192,8 @@ def layout_of(place: Place, name: str, how: Reading) -> Layout:
     """
     kind, zipped = format_of(name)
     if kind == "json":
-        return Layout("json", zipped)  # its columns are known only after a scan
+        # Its own columns are known only after a scan.
+        return Layout("json", zipped).with_folders(how.folder_values(name))
     layout = _csv_layout(place, name, zipped, how) if kind == "csv" else _parquet_layout(place, how)
     require_folder(layout.columns, name, how)
     return layout.with_folders(how.folder_values(name))

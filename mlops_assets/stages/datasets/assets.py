@@ -504,6 +504,7 @@ def _not_taken(
             f"no row of {', '.join(taken.missing)} was ever delivered {where}, or remove them from "
             "`countries`."
         )
+        said += [f"Set aside: {why}" for why in list(taken.problems.values())[:_EXAMPLES]]
     if not said:
         return None
     return dg.Failure(
