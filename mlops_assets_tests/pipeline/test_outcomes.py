@@ -138,11 +138,11 @@ def test_a_file_without_a_declared_column_is_set_aside_whole_and_says_which(
     ran: Platform, sample: pd.DataFrame, column: str
 ) -> None:
     before = ran.version("validated", COUNTRY)
-    ran.deliver(sample.rename(columns={column: f"{column}s"}), "renamed.csv")
+    ran.deliver(sample.rename(columns={column: f"{column}s"}), "renamed.parquet")
     result = ran.run(COUNTRY, assets=TO_FEATURES)
     assert result.success, failures(result)
     told = str(checks(result)["raw.files_readable"].description)
-    assert f"renamed.csv: it has no column {column!r} (near: {column + 's'!r})" in told
+    assert f"renamed.parquet: it has no column {column!r} (near: {column + 's'!r})" in told
     assert "Nothing of it was taken" in told
     assert ran.version("validated", COUNTRY) == before
 

@@ -65,7 +65,7 @@ def test_another_encoding_is_proposed_and_not_guessed(tmp_path: Path) -> None:
 
 
 def test_text_that_is_not_of_the_declared_encoding_is_set_aside(tmp_path: Path) -> None:
-    put(tmp_path, "a.csv", "country,city\nDEU,x\n".encode() + b"DEU,\x81\n")
+    put(tmp_path, "a.csv", b"country,city\nDEU,x\n" + b"DEU,\x81\n")
     told = problem(tmp_path, Reading(("country",), "cp1252"))
     assert "it is not CP1252: byte 0x81" in told
     assert "(line 3)" in told

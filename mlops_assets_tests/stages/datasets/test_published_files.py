@@ -1,4 +1,4 @@
-"""From files of any format to records: whole numbers stay exact, countries meet, columns are told."""
+"""From files of any format to records: exact whole numbers, one country, columns that are told."""
 
 from __future__ import annotations
 
