@@ -706,6 +706,7 @@ RULES = [
         f"{A}.countries",
         "NO, NOR are one country of ISO 3166",
         line="countries:",
+        expected="partition keys",
     ),
     Wrong(
         "country_derived",
