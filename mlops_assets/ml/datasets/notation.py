@@ -141,13 +141,13 @@ def whole_as_such(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
     Returns:
         The text, and where it was changed, shape (rows,).
     """
-    nowhere = np.zeros(len(text), bool)
-    ends = np.fromiter((str(one)[-2:] == ".0" or str(one)[-2:] == "00" for one in text), bool)
+    changed = np.zeros(len(text), bool)
+    ends = np.fromiter((str(one)[-2:] in (".0", "00") for one in text), bool, len(text))
     if not ends.any():
-        return text, nowhere
-    found = text[ends].str.fullmatch(r"-?[0-9]+\.0+").to_numpy(bool)
-    changed = nowhere.copy()
-    changed[np.flatnonzero(ends)[found]] = True
+        return text, changed
+    changed[ends] = text[ends].str.fullmatch(r"-?[0-9]+\.0+").to_numpy(bool)
+    if not changed.any():
+        return text, changed
     written = text.copy()
     written[changed] = text[changed].str.partition(".")[0]
     return written, changed

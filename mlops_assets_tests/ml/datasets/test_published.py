@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.ml.datasets.coercion import typed
-from mlops_assets.ml.datasets.notation import Notation
+from mlops_assets.ml.datasets.notation import Notation, whole_as_such
 from mlops_assets.ml.datasets.validation import Validation, validate
 from mlops_assets.spec import CountryNames, SourceSpec
 
@@ -84,6 +84,17 @@ def test_beside_keys_only_columns_of_nothing_but_whole_numbers_are_rewritten() -
     assert versions.accepted["customer"].tolist() == ["1.0", "1.1", "2.0"]
     whole = checked(orders(**{"Customer ID": ["1.0", "3", None]}))
     assert whole.accepted["customer"].tolist() == ["1", "3", None]
+
+
+@given(st.lists(st.one_of(st.none(), st.from_regex(r"-?[0-9]{1,4}(\.0{0,2}1?)?", fullmatch=True))))
+def test_whole_numbers_in_text_have_one_form_and_nothing_else_is_touched(
+    texts: list[str | None],
+) -> None:
+    written, changed = whole_as_such(pd.Series(texts, dtype="object"))
+    for before, after, is_changed in zip(texts, written, changed, strict=True):
+        whole = before is not None and "." in before and set(before.partition(".")[2]) == {"0"}
+        assert is_changed == whole
+        assert after == (before.partition(".")[0] if whole and before else before)
 
 
 def test_a_column_under_its_second_name_is_the_same_column() -> None:
