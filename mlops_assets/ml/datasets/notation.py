@@ -142,7 +142,7 @@ def whole_as_such(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
         The text, and where it was changed, shape (rows,).
     """
     changed = np.zeros(len(text), bool)
-    ends = np.fromiter((str(one)[-2:] in (".0", "00") for one in text), bool, len(text))
+    ends = _may_end_in_a_fraction(text)
     if not ends.any():
         return text, changed
     changed[ends] = text[ends].str.fullmatch(r"-?[0-9]+\.0+").to_numpy(bool)
@@ -151,3 +151,12 @@ def whole_as_such(text: pd.Series) -> tuple[pd.Series, np.ndarray]:
     written = text.copy()
     written[changed] = text[changed].str.partition(".")[0]
     return written, changed
+
+
+def _may_end_in_a_fraction(text: pd.Series) -> np.ndarray:
+    """Where it is worth to look: Arrow tells a million texts in the time Python tells a tenth."""
+    try:
+        arrow: Any = text.astype("string[pyarrow]")
+    except UnicodeEncodeError:  # half a surrogate pair, which Arrow's text cannot hold
+        return text.notna().to_numpy(bool)
+    return arrow.str.endswith((".0", "00")).to_numpy(bool, na_value=False)
