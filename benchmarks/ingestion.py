@@ -233,7 +233,7 @@ def validated(world: World, country: str) -> Cost:
 
     def work() -> Done:
         raw = store.read((product.name, "raw"), country)
-        result = validate(raw, _contract(), product.spec.source, product.spec.aliases)
+        result = validate(raw, _contract(), product.spec.source, product.spec.country_names)
         store.write((product.name, "validated"), country, result.accepted)
         store.write((product.name, "quarantine"), country, result.quarantine)
         return Done(len(result.accepted) + len(result.quarantine) + result.duplicates)

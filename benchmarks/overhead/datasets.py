@@ -36,7 +36,7 @@ def validated(place: Place, country: str, raw: pd.DataFrame) -> pd.DataFrame:
 
     spec = place.product.resolved(country)
     with place.clock.part("reading and validation"):
-        found = validate(raw, place.product.contract(), spec.source, spec.aliases)
+        found = validate(raw, place.product.contract(), spec.source, spec.country_names)
     if found.missing_columns or found.rejected_share > spec.contract.max_rejected_share:
         raise RuntimeError(f"{country} breaks its contract")
     place.write(raw, "raw", country)

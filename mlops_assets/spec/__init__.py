@@ -5,6 +5,7 @@ consistent once it exists; `for_country` resolves the overrides of one country. 
 reported together.
 """
 
+from mlops_assets.spec.country_names import CountryNames, country_text
 from mlops_assets.spec.evidence import (
     GATES,
     BehaviourSpec,
@@ -69,6 +70,7 @@ __all__ = [
     "Cause",
     "ChangeSpec",
     "ContractSpec",
+    "CountryNames",
     "DecisionSpec",
     "EarlierEvaluationSpec",
     "EvaluationSpec",
@@ -96,6 +98,7 @@ __all__ = [
     "TargetSpec",
     "Task",
     "TuningSpec",
+    "country_text",
     "duration",
     "landing_name",
 ]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from mlops_assets.spec.fields import Name, Strict, Text, refuse, rule_broken
+from mlops_assets.spec.fields import Name, Strict, Text, added_later, refuse, rule_broken
 
 GateName = Literal[
     "beats_baseline",
@@ -50,9 +50,8 @@ class EvaluationSpec(Strict):
     calendar: ClassVar[bool] = True
     """Whether blocks are of calendar days; else of days that have rows."""
 
-    draw_by: Literal["auto", "time", "entity", "both"] = Field(
-        default="auto",
-        exclude_if=lambda value: value == "auto",  # so that a product has the hash it always had
+    draw_by: Literal["auto", "time", "entity", "both"] = added_later(
+        "auto",
         description="what the bootstrap draws. time: blocks of days; entity: entities, each with "
         "all its rows; both: a row counts by its entity and by its day; auto: by time, and where "
         "event times are far apart both, or by entity if they are too few",

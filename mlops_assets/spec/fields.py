@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -149,6 +151,30 @@ def _is_cron_part(part: str, low: int, high: int, names: tuple[str, ...]) -> boo
     return all(low <= end <= high for end in ends) and ends == sorted(ends)
 
 
+def _encoding(value: str) -> str:
+    try:
+        known = "text".encode(value).decode(value) == "text"
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise ValueError(f"{value!r} is no encoding of text that Python knows, such as cp1252")
+    return codecs.lookup(value).name
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{value!r} is no time zone such as Europe/Berlin") from error
+    return value
+
+
+def _sign(value: str) -> str:
+    if len(value) != 1 or value in '"\r\n' or not value.isascii():
+        raise ValueError(f"{value!r} is not one sign between fields, such as ;")
+    return value
+
+
 def duration(text: str) -> dt.timedelta:
     """A duration such as 12h, 1d or 2w."""
     number, unit = DURATION.fullmatch(text).groups()  # type: ignore[union-attr]
@@ -177,8 +203,24 @@ Country = Annotated[
     AfterValidator(_partition_key),
     WithJsonSchema({"type": "string", "minLength": 1}),
 ]
+Encoding = Annotated[str, AfterValidator(_encoding)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Sign = Annotated[str, AfterValidator(_sign), WithJsonSchema({"type": "string", "minLength": 1})]
 Cron = Annotated[str, AfterValidator(_cron)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def added_later(default: Any, **constraints: Any) -> Any:
+    """A field that an earlier release did not have.
+
+    It is left out of a dump, and so of every hash, while it has its default: what an earlier
+    release made is not made again for a key that says what held before.
+
+    Args:
+        default: what held before.
+        constraints: of `pydantic.Field`, with a description and examples.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default, **constraints)
 
 
 class Strict(BaseModel):

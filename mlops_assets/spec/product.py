@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from pydantic import (
@@ -15,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlops_assets.spec.country_names import CountryNames
 from mlops_assets.spec.evidence import (
     DecisionSpec,
     EvaluationSpec,
@@ -70,7 +72,8 @@ class ProductSpec(Strict):
     )
     aliases: dict[Country, Country] = Field(
         default={},
-        description="value found in the data: listed country it stands for",
+        description="value found in the data: listed country it stands for; beside them the names "
+        "and codes of ISO 3166 do (`source.country_names`)",
         examples=[{"CN": "CHN"}],
     )
     source: SourceSpec = Field(
@@ -226,6 +229,12 @@ class ProductSpec(Strict):
         }
         return cls.model_construct(**sound)
 
+    @property
+    def country_names(self) -> CountryNames:
+        """What published values of the country column stand for."""
+        standard = self.source.country_names == "standard"
+        return _country_names(tuple(self.countries), tuple(self.aliases.items()), standard)
+
     def for_country(self, country: str) -> ProductSpec:
         """The spec with this country's overrides merged in (sections merged key by key)."""
         if country not in self.overrides:
@@ -248,6 +257,13 @@ class ProductSpec(Strict):
             found = ((name, _at(content, name.split("."))) for name in sections)
             content = {name: value for name, value in found if value is not _LEFT_OUT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=64)
+def _country_names(
+    countries: tuple[str, ...], aliases: tuple[tuple[str, str], ...], standard: bool
+) -> CountryNames:
+    return CountryNames(countries, dict(aliases), standard)
 
 
 def _at(content: Any, keys: Sequence[str]) -> Any:

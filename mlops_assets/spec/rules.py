@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from mlops_assets.spec.country_names import same_country
 from mlops_assets.spec.fields import METRICS_OF_TASK, repeats, rule_broken
 
 if TYPE_CHECKING:
@@ -81,6 +82,14 @@ def _countries_told_apart(spec: ProductSpec) -> Iterator[InitErrorDetails]:
                 "are one folder on some file systems; list one, with the other under `aliases`"
             )
             yield rule_broken(text, "countries", place)
+
+
+@_rule("countries", "source")
+def _countries_differ(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    """Two keys of one country of ISO 3166 leave open which of them its names lead to."""
+    for keys in same_country(spec.countries) if spec.source.country_names == "standard" else ():
+        text = f"{', '.join(keys)} are one country of ISO 3166; list one of them, or set "
+        yield rule_broken(f"{text}source.country_names: listed", "countries")
 
 
 @_rule("countries", "aliases")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import Field, model_validator
@@ -14,12 +14,16 @@ from mlops_assets.spec.fields import (
     ADDRESS,
     DATABASES,
     Duration,
+    Encoding,
     Header,
     ImportPath,
     Share,
+    Sign,
     Strict,
     Text,
+    TimeZone,
     Variable,
+    added_later,
     duration,
     refuse,
     repeats,
@@ -161,6 +165,10 @@ class HttpSpec(Strict):
         return self
 
 
+PublishedAs = Text | Annotated[list[Text], Field(min_length=1)]
+"""One name of a published column, or all it ever had."""
+
+
 class SourceSpec(Strict):
     """What is published and what its columns mean."""
 
@@ -206,10 +214,17 @@ class SourceSpec(Strict):
         "days (d) or weeks (w)",
         examples=["1h"],
     )
-    columns: dict[Text, Text] = Field(
-        description="contract column: column as published; only these are validated and used",
+    columns: dict[Text, PublishedAs] = Field(
+        description="contract column: column as published, or a list where it is published under "
+        "several names; only these are validated and used, and a file without one of them is set "
+        "aside",
         examples=[{"price": "Price (EUR/MWhe)"}],
         min_length=1,
+    )
+    optional: list[Text] = added_later(
+        [],
+        description="contract columns that a file may lack; they are empty there",
+        examples=[["customer"]],
     )
     country: Text = Field(
         description="the contract column that holds the country", examples=["country"]
@@ -242,10 +257,85 @@ class SourceSpec(Strict):
         examples=["published_at"],
     )
 
+    encoding: Encoding = added_later(
+        "utf-8",
+        description="of CSV and JSON lines, by Python's name",
+        examples=["cp1252"],
+    )
+    delimiter: Sign | None = added_later(
+        None,
+        description="of CSV; default: that of , ; | and tab with which the header has the columns",
+        examples=[";"],
+    )
+    skip_rows: int = added_later(
+        0,
+        ge=0,
+        description="CSV: lines above the header, such as titles or `sep=;`",
+        examples=[2],
+    )
+    folder_columns: list[Text] = added_later(
+        [],
+        description="columns as published that stand in the name of a folder and not in the file "
+        "(Country=NO/part-0.parquet)",
+        examples=[["Country"]],
+    )
+    date_format: Text | dict[Text, Text] | None = added_later(
+        None,
+        description="how times are written, in the signs of strptime, for all columns or by "
+        "contract column; default: ISO 8601 with a day",
+        examples=["%d.%m.%Y"],
+    )
+    time_zone: TimeZone | None = added_later(
+        None,
+        description="where times without an offset are the time of the clock; dates without an "
+        "hour stay as they are; default: UTC",
+        examples=["Europe/Berlin"],
+    )
+    decimal: Literal[".", ","] = added_later(
+        ".", description="the decimal sign of numbers in text", examples=[","]
+    )
+    thousands: Literal["", ".", ",", "'", " "] = added_later(
+        "",
+        description="the sign between thousands of numbers in text; default: none",
+        examples=["."],
+    )
+    nulls: list[Text] = added_later(
+        [],
+        description="words that stand for an empty value, in any column but the country's",
+        examples=[["n/a", "-"]],
+    )
+    country_names: Literal["standard", "listed"] = added_later(
+        "standard",
+        description="standard: names and codes of ISO 3166 lead to the listed country they mean; "
+        "listed: only `countries` and `aliases` do",
+        examples=["listed"],
+    )
+
     @model_validator(mode="after")
     def _columns(self) -> SourceSpec:
         refuse("SourceSpec", _source_problems(self))
         return self
+
+    def published(self, column: str) -> tuple[str, ...]:
+        """The names under which a contract column is published, the first one first."""
+        names = self.columns[column]
+        return (names,) if isinstance(names, str) else tuple(names)
+
+    @property
+    def all_published(self) -> list[str]:
+        """Every published name."""
+        return [name for column in self.columns for name in self.published(column)]
+
+    def format_of(self, column: str) -> str | None:
+        """How times of a contract column are written; None: ISO 8601."""
+        given = self.date_format
+        return given.get(column) if isinstance(given, dict) else given
+
+
+READING = ("encoding", "delimiter", "skip_rows", "folder_columns")
+"""Options that say what the rows of a file are."""
+NOTATION = ("optional", "date_format", "time_zone", "decimal", "thousands", "nulls")
+"""Options that say what published values mean."""
 
 
 def _source_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
@@ -273,11 +363,37 @@ def _source_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
     for place, column in enumerate(source.derived):
         if column in source.columns:
             yield rule_broken(f"{column!r} is published, so it is not derived", "derived", place)
-    for published in repeats(source.columns.values()):
-        last = [name for name, value in source.columns.items() if value == published][-1]
+    for published in repeats(source.all_published):
+        last = [name for name in source.columns if published in source.published(name)][-1]
         text = f"published column {published!r} is given to more than one contract column"
         yield rule_broken(text, "columns", last)
+    yield from _reading_problems(source)
     yield from _kind_problems(source)
+
+
+def _reading_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:
+    """Options name columns that exist, and mean one thing."""
+    for place, column in enumerate(source.optional):
+        if column not in source.columns:
+            known = ", ".join(source.columns)
+            text = f"{column!r} is not a key of source.columns ({known})"
+            yield rule_broken(text, "optional", place)
+        elif column in {source.country, source.event_time, *source.key}:
+            text = f"{column!r} says which record it is, so no file can do without it"
+            yield rule_broken(text, "optional", place)
+    for place, name in enumerate(source.folder_columns):
+        if name not in source.all_published:
+            text = f"{name!r} is not published by source.columns"
+            yield rule_broken(
+                f"{text} ({', '.join(source.all_published)})", "folder_columns", place
+            )
+    formats = source.date_format if isinstance(source.date_format, dict) else {}
+    for column in formats:
+        if column not in source.columns:
+            text = f"{column!r} is not a key of source.columns ({', '.join(source.columns)})"
+            yield rule_broken(text, "date_format", column)
+    if source.thousands == source.decimal:
+        yield rule_broken(f"{source.decimal!r} is the decimal sign, too", "thousands")
 
 
 def _kind_problems(source: SourceSpec) -> Iterator[InitErrorDetails]:

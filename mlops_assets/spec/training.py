@@ -17,6 +17,7 @@ from mlops_assets.spec.fields import (
     Scope,
     Strict,
     Text,
+    added_later,
     duration,
     refuse,
     repeats,
@@ -108,9 +109,8 @@ class SplitSpec(Strict):
         description="fewest rows for a local model; below it the pooled model serves",
         examples=[500],
     )
-    min_validation_rows: int = Field(
-        default=100,
-        exclude_if=lambda value: value == 100,  # so that a product has the hash it always had
+    min_validation_rows: int = added_later(
+        100,
         ge=1,
         description="fewest validation rows by which a country chooses between pooled candidates "
         "on its own; with fewer they are compared on those of all countries of its region, or of "

@@ -350,6 +350,8 @@ def _coded_chunk(chunk: pa.Array, kind: pa.DataType, categories: pa.Array) -> pa
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """A stored table as the pandas frame it came from (lists are Python lists)."""
     frame = table.to_pandas(use_threads=table.nbytes > _CELLS_WORTH_THREADS * 8)
+    for name in _wide_with_gaps(table):
+        frame[name] = _exact(table[name], frame.index)
     texts = _noted_texts(table.schema.metadata or {})
     objects = set(_object_columns(table))
     # Positions, because pandas may name a column 0 where Arrow says "0".
@@ -359,6 +361,25 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         elif str(name) in objects:
             frame.isetitem(position, _objects(table[str(name)], frame.index))
     return frame
+
+
+def _wide_with_gaps(table: pa.Table) -> Iterator[str]:
+    """Whole numbers of 64 bits with missing ones, which pandas would make floats of 53 bits of.
+
+    What came from a frame says in its notes what it was; this is about records as delivered.
+    """
+    noted = {note["field_name"] for note in _pandas_notes(table).get("columns", ())}
+    for field in table.schema:
+        wide = pt.is_int64(field.type) or pt.is_uint64(field.type)
+        if wide and field.name not in noted and table[field.name].null_count:
+            yield field.name
+
+
+def _exact(column: pa.ChunkedArray, index: pd.Index) -> pd.Series:
+    kind = "int64" if pt.is_int64(column.type) else "uint64"
+    missing = column.is_null().to_numpy()
+    values = column.fill_null(0).to_numpy().astype(kind)
+    return pd.Series(pd.arrays.IntegerArray(values, missing), index=index)
 
 
 def _noted_texts(notes: Mapping[bytes, bytes]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_its_sample_keeps_its_contract_and_gives_features_without_the_future(
     for name in spec.countries:
         published = {name, *(alias for alias, listed in spec.aliases.items() if listed == name)}
         rows = raw[raw[country].isin(published)]
-        result = validate(rows, product.contract(), spec.source, spec.aliases)
+        result = validate(rows, product.contract(), spec.source, spec.country_names)
         assert (len(result.accepted), result.rejected) == (731, 0)
 
         function = product.feature_function()

@@ -102,7 +102,7 @@ def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None
     )
     country = raw[spec.source.columns[spec.source.country]].replace(spec.aliases)
     validations = {
-        c: validate(raw[country == c], schema, spec.source, spec.aliases)
+        c: validate(raw[country == c], schema, spec.source, spec.country_names)
         for c in countries or spec.countries
     }
     records = {c: v.accepted for c, v in validations.items()}

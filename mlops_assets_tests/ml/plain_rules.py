@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import numbers
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,8 @@ def plainly_filled(values: pd.Series, kind: ColumnKind, *, nullable: bool) -> Pl
     empty = values.isna().to_numpy(bool)
     nowhere = np.zeros(len(values), bool)
     if kind == "integer" and (not nullable or not empty.any()):
-        return PlainColumn(values.fillna(0).astype("int64"), empty)
+        filled = [0 if missing else one for one, missing in zip(values, empty, strict=True)]
+        return PlainColumn(pd.Series(filled, index=values.index, dtype="int64"), empty)
     if kind == "integer":
         return PlainColumn(values.astype("Int64"), nowhere)
     if kind == "boolean":
@@ -64,6 +66,8 @@ def _each(values: pd.Series) -> list[Any]:
 
 
 def _number(values: pd.Series, *, whole: bool) -> pd.Series:
+    if whole:
+        return _whole(values)
     if values.dtype.kind in "biuf" and isinstance(values.dtype, np.dtype):
         number = values.astype("float64")
     elif values.dtype.kind in "mM":
@@ -71,8 +75,27 @@ def _number(values: pd.Series, *, whole: bool) -> pd.Series:
     else:
         plain = values.astype("object").map(_number_or_text, na_action="ignore")
         number = pd.to_numeric(plain, errors="coerce").astype("float64")
-    number = number.where(np.isfinite(number))
-    return number.where((number == np.floor(number)) & (number.abs() < 2**53)) if whole else number
+    return number.where(np.isfinite(number))
+
+
+def _whole(values: pd.Series) -> pd.Series:
+    """Whole numbers of 64 bits, of what a float cannot tell apart those that are written out."""
+    number = _number(values, whole=False)
+    each = [
+        None if missing else _exact(one, about)
+        for one, about, missing in zip(_each(values), number, number.isna(), strict=True)
+    ]
+    return pd.Series(each, index=values.index, dtype="object")
+
+
+def _exact(value: object, about: float) -> int | None:
+    if abs(about) < 2**53:
+        return int(about) if about == int(about) else None
+    written = str(value).strip()
+    if isinstance(value, float) or not re.fullmatch(r"[+-]?\d{1,30}(\.0*)?", written, re.ASCII):
+        return None
+    exact = int(written.partition(".")[0])
+    return exact if abs(exact) < 2**63 else None
 
 
 def _number_or_text(value: object) -> object:
@@ -84,11 +107,17 @@ def _number_or_text(value: object) -> object:
 def _time(values: pd.Series) -> pd.Series:
     if values.dtype.kind != "M":
         plain = values.astype("object").map(_time_or_nothing, na_action="ignore")
+        no_day = [isinstance(one, str) and _is_no_day(one) for one in plain]
+        plain = plain.mask(np.array(no_day, bool))
         values = pd.to_datetime(plain, errors="coerce", utc=True, format="ISO8601")
     if values.dt.tz is not None:
         values = values.dt.tz_convert("UTC").dt.tz_localize(None)
     inside = (values >= pd.Timestamp.min) & (values <= pd.Timestamp.max)
     return values.where(inside).astype("datetime64[ns]")
+
+
+def _is_no_day(text: str) -> bool:
+    return re.fullmatch(r"\d{4}([-/]\d{1,2})?", text, re.ASCII) is not None
 
 
 def _time_or_nothing(value: object) -> object:

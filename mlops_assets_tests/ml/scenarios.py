@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from mlops_assets.spec import CandidateSpec, ProductSpec, SourceSpec
+from mlops_assets.spec import CandidateSpec, CountryNames, ProductSpec, SourceSpec
 
 SOURCE = SourceSpec(
     columns={"country": "Land", "date": "Day", "price": "Price", "units": "Units", "kind": "Kind"},
@@ -16,6 +16,8 @@ SOURCE = SourceSpec(
     key=["country", "date"],
     event_time="date",
 )
+
+NAMES = CountryNames(("DEU", "FRA"))
 
 
 class Prices(pa.DataFrameModel):

@@ -194,7 +194,7 @@ def _require_accounted_for(product: Product, store: SnapshotStore, country: str)
         return
     spec, raw = product.resolved(country), store.read(("parcels", "raw"), country)
     live = live_rows(raw)
-    result = validate(live, product.contract(), spec.source, spec.aliases)
+    result = validate(live, product.contract(), spec.source, spec.country_names)
     assert len(raw) == len(result.accepted) + len(result.quarantine) + result.duplicates
     assert (result.quarantine["_rules"] != "").all()
     assert not result.accepted.duplicated(spec.source.key).any()

@@ -134,15 +134,17 @@ def test_a_country_with_a_broken_contract_keeps_its_last_good_data_and_champion(
 
 
 @pytest.mark.parametrize("column", ["Date", VALUE])
-def test_a_missing_column_fails_the_contract_and_puts_every_row_in_quarantine(
-    platform: Platform, sample: pd.DataFrame, column: str
+def test_a_file_without_a_declared_column_is_set_aside_whole_and_says_which(
+    ran: Platform, sample: pd.DataFrame, column: str
 ) -> None:
-    platform.deliver(sample.drop(columns=column))
-    result = platform.run(COUNTRY)
-    assert not result.success
-    assert column in failures(result)
-    assert platform.version("validated", COUNTRY) is None
-    assert len(platform.frame("quarantine", COUNTRY)) == len(only(sample, COUNTRY))
+    before = ran.version("validated", COUNTRY)
+    ran.deliver(sample.rename(columns={column: f"{column}s"}), "renamed.parquet")
+    result = ran.run(COUNTRY, assets=TO_FEATURES)
+    assert result.success, failures(result)
+    told = str(checks(result)["raw.files_readable"].description)
+    assert f"renamed.parquet: it has no column {column!r} (near: {column + 's'!r})" in told
+    assert "Nothing of it was taken" in told
+    assert ran.version("validated", COUNTRY) == before
 
 
 def test_text_in_a_number_column_is_a_rejected_row_not_a_crash(

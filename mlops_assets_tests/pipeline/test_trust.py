@@ -244,7 +244,7 @@ def test_the_order_in_which_files_arrive_does_not_matter(
         ingest(ProductContext(platform.product, store), [COUNTRY], str(platform.landing), run_id="")
     raw = store.read(("parcels", "raw"), COUNTRY)
     spec = platform.product.resolved(COUNTRY)
-    result = validate(raw, platform.product.contract(), spec.source, spec.aliases)
+    result = validate(raw, platform.product.contract(), spec.source, spec.country_names)
     pd.testing.assert_frame_equal(result.accepted, in_order)
 
 
@@ -549,7 +549,7 @@ def _require_validated_balance(product: Product, store: SnapshotStore, country: 
         return
     spec, rows = product.resolved(country), store.read(("parcels", "raw"), country)
     live = live_rows(rows)
-    result = validate(live, product.contract(), spec.source, spec.aliases)
+    result = validate(live, product.contract(), spec.source, spec.country_names)
     replaced = len(rows) - len(live)
     parts = len(result.accepted) + len(result.quarantine) + result.duplicates + replaced
     assert parts == len(rows)

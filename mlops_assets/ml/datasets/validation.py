@@ -15,8 +15,11 @@ import pandera.pandas as pa
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.datasets.availability import known_records
-from mlops_assets.ml.datasets.coercion import ColumnKind, as_text, typed
-from mlops_assets.spec import SourceSpec
+from mlops_assets.ml.datasets.coercion import ColumnKind, as_text
+from mlops_assets.ml.datasets.local_time import repeated_hours
+from mlops_assets.ml.datasets.notation import proposal
+from mlops_assets.ml.datasets.published import no_day_rule, published_columns, typed_column
+from mlops_assets.spec import CountryNames, SourceSpec
 
 DELIVERED = "_delivered"
 """Column of raw rows: the position of their file among the country's deliveries, oldest first."""
@@ -67,6 +70,8 @@ class Validation:
         corrected: rejected records whose key was delivered again later and kept the contract.
         new_rows: delivered records of the newest deliveries.
         new_rejected: rejected records among them that were not corrected.
+        remarks: what was read otherwise than it is written, or may mean another thing, in words.
+        proposals: lines of YAML that would take values which broke their type, in words.
     """
 
     accepted: pd.DataFrame
@@ -80,6 +85,8 @@ class Validation:
     corrected: int = 0
     new_rows: int = 0
     new_rejected: int = 0
+    remarks: tuple[str, ...] = ()
+    proposals: tuple[str, ...] = ()
 
     @property
     def rejected(self) -> int:
@@ -101,7 +108,7 @@ def validate(
     raw: pd.DataFrame,
     schema: type[pa.DataFrameModel],
     source: SourceSpec,
-    aliases: Mapping[str, str],
+    names: CountryNames,
     *,
     new_since: int = 0,
 ) -> Validation:
@@ -111,7 +118,7 @@ def validate(
         raw: published columns, `_source_*` and `_ingested_at`; one row per record.
         schema: the contract; it adds the columns of `source.derived` by dataframe parsers.
         source: which published column is which contract column, and the key.
-        aliases: value of the country column: country it stands for.
+        names: what values of the country column stand for.
         new_since: first position (`_delivered`) of the newest deliveries, which are judged by
             themselves as well; a `raw` without positions is one delivery.
 
@@ -122,33 +129,36 @@ def validate(
     contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
     if not raw.index.equals(pd.RangeIndex(len(raw))):
         raw = raw.reset_index(drop=True)
-    needed = {n: p for n, p in source.columns.items() if contract.columns[n].required}
-    missing = tuple(dict.fromkeys(p for p in needed.values() if p not in raw.columns))
-    published = _published(raw, source, aliases)
+    needed = [name for name in source.columns if contract.columns[name].required]
+    published = published_columns(raw, source, names)
+    missing = tuple(source.published(name)[0] for name in needed if name not in published)
     if missing:
         rules = {f"column_missing:{name}": np.ones(len(raw), bool) for name in missing}
-        accepted = pd.DataFrame({name: [] for name in contract.columns})
+        applied = _Applied(pd.DataFrame({name: [] for name in contract.columns}), rules)
     else:
-        accepted, rules = _apply(published, contract)
+        applied = _apply(published, contract, source, raw)
+    accepted, rules = applied.records, applied.rules
     bad = np.logical_or.reduce([*rules.values(), np.zeros(len(raw), bool)])
     good = ~bad if not missing else np.zeros(0, bool)
-    kept, duplicates, conflicts = _newest(accepted, good, raw, source)
+    newest = _newest(accepted, good, raw, source)
     counts = {rule: int(mask.sum()) for rule, mask in rules.items() if mask.any()}
     position = raw[DELIVERED].to_numpy() if DELIVERED in raw else np.full(len(raw), new_since)
     corrected = _corrected(accepted, bad, position, source.key) if not missing else bad & False
     new = position >= new_since
     return Validation(
-        accepted=kept,
+        accepted=newest.kept,
         quarantine=_quarantine(published, raw, rules, bad),
         rows=len(raw),
-        duplicates=duplicates,
-        conflicts=conflicts,
+        duplicates=len(newest.older),
+        conflicts=newest.conflicts,
         broken=dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         missing_columns=missing,
         empty_columns=tuple(str(name) for name in published if _is_empty(published[name])),
         corrected=int(corrected.sum()),
         new_rows=int(new.sum()),
         new_rejected=int((bad & new & ~corrected).sum()),
+        remarks=(*applied.remarks, *_repeated_hours(accepted, newest, source)),
+        proposals=_proposals(published, rules, contract, source),
     )
 
 
@@ -156,7 +166,7 @@ def known_rows(
     raw: pd.DataFrame,
     schema: type[pa.DataFrameModel],
     source: SourceSpec,
-    aliases: Mapping[str, str],
+    names: CountryNames,
     *,
     moment: pd.Timestamp,
 ) -> np.ndarray:
@@ -168,18 +178,19 @@ def known_rows(
         raw: as of `validate`.
         schema: as of `validate`.
         source: names event time and arrival time.
-        aliases: as of `validate`.
+        names: as of `validate`.
         moment: naive, UTC.
 
     Returns:
         Truth values, shape (rows,).
     """
     contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
-    published = _published(raw.reset_index(drop=True), source, aliases)
+    raw = raw.reset_index(drop=True)
+    published = published_columns(raw, source, names)
     needed = [n for n in source.columns if contract.columns[n].required]
     if not set(needed) <= set(published):
         return np.ones(len(raw), bool)  # nothing of it will be accepted
-    records, _ = _apply(published, contract)
+    records = _apply(published, contract, source, raw).records
     known = known_records(records, source, moment) | records[source.event_time].isna()
     return known.to_numpy(bool)
 
@@ -231,38 +242,68 @@ def _check_names(contract: pa.DataFrameSchema, names: tuple[str, ...]) -> None:
         )
 
 
-def _published(raw: pd.DataFrame, source: SourceSpec, aliases: Mapping[str, str]) -> pd.DataFrame:
-    present = {name: raw[as_] for name, as_ in source.columns.items() if as_ in raw.columns}
-    frame = pd.DataFrame(present, index=raw.index, copy=False)
-    if source.country in frame and aliases:
-        country = frame[source.country]
-        resolved = country.astype("object").map(_hashable(aliases))
-        frame[source.country] = country.astype("object").where(resolved.isna(), resolved)
-    return frame
+@dataclass(frozen=True)
+class _Applied:
+    """What a contract makes of published records.
 
+    Attributes:
+        records: typed and derived; a filler where a value broke its type.
+        rules: broken rule: where, shape (rows,).
+        remarks: as of `Validation`.
+    """
 
-def _hashable(aliases: Mapping[str, str]) -> Any:
-    return lambda value: aliases.get(value) if isinstance(value, str) else None
+    records: pd.DataFrame
+    rules: dict[str, np.ndarray]
+    remarks: tuple[str, ...] = ()
 
 
 def _apply(
-    published: pd.DataFrame, contract: pa.DataFrameSchema
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """The frame typed and derived by the contract, and per broken rule the rows breaking it."""
+    published: pd.DataFrame, contract: pa.DataFrameSchema, source: SourceSpec, raw: pd.DataFrame
+) -> _Applied:
+    """The records typed and derived by the contract, and which of them break which rule."""
     columns: dict[str, pd.Series] = {}
     rules: dict[str, np.ndarray] = {}
     untyped: dict[str, np.ndarray] = {}
-    for name in published:
-        column = contract.columns[name]
-        kind = _kind(column)
-        found = typed(published[name], kind, nullable=column.nullable)
-        columns[str(name)] = found.values
-        rules[f"type:{name}"] = found.wrong
-        rules[f"{name}: not_nullable"] = found.unfilled & ~found.wrong
-        untyped[str(name)] = found.wrong | found.unfilled
+    remarks: list[str] = []
+    for name in map(str, published):
+        rule = contract.columns[name]
+        column = typed_column(published, name, _kind(rule), source, nullable=rule.nullable, raw=raw)
+        columns[name], untyped[name] = column.values, column.untyped
+        rules |= column.rules
+        remarks += column.remarks
     frame = pd.DataFrame(columns, index=published.index)
     checked, broken = _check(frame, contract, untyped)
-    return checked, {r: m for r, m in {**rules, **broken}.items() if m.any()}
+    found_rules = {rule: mask for rule, mask in {**rules, **broken}.items() if mask.any()}
+    return _Applied(checked, found_rules, tuple(remarks))
+
+
+def _repeated_hours(records: pd.DataFrame, newest: _Newest, source: SourceSpec) -> list[str]:
+    """Duplicates that may be no duplicates but the hour that clocks show twice."""
+    if source.time_zone is not None or source.event_time not in source.key or not newest.conflicts:
+        return []
+    count = repeated_hours(records.loc[newest.older, source.event_time])
+    told = (
+        f"{count:,} of the duplicates are in an hour that clocks show twice in autumn: if times "
+        "are local, set `time_zone` under `source`"
+    )
+    return [told] if count else []
+
+
+def _proposals(
+    published: pd.DataFrame,
+    rules: Mapping[str, np.ndarray],
+    contract: pa.DataFrameSchema,
+    source: SourceSpec,
+) -> tuple[str, ...]:
+    """For every column with values that are not of its kind what would take them, if anything."""
+    found = []
+    for name in map(str, published):
+        masks = [rules.get(rule) for rule in (f"type:{name}", no_day_rule(name))]
+        wrong = np.logical_or.reduce([mask for mask in masks if mask is not None] or [[False]])
+        if wrong.any():
+            values = published[name][wrong].astype("object")
+            found.append(proposal(values, _kind(contract.columns[name]), source, name))
+    return tuple(filter(None, found))
 
 
 def _check(
@@ -315,10 +356,24 @@ def _kind(column: pa.Column) -> ColumnKind:
     return COLUMN_KINDS.get(letter, "text")
 
 
+@dataclass(frozen=True)
+class _Newest:
+    """The newest good record of every key, and the older ones.
+
+    Attributes:
+        kept: in a stable order.
+        older: labels of the records that are older than another of their key.
+        conflicts: how many of those have other values.
+    """
+
+    kept: pd.DataFrame
+    older: pd.Index
+    conflicts: int
+
+
 def _newest(
     typed: pd.DataFrame, good: np.ndarray, raw: pd.DataFrame, source: SourceSpec
-) -> tuple[pd.DataFrame, int, int]:
-    """The newest good record per key in a stable order, and how many were dropped and differed."""
+) -> _Newest:
     places = np.flatnonzero(good)
     by = list(dict.fromkeys([source.event_time, *source.key]))
     varying = [name for name in by if _varies(typed[name].iloc[places])]
@@ -329,7 +384,8 @@ def _newest(
     conflicts = _conflicts(ordered, older, source.key) if older.any() else 0
     good = good.copy()
     good[ordered.index[older]] = False
-    return _sorted(typed, np.flatnonzero(good), varying), int(older.sum()), conflicts
+    kept = _sorted(typed, np.flatnonzero(good), varying)
+    return _Newest(kept, ordered.index[older], conflicts)
 
 
 def _varies(values: pd.Series) -> bool:

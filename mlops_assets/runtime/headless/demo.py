@@ -12,6 +12,7 @@ from mlops_assets.errors import SourceError
 from mlops_assets.product import Product
 from mlops_assets.settings import Settings
 from mlops_assets.sources.files.reading import SourceFile, list_files, survey
+from mlops_assets.sources.files.rules import Reading, missing_columns
 
 SEED = 7
 
@@ -41,9 +42,7 @@ def deliver_demo_data(
     files = list_files(str(data))
     delivered = {each.name: _copy(each, files, folders[each.name]) for each in products}
     if not any(delivered.values()):
-        wanted = "; ".join(
-            f"{p.name}: {', '.join(p.spec.source.columns.values())}" for p in products
-        )
+        wanted = "; ".join(f"{p.name}: {', '.join(p.spec.source.all_published)}" for p in products)
         raise SourceError(
             f"No file in {data} has the columns of a product ({wanted}).",
             way_out="Check the folder, or the columns under `source` in the product's YAML.",
@@ -75,12 +74,8 @@ def _generate(product: Product, folder: Path) -> str:
 def _copy(product: Product, files: Sequence[SourceFile], folder: Path) -> list[str]:
     """Copy the files that have the product's columns; their names."""
     source = product.spec.source
-    wanted = set(source.columns.values())
-    fitting = [
-        file
-        for file in files
-        if wanted <= set(survey(file, source.columns[source.country]).columns)
-    ]
+    how = Reading.of(source)
+    fitting = [file for file in files if not missing_columns(survey(file, how).columns, source)]
     for file in fitting:
         target = folder / file.name
         with open(file.uri, "rb") as published:

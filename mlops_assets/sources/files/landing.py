@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
@@ -191,6 +192,16 @@ def scan(uri: str, storage_options: StorageOptions | None = None) -> list[Listed
 def hashed(listed: Listed, storage_options: StorageOptions | None = None) -> SourceFile | None:
     """A listed file with the hash of its content; None when it is gone since."""
     return _source_file(file_place(listed.uri, storage_options), listed.name)
+
+
+NaturalOrder = tuple[tuple[str | int, ...], str]
+
+
+def natural_order(name: str) -> NaturalOrder:
+    """A key to sort names of files by, in which numbers count by their value: 9 before 10."""
+    # Text and numbers take turns, so that like is compared with like.
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if place % 2 else part for place, part in enumerate(parts)), name
 
 
 def _listed(place: Place, name: str, info: Mapping[str, Any]) -> Listed | None:

@@ -21,10 +21,12 @@ import pyarrow as pa
 import pyarrow.compute
 
 from mlops_assets.errors import SourceError
+from mlops_assets.sources.files.encoding import as_utf8
 from mlops_assets.sources.files.formats import (
+    FolderValues,
     Layout,
-    Unusable,
     check_columns,
+    check_names,
     layout_of,
     path_list,
     read_through,
@@ -37,14 +39,10 @@ from mlops_assets.sources.files.landing import (
     file_place,
     list_files,
 )
-from mlops_assets.sources.files.split import (
-    FILE,
-    LINE,
-    RowsByCountry,
-    country_text,
-    split_by_country,
-)
+from mlops_assets.sources.files.rules import Reading, Unusable, require_folder
+from mlops_assets.sources.files.split import FILE, LINE, RowsByCountry, split_by_country
 from mlops_assets.sources.files.union import SOURCE_COLUMNS, append_tables, common_schema, conform
+from mlops_assets.spec import country_text
 
 __all__ = [
     "SourceFile",
@@ -85,23 +83,23 @@ class Survey:
 
 
 def survey(
-    file: SourceFile, country_column: str, storage_options: StorageOptions | None = None
+    file: SourceFile, how: Reading | str, storage_options: StorageOptions | None = None
 ) -> Survey:
     """Read a file whole and count its records by country; damaged content never raises.
 
     Args:
         file: as `list_files` gave it.
-        country_column: the column with the country, as published.
+        how: to read it; a bare name is that of the country's column, as published.
         storage_options: as given to `list_files`.
     """
-    columns: tuple[str, ...] = ()
+    how, columns = Reading.of(how), ()
     try:
         place = file_place(file.uri, storage_options)
         before = _stamp_to_read(file, place)
         with ThreadPoolExecutor(1) as beside:  # DuckDB counts while the bytes are checked
-            laying = beside.submit(_layout, place, file.name, country_column)
-            counting = beside.submit(_counted, laying, place, country_column)
-            digest, damage = read_through(place, file.name)
+            laying = beside.submit(_layout, place, file.name, how)
+            counting = beside.submit(_counted, laying, file.name, place, how)
+            digest, damage = read_through(place, file.name, how.encoding)
         if digest != file.content_hash:
             raise _still_growing()
         if damage:
@@ -117,19 +115,20 @@ def survey(
     return Survey(file, columns, sum(counts.values()), counts, None)
 
 
-def _layout(place: Place, name: str, country_column: str) -> Layout:
-    return _full_layout([place], layout_of(place, name, country_column))
+def _layout(place: Place, name: str, how: Reading) -> Layout:
+    return _full_layout([(name, place)], layout_of(place, name, how), how)
 
 
-def _counted(laying: Future[Layout], place: Place, country_column: str) -> dict[str, int]:
+def _counted(laying: Future[Layout], name: str, place: Place, how: Reading) -> dict[str, int]:
     layout = laying.result()
-    check_columns(layout.columns, country_column)
-    return _count(place, layout, country_column)
+    check_columns(layout.columns, how)
+    with as_utf8([place], layout, how.encoding) as (places, plain):
+        return _count(places[0], plain, [how.folder_values(name)], how)
 
 
 def read_by_country(
     files: Sequence[SourceFile],
-    country_column: str,
+    how: Reading | str,
     wanted: Mapping[str, str],
     storage_options: StorageOptions | None = None,
 ) -> RowsByCountry:
@@ -143,7 +142,7 @@ def read_by_country(
 
     Args:
         files: files whose survey found no problem.
-        country_column: the column with the country, as published.
+        how: to read them; a bare name is that of the country's column, as published.
         wanted: country by published value (blanks stripped; "" is a missing value).
         storage_options: as given to `list_files`.
 
@@ -156,18 +155,19 @@ def read_by_country(
         SourceError: when a file changed since it was listed, or cannot be read after all. Nothing
             of any file is returned then.
     """
+    how = Reading.of(how)
     places = {file: file_place(file.uri, storage_options) for file in files}
     try:
         stamps = {file: _stamp_to_read(file, place) for file, place in places.items()}
         parts = [
-            _read_group(layout, members, country_column, wanted)
-            for layout, members in _groups(places, country_column).items()
+            _read_group(layout, members, how, wanted)
+            for layout, members in _groups(places, how).items()
         ]
         for file, stamp in stamps.items():
             if places[file].stamp() != stamp:
                 raise _still_growing()
     except (Unusable, duckdb.Error, OSError) as error:
-        raise _unreadable(files, country_column, storage_options, error) from error
+        raise _unreadable(files, how, storage_options, error) from error
     return _join(parts)
 
 
@@ -226,11 +226,19 @@ def _connect() -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _full_layout(places: Sequence[Place], layout: Layout) -> Layout:
+def _full_layout(files: Sequence[tuple[str, Place]], layout: Layout, how: Reading) -> Layout:
     """The layout with its columns; those of JSON lines are known only after a scan."""
     if layout.kind != "json":
         return layout
-    records = layout.json_records(path_list([place.uri for place in places]))
+    with as_utf8([place for _, place in files], layout, how.encoding) as (places, plain):
+        records = plain.json_records(path_list([place.uri for place in places]))
+        columns = _json_columns(places, records)
+    for name, _ in files:
+        require_folder(columns, name, how)
+    return replace(layout, columns=columns, folders=()).with_folders(layout.folders)
+
+
+def _json_columns(places: Sequence[Place], records: str) -> tuple[str, ...]:
     with _engine(places) as con:
         kinds = con.sql(
             "SELECT json_type(json) AS kind, json_keys(json) AS keys, min(n) AS first FROM "
@@ -245,22 +253,22 @@ def _full_layout(places: Sequence[Place], layout: Layout) -> Layout:
                 "Write one JSON object with the columns as keys per line.",
             )
         if len(set(keys)) < len(keys):
-            check_columns(keys, keys[0])
-    return replace(
-        layout, columns=tuple(dict.fromkeys(key for _, keys, _ in kinds for key in keys))
-    )
+            check_names(keys)
+    return tuple(dict.fromkeys(key for _, keys, _ in kinds for key in keys))
 
 
-def _count(place: Place, layout: Layout, country_column: str) -> dict[str, int]:
+def _count(
+    place: Place, layout: Layout, folders: Sequence[FolderValues], how: Reading
+) -> dict[str, int]:
     """Records by published country value."""
-    country = f"c{layout.columns.index(country_column)}"
+    country = f"c{layout.columns.index(how.country_in(layout.columns))}"
     # Hashing every value makes DuckDB decode every Parquet page, so damage shows here.
     values = ", ".join(f"c{i}" for i in range(len(layout.columns)))
     decode = f"bit_xor(hash({values}))" if layout.kind == "parquet" else "0"
     with _engine([place]) as con:
         found = con.sql(
             f"SELECT {country} AS country, count(*) AS rows, {decode} "
-            f"FROM ({layout.relation([place.uri])}) GROUP BY {country}"
+            f"FROM ({layout.relation([place.uri], folders)}) GROUP BY {country}"
         ).to_arrow_table()
     counts: Counter[str] = Counter()
     for value, rows in zip(found["country"].to_pylist(), found["rows"].to_pylist(), strict=True):
@@ -271,16 +279,16 @@ def _count(place: Place, layout: Layout, country_column: str) -> dict[str, int]:
 _Members = list[tuple[SourceFile, Place]]
 
 
-def _groups(places: Mapping[SourceFile, Place], country_column: str) -> dict[Layout, _Members]:
+def _groups(places: Mapping[SourceFile, Place], how: Reading) -> dict[Layout, _Members]:
     """Files by layout: those of one layout share a scan."""
     groups: dict[Layout, _Members] = defaultdict(list)
     for file, place in places.items():
-        layout = layout_of(place, file.name, country_column)
+        layout = layout_of(place, file.name, how)
         if layout.kind != "json":
-            check_columns(layout.columns, country_column)
+            check_columns(layout.columns, how)
         groups[layout].append((file, place))
     return {
-        _full_layout([place for _, place in members], layout): members
+        _full_layout([(file.name, place) for file, place in members], layout, how): members
         for layout, members in groups.items()
     }
 
@@ -313,23 +321,26 @@ class _Part:
 
 
 def _read_group(
-    layout: Layout, members: _Members, country_column: str, wanted: Mapping[str, str]
+    layout: Layout, members: _Members, how: Reading, wanted: Mapping[str, str]
 ) -> _Part:
     """One scan, split by country."""
-    check_columns(layout.columns, country_column)
-    country = f"c{layout.columns.index(country_column)}"
-    batches = _scan(layout, [place for _, place in members])
-    if layout.kind == "json":
-        batches, country = _typed(batches, layout, country), _AS_TEXT
-    return _Part(
-        layout, tuple(file for file, _ in members), split_by_country(batches, country, wanted)
-    )
+    check_columns(layout.columns, how)
+    country = f"c{layout.columns.index(how.country_in(layout.columns))}"
+    files = tuple(file for file, _ in members)
+    folders = [how.folder_values(file.name) for file in files]
+    with as_utf8([place for _, place in members], layout, how.encoding) as (places, plain):
+        batches = _scan(plain, places, folders)
+        if layout.kind == "json":
+            batches, country = _typed(batches, layout, country), _AS_TEXT
+        return _Part(layout, files, split_by_country(batches, country, wanted))
 
 
-def _scan(layout: Layout, places: Sequence[Place]) -> Iterator[pa.RecordBatch]:
+def _scan(
+    layout: Layout, places: Sequence[Place], folders: Sequence[FolderValues]
+) -> Iterator[pa.RecordBatch]:
     # No filter: CSV and JSON lines are numbered by position.
     with _engine(places) as con:
-        relation = con.sql(layout.relation([place.uri for place in places]))
+        relation = con.sql(layout.relation([place.uri for place in places], folders))
         yield from relation.to_arrow_reader(_BATCH_ROWS)
 
 
@@ -427,12 +438,12 @@ def _explain(error: Exception) -> Unusable:
 
 def _unreadable(
     files: Sequence[SourceFile],
-    country_column: str,
+    how: Reading,
     storage_options: StorageOptions | None,
     error: Exception,
 ) -> SourceError:
     """The error with its culprit, which a survey of each file finds."""
-    surveys = [survey(file, country_column, storage_options) for file in files]
+    surveys = [survey(file, how, storage_options) for file in files]
     bad = [found for found in surveys if found.problem]
     reason = error if isinstance(error, Unusable) else _explain(error)
     names = [found.file.name for found in bad] or [file.name for file in files]

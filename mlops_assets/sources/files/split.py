@@ -7,7 +7,6 @@ for.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +18,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+
+from mlops_assets.spec import country_text
 
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
 
@@ -93,16 +94,6 @@ def _cut(
     taken = pc.take(batch, pa.array(order[edges[0] :]), boundscheck=False)
     starts, rows = edges[:-1] - edges[0], np.diff(edges)
     return {code: taken.slice(starts[code], rows[code]) for code in np.flatnonzero(rows).tolist()}
-
-
-def country_text(value: object) -> str:
-    """A published country value as text, blanks stripped; "" when there is none."""
-    if isinstance(value, float):
-        # A numeric code in a column with nulls is often stored as 276.0.
-        value = None if math.isnan(value) else int(value) if value.is_integer() else value
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", errors="replace")
-    return "" if value is None else str(value).strip()
 
 
 def _codes(published: pa.Array, code_of: Mapping[str, int]) -> np.ndarray:

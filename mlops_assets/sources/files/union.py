@@ -17,6 +17,9 @@ REPLACED = "_replaced_at"
 TECHNICAL_COLUMNS = (*SOURCE_COLUMNS, INGESTED, REPLACED)
 """Columns the platform adds to published ones; they come last."""
 
+_LONG, _EXACT = 1e15, 2.0**53
+"""From where Arrow writes floats with an exponent; up to where they tell whole numbers apart."""
+
 
 def append_tables(earlier: pa.Table | None, new: pa.Table) -> pa.Table:
     """The rows of `earlier`, then those of `new`, with the columns of both.
@@ -82,7 +85,8 @@ def _conform_column(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArr
     if isinstance(column.type, pa.DictionaryType):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _as_text(column, kind)
+        floats = pa.types.is_floating(column.type)
+        return _float_text(column, kind) if floats else _as_text(column, kind)
     return pc.cast(column, kind)
 
 
@@ -94,6 +98,18 @@ def _as_text(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         write: Callable[[object], str] = _hex if _is_bytes(column.type) else _json
         values = [None if value is None else write(value) for value in column.to_pylist()]
         return pa.chunked_array([pa.array(values, kind)])
+
+
+def _float_text(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Long whole numbers digit by digit, as the files beside it have them, not as 1e+15."""
+    size = pc.abs(pc.cast(column, pa.float64()))
+    whole = pc.and_(pc.equal(size, pc.floor(size)), pc.less(size, _EXACT))
+    long = pc.fill_null(pc.and_(whole, pc.greater_equal(size, _LONG)), False)
+    text = pc.cast(column, kind)
+    if not pc.any(long).as_py():
+        return text
+    digits = pc.cast(pc.cast(pc.if_else(long, column, None), pa.int64()), kind)
+    return pc.if_else(long, digits, text)
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlops_assets.product import Part, Product
+from mlops_assets.spec.source import NOTATION, READING
 
 RECORDS = (
     "source.columns",
@@ -18,6 +19,7 @@ RECORDS = (
     "source.derived",
     "source.arrival_time",
     "source.delivery",
+    *(f"source.{name}" for name in NOTATION),
 )
 """What records mean; where they come from, and how often, changes nothing that is made of them."""
 
@@ -82,10 +84,20 @@ class Recipe:
         )
 
 
-_VALIDATED = Recipe(("contract",), (*RECORDS, "contract", "aliases"))
+_VALIDATED = Recipe(("contract",), (*RECORDS, "contract", "aliases", "source.country_names"))
 _MADE = (*RECORDS, "features", "shared_features", "target", "seed")
 RECIPES: Mapping[str, Recipe] = {
-    "raw": Recipe((), ("source.columns", "source.country", "countries", "aliases")),
+    "raw": Recipe(
+        (),
+        (
+            "source.columns",
+            "source.country",
+            "countries",
+            "aliases",
+            "source.country_names",
+            *(f"source.{name}" for name in READING),
+        ),
+    ),
     "quarantine": _VALIDATED,
     "validated": _VALIDATED,
     "shared_features": Recipe(

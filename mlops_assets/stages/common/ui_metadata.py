@@ -64,7 +64,8 @@ def raw_schema(product: Product) -> dg.TableSchema:
     """Published columns with the names they get."""
     published = {
         column: ("as published", f"becomes `{name}`")
-        for name, column in product.spec.source.columns.items()
+        for name in product.spec.source.columns
+        for column in product.spec.source.published(name)
     }
     return schema({**published, **SOURCE_COLUMN_DOCS, **REPLACED_COLUMN})
 
@@ -73,7 +74,8 @@ def quarantine_schema(product: Product) -> dg.TableSchema:
     """Published columns as text, where they are from, and the rules they broke."""
     published = {
         column: ("string", f"as delivered; `{name}` in the contract")
-        for name, column in product.spec.source.columns.items()
+        for name in product.spec.source.columns
+        for column in product.spec.source.published(name)[:1]
     }
     rules = {"_rules": ("string", "names of the broken rules, with ; between them")}
     return schema({**published, **SOURCE_COLUMN_DOCS, **rules})

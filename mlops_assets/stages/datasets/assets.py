@@ -180,7 +180,7 @@ def _raw(product: Product) -> dg.AssetsDefinition:
     def raw(context: dg.AssetExecutionContext, config: Taking, storage: Storage) -> StepEvents:
         taken = _taken(product, context, storage)
         yield _files_readable(key, taken)
-        yield _unlisted(key, taken)
+        yield _unlisted(product, key, taken)
         yield check_raw_ledger(key, taken)
         if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
             (delivery,) = taken.deliveries.values()
@@ -250,7 +250,7 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         if step.moment is not None:
             step, live = _as_of(step, live)
         since = first_new(live, step.seen)
-        result = validate(live, schema, spec.source, spec.aliases, new_since=since)
+        result = validate(live, schema, spec.source, spec.country_names, new_since=since)
         yield from _apply_contract(step, result, live, replaced)
 
     return validated
@@ -273,7 +273,7 @@ def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
     """The rows that were known at the moment of the run; the ledger counts the others as such."""
     assert step.moment is not None
     spec, schema = step.ctx.spec, step.ctx.product.contract()
-    known = known_rows(live, schema, spec.source, spec.aliases, moment=naive(step.moment))
+    known = known_rows(live, schema, spec.source, spec.country_names, moment=naive(step.moment))
     return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
 
 
@@ -284,6 +284,8 @@ def _apply_contract(
     limits = step.ctx.spec.contract
     numbers = _numbers(result, limits)
     reason = _refusal(result, limits)
+    if reason and result.proposals:
+        reason += f" {' '.join(result.proposals)}"
     if reason and step.not_known:
         reason += f" {step.not_known:,} rows were not known at the moment of this run."
     if reason is None:
@@ -341,6 +343,7 @@ def _ledger(
         replaced=replaced,
         held_back=held_back,
         refused=refused,
+        remarks=result.remarks,
     )
 
 
@@ -349,10 +352,21 @@ def _contract_kept(
 ) -> dg.AssetCheckResult:
     if not result.rejected:
         text = f"all {result.rows:,} rows keep the contract"
-        return passed(step.key, "contract", text, numbers)
+        return passed(step.key, "contract", _remarked(text, result), numbers)
     share = f"{result.rejected:,} of {result.rows:,} rows ({result.rejected / result.rows:.2%})"
-    text = f"{share} went to quarantine; limit {limit:.0%}"
-    return warned(step.key, "contract", text, numbers)
+    text = " ".join([f"{share} went to quarantine; limit {limit:.0%}", *result.proposals])
+    return warned(step.key, "contract", _remarked(text, result), numbers)
+
+
+def _remarked(text: str, result: Validation) -> str:
+    """With what was read otherwise than it is written, and what decided between duplicates."""
+    said = list(result.remarks)
+    if result.conflicts:
+        said.append(
+            f"{result.conflicts:,} older records of a key had other values (newest ingestion, then "
+            "last file by name and number, then last line stays)"
+        )
+    return "; ".join([text, *said])
 
 
 def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
@@ -490,6 +504,7 @@ def _not_taken(
             f"no row of {', '.join(taken.missing)} was ever delivered {where}, or remove them from "
             "`countries`."
         )
+        said += [f"Set aside: {why}" for why in list(taken.problems.values())[:_EXAMPLES]]
     if not said:
         return None
     return dg.Failure(
@@ -519,17 +534,20 @@ def _files_readable(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
     return warned(key, "files_readable", " ".join(said), shown)
 
 
-def _unlisted(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
+def _unlisted(product: Product, key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
     if not taken.unlisted:
         return passed(key, "unlisted_countries", "every row is of a listed country")
     counts = pd.DataFrame(
         sorted(taken.unlisted.items(), key=lambda item: -item[1]), columns=["country", "rows"]
     )
+    names = product.spec.country_names
+    counts["why"] = [names.explain(country).reason for country in counts["country"]]
     counts["country"] = counts["country"].replace("", "(no country)")
+    shown = [f"{c!r}: {why}" for c, why in counts[["country", "why"]].head(_EXAMPLES).to_numpy()]
     return warned(
         key,
         "unlisted_countries",
         f"{counts['rows'].sum():,} rows of {len(counts):,} countries that the YAML does not list "
-        "stay in the landing files and are not used",
+        f"stay in the landing files and are not used. {'; '.join(shown)}",
         {"rows": int(counts["rows"].sum()), "countries": table_metadata(counts)},
     )

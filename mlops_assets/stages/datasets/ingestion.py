@@ -15,7 +15,9 @@ import pyarrow as pa
 from mlops_assets.errors import MlopsAssetsError, SourceError
 from mlops_assets.ml.datasets.validation import DELIVERED
 from mlops_assets.product import Product
+from mlops_assets.sources.files.landing import NaturalOrder, natural_order
 from mlops_assets.sources.files.reading import read_by_country
+from mlops_assets.sources.files.rules import Reading
 from mlops_assets.sources.files.union import INGESTED, REPLACED
 from mlops_assets.sources.files.versions import (
     Merged,
@@ -70,6 +72,7 @@ class Delivered:
         replaced: rows of its earlier version that are not in it.
         at: time of ingestion, UTC, ISO 8601.
         moved_from: name under which the very same content was taken before; "" for none.
+        read_as: what was said about reading it (`Reading.options`); "" for nothing.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Delivered:
     replaced: int
     at: str
     moved_from: str = ""
+    read_as: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,8 @@ class _Version:
         content_hash: of its content.
         rows: of the country, as the survey counted them; 0 if another file stands for them.
         replaces: whether an earlier version of it, or in full deliveries any file, was taken.
-        moved_from: as of `Delivered`.
+        moved_from: as of `Delivered`, like `read_as`.
+        read_as: see there.
     """
 
     name: str
@@ -165,6 +170,7 @@ class _Version:
     rows: int
     replaces: bool
     moved_from: str = ""
+    read_as: str = ""
 
     @property
     def is_read(self) -> bool:
@@ -186,7 +192,7 @@ def ingest(
     """
     unanswered = _pull(ctx.product, landing)
     inventory = take_inventory(ctx, landing, run_id=run_id)
-    country_of = published_names(ctx.spec)
+    country_of = published_names(ctx.spec, inventory)
     held = ctx.current_all("raw", countries)
     due = {
         country: _due(
@@ -194,6 +200,7 @@ def ingest(
             inventory,
             country_of,
             deliveries_of(held.get(country)),
+            read_as=Reading.of(ctx.spec.source).options,
             full=ctx.spec.source.delivery == "full",
         )
         for country in countries
@@ -279,9 +286,11 @@ def _copy_as_of(
     return Delivery(written.snapshot, taken if written.changed else (), written.changed)
 
 
-def published_names(spec: ProductSpec) -> dict[str, str]:
-    """Country value as published: listed country."""
-    return {**{country: country for country in spec.countries}, **spec.aliases}
+def published_names(spec: ProductSpec, inventory: Inventory) -> dict[str, str]:
+    """Country value as published in any file: the listed country it stands for."""
+    values = {value for counts in inventory.rows.values() for value in counts}
+    found = {value: spec.country_names.resolve(value) for value in values}
+    return {value: country for value, country in found.items() if country is not None}
 
 
 def deliveries_of(raw: Snapshot | None) -> tuple[Delivered, ...]:
@@ -292,11 +301,15 @@ def deliveries_of(raw: Snapshot | None) -> tuple[Delivered, ...]:
 
 
 def live_rows(raw: pd.DataFrame) -> pd.DataFrame:
-    """Rows that stand, with their place among the deliveries in the column `_delivered`."""
+    """Rows that stand, with their place among the deliveries in the column `_delivered`.
+
+    A later ingestion is newer; of files that were taken together the later one by name is, where
+    numbers in names count by their value (`export_10` is later than `export_9`).
+    """
     raw = raw[raw[REPLACED].isna()].drop(columns=REPLACED)
-    order = (
-        raw[[INGESTED, "_source_file"]].drop_duplicates().sort_values([INGESTED, "_source_file"])
-    )
+    found = raw[[INGESTED, "_source_file"]].drop_duplicates()
+    by_name = sorted(range(len(found)), key=lambda n: natural_order(found["_source_file"].iloc[n]))
+    order = found.iloc[by_name].sort_values(INGESTED, kind="stable")
     places = pd.MultiIndex.from_frame(order).get_indexer(
         pd.MultiIndex.from_frame(raw[[INGESTED, "_source_file"]])
     )
@@ -332,19 +345,22 @@ def _due(
     country_of: Mapping[str, str],
     taken: Sequence[Delivered],
     *,
+    read_as: str,
     full: bool,
 ) -> list[_Version]:
     """New files with rows of the country, and new versions of what it has taken, by name.
+
+    A content that is to be read in another way is a new version as well.
 
     A content stands once, under one name. When that name gets another content, as where files are
     moved away to make room, its rows go to the name they moved to; they are not taken again.
     """
     if full:
-        return _due_in_full(country, inventory, country_of, taken)
+        return _due_in_full(country, inventory, country_of, taken, read_as=read_as)
     newest = _newest(taken)
     stands = {each.content_hash: name for name, each in newest.items() if each.rows}
     found: list[_Version] = []
-    for name, digest in sorted(inventory.names.items()):
+    for name, digest in sorted(inventory.names.items(), key=_by_name):
         before, home = newest.get(name), stands.get(digest)
         if home is None or inventory.names.get(home, digest) != digest:
             holder = inventory.files[digest].name
@@ -352,12 +368,17 @@ def _due(
             holder = home
         surveyed = _rows_of(country, inventory.rows[digest], country_of)
         rows = surveyed if name == holder else 0
-        as_it_was = before is not None and (before.content_hash, before.rows) == (digest, rows)
+        now = (digest, rows, read_as)
+        as_it_was = before is not None and now == (
+            before.content_hash,
+            before.rows,
+            before.read_as if rows else read_as,
+        )
         if as_it_was or not (rows or before):
             continue
         moved = rows and home not in (None, name) and newest[str(home)].rows == rows
-        moved_from = str(home) if moved else ""
-        found.append(_Version(name, digest, rows, before is not None, moved_from))
+        moved_from = str(home) if moved and newest[str(home)].read_as == read_as else ""
+        found.append(_Version(name, digest, rows, before is not None, moved_from, read_as))
     return found
 
 
@@ -366,6 +387,8 @@ def _due_in_full(
     inventory: Inventory,
     country_of: Mapping[str, str],
     taken: Sequence[Delivered],
+    *,
+    read_as: str,
 ) -> list[_Version]:
     """New files and new versions by name, of which each replaces all that was there before it.
 
@@ -375,15 +398,22 @@ def _due_in_full(
     newest, known = _newest(taken), {each.content_hash for each in taken}
     last = max((dt.datetime.fromisoformat(each.at) for each in taken), default=None)
     found: list[_Version] = []
-    for name, digest in sorted(inventory.names.items()):
+    for name, digest in sorted(inventory.names.items(), key=_by_name):
         rows = _rows_of(country, inventory.rows[digest], country_of)
         modified = inventory.files[digest].modified
         newer = last is not None and modified is not None and modified > last
-        changed = name in newest and newest[name].content_hash != digest
+        changed = name in newest and (newest[name].content_hash, newest[name].read_as) != (
+            digest,
+            read_as,
+        )
         if changed or (name not in newest and digest not in known and (rows or newer)):
-            found.append(_Version(name, digest, rows, replaces=True))
+            found.append(_Version(name, digest, rows, replaces=True, read_as=read_as))
             known.add(digest)
     return found
+
+
+def _by_name(named: tuple[str, str]) -> NaturalOrder:
+    return natural_order(named[0])
 
 
 def _newest(taken: Sequence[Delivered]) -> dict[str, Delivered]:
@@ -409,9 +439,9 @@ def _read(
     hashes = sorted({digest for each in needed.values() for digest in each})
     if not hashes:
         return {}
-    column = product.spec.source.columns[product.spec.source.country]
+    how = Reading.of(product.spec.source)
     wanted = {value: country for value, country in country_of.items() if needed.get(country)}
-    tables = read_by_country([inventory.files[each] for each in hashes], column, wanted)
+    tables = read_by_country([inventory.files[each] for each in hashes], how, wanted)
     return {
         country: _only(rows, needed[country], hashes)
         for country, rows in tables.items()
@@ -496,6 +526,7 @@ def _delivered(version: _Version, now: dt.datetime, merged: Merged | None = None
         merged.replaced if merged else 0,
         now.isoformat(),
         version.moved_from,
+        version.read_as,
     )
 
 

@@ -15,12 +15,18 @@ import pandas as pd
 from mlops_assets.product import Product
 from mlops_assets.sources.files.landing import Listed, hashed, scan
 from mlops_assets.sources.files.reading import SourceFile, Survey, survey
+from mlops_assets.sources.files.rules import Reading, column_problem, missing_columns
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.storage import Snapshot
 
 _STAMPS = "mlops_assets/stamps"
 _PROBLEMS = "mlops_assets/problems"
 _COLUMN = "mlops_assets/country_column"
+"""How files were read: the country's column, and what else is said of it (`Reading.signature`)."""
+_HEADERS = "mlops_assets/headers"
+_HEADER_OF = "mlops_assets/header_of"
+"""Columns as published, each header once; content hash: which of them. A content that was surveyed
+before they were kept has none, and is not asked for its columns."""
 _PATIENCE_SECONDS = 5.0
 """Longest wait for a file that was just dropped; one with a longer quiet time is taken later."""
 
@@ -52,11 +58,13 @@ class _Memory:
         stamps: stamp of a file: its content hash.
         problems: stamp of a file that was set aside: why.
         rows: as in `Inventory`.
+        columns: content hash: columns as published, where they are known.
     """
 
     stamps: Mapping[str, str]
     problems: Mapping[str, str]
     rows: Mapping[str, Mapping[str, int]]
+    columns: Mapping[str, tuple[str, ...]]
 
 
 def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> Inventory:
@@ -67,13 +75,17 @@ def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> In
     memory = _recall(ctx)
     listed, waiting = _settled(landing, _quiet_seconds(ctx.product), memory)
     files = {each.stamp: file for each in listed if (file := _identified(each, memory))}
-    column = _country_column(ctx.product)
+    how = _reading(ctx.product)
     new = {_identity(f): f for f in files.values() if f.content_hash not in memory.rows}
-    surveys = {identity: survey(file, column) for identity, file in new.items()}
+    surveys = {identity: survey(file, how) for identity, file in new.items()}
     rows = {**memory.rows, **{d: _counted(s) for d, s in surveys.items() if not s.problem}}
+    columns = {**memory.columns, **{d: s.columns for d, s in surveys.items() if not s.problem}}
     problems = {identity: str(s.problem) for identity, s in surveys.items() if s.problem}
-    _remember(ctx, files, rows, problems, memory=memory, run_id=run_id)
-    sound = sorted((f for f in files.values() if f.content_hash in rows), key=_name, reverse=True)
+    _remember(ctx, files, _Memory({}, problems, rows, columns), memory=memory, run_id=run_id)
+    problems |= _lacking(ctx.product, files.values(), columns)
+    readable = (f for f in files.values() if f.content_hash in rows)
+    sound = [f for f in readable if _identity(f) not in problems]
+    sound.sort(key=_name, reverse=True)
     return Inventory(
         files={file.content_hash: file for file in sound},
         names={file.name: file.content_hash for file in sound},
@@ -91,7 +103,7 @@ def unknown_files(ctx: ProductContext, landing: str) -> list[Listed]:
     Lists the folder and reads no content, so that a sensor can ask often.
     """
     held = ctx.store.current(ctx.path("inventory"), None)
-    known = _known_stamps(held, _country_column(ctx.product)) if held else set()
+    known = _known_stamps(held, _reading(ctx.product).signature) if held else set()
     now, quiet = dt.datetime.now(dt.UTC), _quiet_seconds(ctx.product)
     return [
         each for each in scan(landing) if each.stamp not in known and each.is_settled(now, quiet)
@@ -159,16 +171,41 @@ def _counted(found: Survey) -> dict[str, int]:
     return dict(found.rows_by_country)
 
 
-def _country_column(product: Product) -> str:
-    source = product.spec.source
-    return source.columns[source.country]
+def _reading(product: Product) -> Reading:
+    return Reading.of(product.spec.source)
+
+
+def _lacking(
+    product: Product, files: Iterable[SourceFile], columns: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    """Content hash of a file without a column that it has to have: why it is set aside.
+
+    Asked every time, because the YAML may say since that a column is optional.
+    """
+    source, found = product.spec.source, {}
+    for file in files:
+        header = columns.get(file.content_hash)
+        if header is None:
+            continue
+        missing = missing_columns(header, source)
+        if missing:  # the contract is loaded for such a file alone
+            missing = [name for name in missing if name not in _not_required(product)]
+        if problem := column_problem(header, source, missing):
+            found[file.content_hash] = f"{file.name}: {problem}."
+    return found
+
+
+def _not_required(product: Product) -> set[str]:
+    """Columns that the contract itself can do without."""
+    columns = product.contract().to_schema().columns
+    return {str(name) for name, column in columns.items() if not column.required}
 
 
 def _recall(ctx: ProductContext) -> _Memory:
-    asset, column = ctx.path("inventory"), _country_column(ctx.product)
+    asset, column = ctx.path("inventory"), _reading(ctx.product).signature
     held = ctx.store.current(asset, None)
     if held is None:
-        return _Memory({}, {}, {})
+        return _Memory({}, {}, {}, {})
     frame = ctx.store.read(asset, None)
     frame = frame[frame["country_column"] == column]
     rows = {
@@ -176,24 +213,35 @@ def _recall(ctx: ProductContext) -> _Memory:
         for digest, group in frame.groupby("content_hash", sort=False)
     }
     stamps = {s: d for s, d in held.metadata[_STAMPS].items() if d in rows}
-    return _Memory(stamps, held.metadata[_PROBLEMS], rows)
+    headers = held.metadata.get(_HEADERS, [])
+    header_of = held.metadata.get(_HEADER_OF, {})
+    columns = {digest: tuple(headers[n]) for digest, n in header_of.items() if digest in rows}
+    return _Memory(stamps, held.metadata[_PROBLEMS], rows, columns)
 
 
 def _remember(
     ctx: ProductContext,
     files: Mapping[str, SourceFile],
-    rows: Mapping[str, Mapping[str, int]],
-    problems: Mapping[str, str],
+    found: _Memory,
     *,
     memory: _Memory,
     run_id: str,
 ) -> None:
+    rows, problems = found.rows, found.problems
     stamps = {s: f.content_hash for s, f in files.items() if f.content_hash in rows}
     aside = {s: problems[_identity(f)] for s, f in files.items() if _identity(f) in problems}
     if (stamps, aside, len(rows)) == (memory.stamps, memory.problems, len(memory.rows)):
         return
-    column = _country_column(ctx.product)
-    metadata: dict[str, Any] = {_STAMPS: stamps, _PROBLEMS: aside, _COLUMN: column}
+    column = _reading(ctx.product).signature
+    headers = list(dict.fromkeys(found.columns.values()))
+    place_of = {header: place for place, header in enumerate(headers)}
+    metadata: dict[str, Any] = {
+        _STAMPS: stamps,
+        _PROBLEMS: aside,
+        _COLUMN: column,
+        _HEADERS: [list(header) for header in headers],
+        _HEADER_OF: {digest: place_of[header] for digest, header in found.columns.items()},
+    }
     ctx.store.write(
         ctx.path("inventory"),
         None,

@@ -1,6 +1,6 @@
 """The ledger: where every record of a country is, and the check that says so with the numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -103,8 +103,18 @@ def check_ledger(
     replaced: int,
     held_back: int,
     refused: bool,
+    remarks: Sequence[str] = (),
 ) -> dg.AssetCheckResult:
-    """Count what is stored and compare it with `raw`."""
+    """Count what is stored and compare it with `raw`.
+
+    Args:
+        ctx: the country.
+        older: as of `Ledger`, like `replaced` and `held_back`.
+        replaced: see there.
+        held_back: see there.
+        refused: whether the delivery was.
+        remarks: what was read otherwise than it is written, in words.
+    """
     ledger = Ledger(
         raw=_stored_rows(ctx, "raw"),
         validated=0 if refused else _stored_rows(ctx, "validated"),
@@ -115,7 +125,8 @@ def check_ledger(
     )
     tell = failed if ledger.difference else passed
     shown = {"ledger": facts_metadata(ledger.facts()), "difference": ledger.difference}
-    return tell(asset_key(ctx.product, "validated"), LEDGER, ledger.text(), shown)
+    text = "; ".join([ledger.text(), *remarks])
+    return tell(asset_key(ctx.product, "validated"), LEDGER, text, shown)
 
 
 def _balanced(deliveries: Mapping[str, Delivery]) -> str:

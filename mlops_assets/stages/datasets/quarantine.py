@@ -66,7 +66,7 @@ def _releasable(ctx: CountryContext, rows: pd.DataFrame) -> int:
     spec = ctx.spec
     raw = ctx.store.read(ctx.path("raw"), ctx.country)
     live = live_rows(raw)
-    result = validate(live, ctx.product.contract(), spec.source, spec.aliases)
+    result = validate(live, ctx.product.contract(), spec.source, spec.country_names)
     return len(_left(rows, result.quarantine, live))
 
 

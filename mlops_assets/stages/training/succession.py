@@ -27,7 +27,7 @@ from mlops_assets.ml.training.selection import (
     region_of,
 )
 from mlops_assets.registry import ModelVersion, Registry, TrackedRun
-from mlops_assets.registry.models import registered_name
+from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS

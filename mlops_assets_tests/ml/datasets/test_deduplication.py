@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.datasets.validation import DELIVERED, validate
 from mlops_assets_tests.effort import examples
-from mlops_assets_tests.ml.scenarios import SOURCE, Prices
+from mlops_assets_tests.ml.scenarios import NAMES, SOURCE, Prices
 
 RECORDS = st.fixed_dictionaries(
     {
@@ -42,7 +42,7 @@ def test_of_every_key_the_newest_good_record_is_kept_and_the_others_are_counted(
     records: list[Record],
 ) -> None:
     """The same rule in plain Python, a record at a time."""
-    result = validate(pd.DataFrame(records), Prices, SOURCE, {})
+    result = validate(pd.DataFrame(records), Prices, SOURCE, NAMES)
     good = sorted(filter(is_good, records), key=lambda record: [record[name] for name in ORDER])
     newest = {key(record): record for record in good}
     kept = [newest[each] for each in sorted(newest)]
@@ -60,7 +60,7 @@ def test_of_every_key_the_newest_good_record_is_kept_and_the_others_are_counted(
 def test_a_rejected_record_is_corrected_when_a_later_delivery_has_a_good_one_of_its_key(
     records: list[Record],
 ) -> None:
-    result = validate(pd.DataFrame(records), Prices, SOURCE, {})
+    result = validate(pd.DataFrame(records), Prices, SOURCE, NAMES)
     last_good: dict[tuple[str, str], int] = {}
     for record in filter(is_good, records):
         last_good[key(record)] = max(record[DELIVERED], last_good.get(key(record), -1))

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.datasets.validation import Validation, describe_columns, validate
+from mlops_assets.spec import CountryNames
 from mlops_assets_tests.effort import examples
-from mlops_assets_tests.ml.scenarios import SOURCE, Prices, raw
+from mlops_assets_tests.ml.scenarios import NAMES, SOURCE, Prices, raw
 
 
 def check(frame: pd.DataFrame, **aliases: str) -> Validation:
-    result = validate(frame, Prices, SOURCE, aliases)
+    result = validate(frame, Prices, SOURCE, CountryNames(("DEU", "FRA"), aliases))
     assert result.rows == len(frame)
     assert result.rows == len(result.accepted) + len(result.quarantine) + result.duplicates
     return result
@@ -59,7 +60,7 @@ def test_good_records_become_typed_contract_columns_and_nothing_else() -> None:
         ("Day", 20200101, "type:date"),
         ("Day", "2262-12-31", "type:date"),
         ("Kind", "other", "kind: isin(['base', 'peak'])"),
-        ("Land", "DE", "country: str_length(3)"),
+        ("Land", "Nowhere", "country: str_length(3)"),
     ],
 )
 def test_a_broken_rule_quarantines_that_record_alone_under_its_name(
@@ -176,7 +177,7 @@ def test_a_contract_without_a_column_of_the_source_is_a_configuration_error() ->
         country: str
 
     with pytest.raises(ConfigurationError, match=r"date, price, units, kind, which the contract"):
-        validate(raw(), Short, SOURCE, {})
+        validate(raw(), Short, SOURCE, NAMES)
 
 
 def test_a_parser_of_the_contract_that_raises_is_a_configuration_error() -> None:
@@ -186,7 +187,7 @@ def test_a_parser_of_the_contract_that_raises_is_a_configuration_error() -> None
             raise ValueError("boom")
 
     with pytest.raises(ConfigurationError, match="ValueError: boom"):
-        validate(raw(), Raising, SOURCE, {})
+        validate(raw(), Raising, SOURCE, NAMES)
 
 
 def test_unusual_types_of_a_contract_are_kept() -> None:
@@ -195,7 +196,7 @@ def test_unusual_types_of_a_contract_are_kept() -> None:
         kind: pd.CategoricalDtype = pa.Field(nullable=True)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     frame = damaged(1, "Units", None)
-    result = validate(frame, Unusual, SOURCE, {})
+    result = validate(frame, Unusual, SOURCE, NAMES)
     assert str(result.accepted["units"].dtype) == "Int64"
     assert str(result.accepted["kind"].dtype) == "category"
     assert result.rejected == 0
@@ -255,7 +256,7 @@ def test_no_damage_makes_validation_raise_or_lose_a_record(
 def test_ten_thousand_records_take_less_than_a_fifth_of_a_second() -> None:
     frame = raw(10_000)
     frame["Units"] = 1
-    validate(frame, Prices, SOURCE, {})
+    validate(frame, Prices, SOURCE, NAMES)
     start = time.process_time()
     check(frame)
     assert time.process_time() - start < 0.2

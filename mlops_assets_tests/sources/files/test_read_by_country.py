@@ -226,9 +226,9 @@ def test_one_scan_serves_all_files_of_a_format_and_all_countries(
     scans: list[int] = []
     scan = module._scan
 
-    def counted(layout: Any, places: Any) -> pa.Table:
+    def counted(layout: Any, places: Any, folders: Any) -> pa.Table:
         scans.append(len(places))
-        return scan(layout, places)
+        return scan(layout, places, folders)
 
     monkeypatch.setattr(module, "_scan", counted)
     assert {country: len(rows) for country, rows in read(landing).items()} == {"DEU": 12, "FRA": 12}
@@ -272,10 +272,10 @@ def test_a_file_that_grows_while_it_is_read_gives_no_rows_at_all(
     file = put("a.csv", b"country,x\nDEU,1\n")
     scan = module._scan
 
-    def scan_while_growing(layout: Any, places: Any) -> pa.Table:
+    def scan_while_growing(layout: Any, places: Any, folders: Any) -> pa.Table:
         with Path(file.uri).open("ab") as more:
             more.write(b"DEU,2\n")
-        return scan(layout, places)
+        return scan(layout, places, folders)
 
     monkeypatch.setattr(module, "_scan", scan_while_growing)
     with pytest.raises(SourceError, match="still growing"):
