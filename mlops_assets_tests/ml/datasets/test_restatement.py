@@ -133,7 +133,7 @@ EMPTY_KEYS = {
     ),
     "whole numbers": (pd.Series([1, None, 3], dtype="Int64"),) * 2,
     "numbers": (pd.Series([1.0, np.nan, 3.0]),) * 2,
-    "times": (pd.Series(pd.to_datetime(["2024-01-01", None, "2024-01-03"])),) * 2,
+    "times": (pd.Series(["2024-01-01", None, "2024-01-03"], dtype="datetime64[ns]"),) * 2,
 }
 
 
