@@ -564,6 +564,7 @@ class SnapshotStore:
         partition: str | None = None,
         *,
         as_of: datetime | None = None,
+        last: int | None = None,
     ) -> pd.DataFrame:
         """All rows of a log, oldest entry first.
 
@@ -571,6 +572,8 @@ class SnapshotStore:
             asset: the asset key.
             partition: which; None for the entries of all partitions and of none.
             as_of: only entries written up to this moment, which has a time zone.
+            last: only so many entries, the newest by their ids (which begin with the time, where
+                the caller gave none).
 
         Returns:
             The rows of all entries under each other; a frame of 0 rows x 0 columns if none.
@@ -578,6 +581,8 @@ class SnapshotStore:
         from mlops_assets.storage.frames import stack, to_frame
 
         listed = self.log_files(asset, partition, as_of=as_of)
+        if last is not None:
+            listed = sorted(listed, key=lambda entry: entry.id)[-last:]
         entries = {_entry_path(asset, entry): entry for entry in listed}
         opened = self._files.open_many(entries)
         found: list[tuple[int, str, pa.Table]] = []

@@ -41,6 +41,12 @@ from mlops_assets.stages.common.ui_metadata import (
     table_metadata,
 )
 from mlops_assets.stages.datasets.delivery_checks import LIMITS, check_limits
+from mlops_assets.stages.datasets.delivery_report import (
+    DELIVERY,
+    DELIVERY_CHECK,
+    check_delivery,
+    report_delivery,
+)
 from mlops_assets.stages.datasets.ingestion import (
     Delivered,
     Delivery,
@@ -90,6 +96,7 @@ _RAW_CHECKS = {
     "files_readable": "Delivered files that were set aside, with the reason.",
     "unlisted_countries": "Rows of countries that the product's YAML does not list.",
     LEDGER: RAW_LEDGER,
+    DELIVERY: DELIVERY_CHECK,
 }
 _QUARANTINE_GRAIN = "One row is a rejected record of the country with the rules it broke."
 _VALIDATED_GRAIN = (
@@ -184,6 +191,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _files_readable(key, taken)
         yield _unlisted(key, taken)
         yield check_raw_ledger(key, taken)
+        report = report_delivery(storage.product(product), taken, context.run.run_id)
+        yield check_delivery(key, report, taken)
         if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
             (delivery,) = taken.deliveries.values()
             stored = WriteResult(delivery.snapshot, changed=delivery.changed)
