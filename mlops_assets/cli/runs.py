@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from enum import StrEnum
@@ -155,7 +155,7 @@ def materialize(
     else:
         report(outcomes)
         _print_where(load_settings())
-    raise typer.Exit(1 if any(outcome.failures for outcome in outcomes) else 0)
+    raise typer.Exit(1 if any(each.failures or each.not_used for each in outcomes) else 0)
 
 
 def _print_where(settings: Settings) -> None:
@@ -310,6 +310,8 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], RunProgress]]:
 def report(outcomes: Sequence[Outcome]) -> None:
     """Last lines: who failed and why, and what came through."""
     for outcome in outcomes:
+        if outcome.delivered:
+            say(f"delivered: {outcome.product}: {outcome.delivered}")
         for where, texts in outcome.warnings.items():
             for text in texts:
                 say(f"warning: {outcome.product} ({where}) {text}")
@@ -320,6 +322,9 @@ def report(outcomes: Sequence[Outcome]) -> None:
             tail += "from the baseline."
             where = f"{outcome.product} {', '.join(countries)}"
             say(f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}")
+        for told, countries in _alike(outcome.not_used).items():
+            where = f"{outcome.product} {', '.join(countries)}"
+            say(f"not used: {where}: {told}; the rest goes on. Deliver the file again, corrected.")
         verdict = f"{len(outcome.failures)} stopped" if outcome.failures else "all went well"
         same = f", {len(outcome.unchanged)} countries unchanged" if outcome.unchanged else ""
         say(f"{outcome.product}: {outcome.runs} runs, {verdict}{same}")
@@ -333,6 +338,14 @@ def _by_problem(outcome: Outcome) -> dict[tuple[str, ...], list[str]]:
     return found
 
 
+def _alike(said: Mapping[str, str]) -> dict[str, list[str]]:
+    """Countries of which the very same is said, together."""
+    found: dict[str, list[str]] = {}
+    for country, text in said.items():
+        found.setdefault(text, []).append(country)
+    return found
+
+
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:
     return {
         "product": outcome.product,
@@ -341,4 +354,6 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
         "fallback": sorted(outcome.fallback),
         "unchanged": sorted(outcome.unchanged),
         "warnings": outcome.warnings,
+        "delivered": outcome.delivered,
+        "not_used": outcome.not_used,
     }

@@ -17,7 +17,7 @@ from mlops_assets.stages.common.failures import failure_text
 from mlops_assets.stages.common.runs import DUPLICATE, PARTITION, PERSON, country_of
 from mlops_assets.stages.retraining.state import DecisionHistory, RetrainingState
 
-_LOOKS_BACK = dt.timedelta(days=3)
+LOOKS_BACK = dt.timedelta(days=3)
 """Runs that failed and rollbacks that were done before that are no news."""
 _AS_ONE = 3
 """So many of a kind at once are told one by one; more of them together."""
@@ -96,6 +96,7 @@ class Group:
         what = {
             "gate": "gates failed",
             "give_up": "countries need a person",
+            "delivery": "deliveries need a person",
             "failed_run": "runs failed",
             "rollback": "models were rolled back",
             "incident": "incidents",
@@ -149,7 +150,7 @@ def current_incident(
     title = f"{product.name}: {len(incident.countries)} countries alarm at once, {what}"
     return [
         AlertCondition(
-            f"{name}: {incident.kind}", "incident", "", title, text, *_asset_page(product, "drift")
+            f"{name}: {incident.kind}", "incident", "", title, text, *asset_page(product, "drift")
         )
     ]
 
@@ -210,7 +211,7 @@ def _alarm(
         country,
         f"{product.name} {country}: {what}",
         text,
-        *_asset_page(product, asset, country),
+        *asset_page(product, asset, country),
     )
 
 
@@ -231,7 +232,7 @@ def _give_up(product: Product, action: Action) -> AlertCondition:
         action.country,
         f"{product.name} {action.country} needs a person: {action.group}",
         text,
-        *_asset_page(product, "champion", action.country),
+        *asset_page(product, "champion", action.country),
     )
 
 
@@ -243,7 +244,7 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
         entry = past.newest
         if entry is None or entry.verdict != "rolled_back" or entry.origin.person != PERSON:
             continue
-        if entry.decided_at < view.now - _LOOKS_BACK:
+        if entry.decided_at < view.now - LOOKS_BACK:
             continue
         before, after = entry.before.champion, entry.after.champion
         text = (
@@ -258,7 +259,7 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
             country,
             f"{product.name} {country}: version {before} was rolled back to {after or 'none'}",
             text,
-            *_asset_page(product, "champion", country),
+            *asset_page(product, "champion", country),
         )
 
 
@@ -272,7 +273,7 @@ def _failed_runs(
     product: Product, view: RetrainingState, instance: dg.DagsterInstance
 ) -> Iterator[AlertCondition]:
     failed = dg.RunsFilter(
-        statuses=[dg.DagsterRunStatus.FAILURE], updated_after=view.now - _LOOKS_BACK
+        statuses=[dg.DagsterRunStatus.FAILURE], updated_after=view.now - LOOKS_BACK
     )
     for record in reversed(instance.get_run_records(failed)):
         run = record.dagster_run
@@ -378,7 +379,7 @@ def _gate(
         country,
         f"{product.name} {country}: gate {asset}.{check} failed",
         text,
-        *_asset_page(product, asset, country),
+        *asset_page(product, asset, country),
     )
 
 
@@ -422,7 +423,7 @@ def _first_line(text: str) -> str:
 # Pages and words
 
 
-def _asset_page(product: Product, asset: str, country: str = "") -> tuple[str, str]:
+def asset_page(product: Product, asset: str, country: str = "") -> tuple[str, str]:
     """Path of an asset's page in Dagster, and the asset in words."""
     key = "/".join(quote(part) for part in asset_key(product, asset).path)
     partition = f"?view=partitions&partition={quote(country)}" if country else ""

@@ -21,6 +21,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.settings import load_settings
 from mlops_assets.spec import SinkSpec
+from mlops_assets.stages.alerting.deliveries import delivery_conditions
 from mlops_assets.stages.alerting.rules import (
     AlertCondition,
     current_incident,
@@ -90,7 +91,11 @@ def alerts_sensor(product: Product) -> dg.SensorDefinition:
         plan, held = view.plan(product.spec), read_alerts(ctx, now)
         begun = next((each.alert.id for each in open_incidents(held)), "")
         incident = current_incident(product, plan.incident, begun)
-        found = [*incident, *evaluate_rules(product, view, plan, context.instance)]
+        found = [
+            *incident,
+            *evaluate_rules(product, view, plan, context.instance),
+            *delivery_conditions(ctx, now),
+        ]
         raise_new(ctx, held, found, now)
         if not plan.incident:
             _close(ctx, open_incidents(held), now)

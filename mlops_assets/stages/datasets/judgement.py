@@ -5,7 +5,7 @@ written whether records were accepted or not, and is judged again until it is re
 """
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -240,7 +240,7 @@ def _standing_in(ctx: CountryContext, raw: pd.DataFrame, refused: Sequence[NotUs
 
 
 def not_used_by_country(
-    quarantines: dict[str, Snapshot], product: Product
+    quarantines: Mapping[str, Snapshot], product: Product
 ) -> dict[str, tuple[NotUsed, ...]]:
     """Listed countries with deliveries that are not used and need a person."""
     found = {
