@@ -1,18 +1,21 @@
-"""The command that reads what was delivered: `deliveries`."""
+"""Commands about deliveries and the countries they were for: `deliveries`, `unlisted`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_assets.cli.base import AsJson, app, context_of, print_table, product_named, say
+from mlops_assets.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from mlops_assets.stages.common.context import ProductContext
+    from mlops_assets.stages.upkeep.unlisted import Unlisted
 
 
 @app.command(
@@ -45,6 +48,73 @@ def deliveries(
         print_table("", files)
     if len(not_used):
         print_table("not used: deliver these again, corrected", not_used)
+
+
+@app.command(
+    help="Countries that are stored and no longer listed: list them, drop one, or move the rows of "
+    "one to the name it has now.\n\n"
+    "Example: mlops-assets unlisted power_price --move UK --to GBR --reason 'ISO codes'"
+)
+def unlisted(
+    product: Annotated[str, typer.Argument(help="Name of the product.")],
+    drop: Annotated[str | None, typer.Option(help="Remove all that is stored of it.")] = None,
+    move: Annotated[str | None, typer.Option(help="Give its rows as published to --to.")] = None,
+    *,
+    to: Annotated[str | None, typer.Option(help="A listed country.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the log `dropped`.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List, move or drop what nobody lists."""
+    from mlops_assets.stages.upkeep.unlisted import (
+        drop_country,
+        move_country,
+        unlisted_countries,
+    )
+
+    ctx = context_of(product_named(product))
+    if drop is not None or move is not None:
+        _require(drop, move, to, reason)
+    if drop is not None:
+        gone = drop_country(ctx, drop, reason=reason)
+        say(f"{product}: {drop} is dropped, with {gone.raw_rows:,} rows as published.")
+    elif move is not None and to is not None:
+        moved = move_country(ctx, move, to, reason=reason)
+        say(
+            f"{product}: {moved.raw_rows:,} rows of {move} are {to}'s now. Make the rest with: "
+            f"mlops-assets materialize {product} --country {to}"
+        )
+    else:
+        _list(unlisted_countries(ctx), as_json=as_json)
+
+
+def _require(drop: str | None, move: str | None, to: str | None, reason: str) -> None:
+    if (drop is None) == (move is None) or (move is None) != (to is None):
+        problem = "Say one thing: --drop CODE, or --move CODE --to CODE."
+    elif not reason.strip():
+        problem = "It needs a reason: --reason '...'"
+    else:
+        return
+    raise ConfigurationError(problem, stored="Nothing was changed.")
+
+
+def _list(found: Sequence[Unlisted], *, as_json: bool) -> None:
+    import pandas as pd
+
+    rows = [
+        {
+            "country": each.country,
+            "rows": each.raw_rows,
+            "assets": ", ".join(one.asset[-1] for one in each.snapshots),
+            "newest": max(one.created_at for one in each.snapshots).isoformat(timespec="seconds"),
+        }
+        for each in found
+    ]
+    if as_json:
+        say(json.dumps(rows, indent=1))
+    elif rows:
+        print_table("", pd.DataFrame(rows))
+    else:
+        say("Every stored country is listed.")
 
 
 def _files(ctx: ProductContext, country: str | None, last: int) -> pd.DataFrame:

@@ -44,7 +44,8 @@ def status(
 
 
 @app.command(
-    help="Query the current snapshots: a schema per product, a view per asset, the partition in "
+    help="Query the current snapshots of the listed countries: a schema per product, a view per "
+    "asset, the partition in "
     'the column _country.\n\nExample: mlops-assets sql "select _country, count(*) from '
     'power_price.validated group by all"'
 )
@@ -54,6 +55,11 @@ def sql(
         str | None,
         typer.Option("--as-of", help="Query the snapshots that were current at this time (UTC)."),
     ] = None,
+    unlisted: Annotated[
+        bool,
+        typer.Option("--unlisted", help="Also what is stored of countries no longer listed."),
+    ] = False,
+    *,
     as_json: AsJson = False,
 ) -> None:
     """Run SQL over the catalog of views."""
@@ -66,7 +72,8 @@ def sql(
             way_out='Give one, such as: mlops-assets sql "show all tables"',
         )
     moment = parse_moment(as_of) if as_of else None
-    frame = run_sql(store_of(load_settings()), query, as_of=moment)
+    listed = None if unlisted else {each.name: each.spec.countries for each in all_products()}
+    frame = run_sql(store_of(load_settings()), query, as_of=moment, listed=listed)
     if as_json:
         say(frame.to_json(orient="records", date_format="iso", indent=1))
     else:

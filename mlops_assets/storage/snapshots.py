@@ -459,6 +459,23 @@ class SnapshotStore:
         except OSError as error:
             raise not_removed(asset, partition, version, error) from error
 
+    def drop(self, asset: Sequence[str], partition: str | None) -> None:
+        """Remove a partition: first what names its current version, then every version.
+
+        A reader sees all of it or nothing. What was killed half-way is finished by dropping again.
+
+        Raises:
+            StorageError: a file cannot be removed; those before it are gone.
+        """
+        folder = folder_of(asset, partition)
+        _, names = self._reaching(folder, lambda: self._files.entries(folder))
+        ordered = sorted(names, key=lambda name: (name != POINTER, name))
+        for name in (each for each in ordered if each == POINTER or each.endswith(SUFFIX)):
+            try:
+                self._files.unlink(f"{folder}/{name}")
+            except OSError as error:
+                raise not_removed(asset, partition, name, error) from error
+
     def _log_removal(self, removal: Removal) -> None:
         log, partition = removal_log(removal.version.asset), removal.version.partition
         # Another one may be removing the same version: one entry is enough.
