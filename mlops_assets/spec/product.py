@@ -47,6 +47,10 @@ from mlops_assets.spec.training import (
     changed_split,
 )
 
+ADDED_LATER: Mapping[str, tuple[str, ...]] = {"contract": ("max_ahead", "earliest")}
+"""Keys by section that an earlier release did not have: at their default they are in no hash, so
+that what it made is not made again for them."""
+
 
 class ProductSpec(Strict):
     """One prediction problem in many countries."""
@@ -239,6 +243,11 @@ class ProductSpec(Strict):
             sections: such as `split`, or one key of a section such as `source.columns`.
         """
         content: Any = self.model_dump(mode="json")
+        for section, names in ADDED_LATER.items():
+            defaults = type(getattr(self, section)).model_fields
+            for name in names:
+                if getattr(getattr(self, section), name) == defaults[name].default:
+                    del content[section][name]
         if sections:
             content = {name: _at(content, name.split(".")) for name in sections}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -58,12 +58,12 @@ class _View:
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
 
-Listed = Mapping[str, Collection[str]]
+ListedPartitions = Mapping[str, Collection[str]]
 """Product: the partitions that its views show; those of other products show all."""
 
 
 def connect(
-    store: SnapshotStore, as_of: datetime | None = None, listed: Listed | None = None
+    store: SnapshotStore, as_of: datetime | None = None, listed: ListedPartitions | None = None
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view per asset over the current snapshots of all partitions.
 
@@ -130,7 +130,7 @@ def run_sql(
     query: str,
     as_of: datetime | None = None,
     *,
-    listed: Listed | None = None,
+    listed: ListedPartitions | None = None,
 ) -> pd.DataFrame:
     """The result of a query over the views of `connect`.
 
@@ -208,7 +208,7 @@ def _connected(store: SnapshotStore, views: Iterable[_View]) -> duckdb.DuckDBPyC
     return connection
 
 
-def _views(store: SnapshotStore, listed: Listed | None = None) -> list[_View]:
+def _views(store: SnapshotStore, listed: ListedPartitions | None = None) -> list[_View]:
     views: list[_View] = []
     taken: set[tuple[str, str]] = set()
     logs: list[_View] = []
@@ -227,7 +227,7 @@ def _views_at(
     store: SnapshotStore,
     views: Sequence[_View],
     as_of: datetime | None,
-    listed: Listed | None = None,
+    listed: ListedPartitions | None = None,
 ) -> list[_View]:
     """The views as they were at a moment, without those that had nothing then."""
     if as_of is None:
@@ -237,7 +237,9 @@ def _views_at(
     return [view for view in then if view.files or view.problem]
 
 
-def _view_at(store: SnapshotStore, view: _View, moment: datetime, listed: Listed | None) -> _View:
+def _view_at(
+    store: SnapshotStore, view: _View, moment: datetime, listed: ListedPartitions | None
+) -> _View:
     if view.is_log:
         return replace(view, files=_files(store.log_files(view.asset, as_of=moment)))
     try:
@@ -247,7 +249,9 @@ def _view_at(store: SnapshotStore, view: _View, moment: datetime, listed: Listed
         return replace(view, files={}, problem=f"{error.problem} {error.way_out}")
 
 
-def _over(view: _View, snapshots: Iterable[Snapshot | None], listed: Listed | None = None) -> _View:
+def _over(
+    view: _View, snapshots: Iterable[Snapshot | None], listed: ListedPartitions | None = None
+) -> _View:
     shown = (listed or {}).get(view.asset[0])
     there = [
         each

@@ -14,7 +14,7 @@ SURE = 0.01
 """A small delivery is refused when so many rejected rows, or more, would come by chance less often
 than this, were the limit the true share."""
 
-Verdict = Literal["taken", "all_rejected", "refused"]
+DeliveryVerdict = Literal["taken", "all_rejected", "refused"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class JudgedDelivery:
     position: int
     rows: int
     rejected: int
-    verdict: Verdict
+    verdict: DeliveryVerdict
     is_new: bool
 
 
@@ -118,7 +118,7 @@ def judge_deliveries(
 
 def _judged(position: int, rows: int, rejected: int, judging: Judging) -> JudgedDelivery:
     is_refused = position in judging.refused or judging.is_over(rows, rejected)
-    verdict: Verdict = "taken" if rejected < rows else "all_rejected"
+    verdict: DeliveryVerdict = "taken" if rejected < rows else "all_rejected"
     is_new = position >= judging.new_since
     return JudgedDelivery(
         position, rows, rejected, "refused" if is_refused else verdict, is_new=is_new

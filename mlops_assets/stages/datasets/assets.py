@@ -57,7 +57,7 @@ from mlops_assets.stages.datasets.ingestion import (
     ingest_as_of,
 )
 from mlops_assets.stages.datasets.judgement import (
-    Judgement,
+    JudgedCountry,
     describe_not_used,
     judge_country,
     not_used_metadata,
@@ -276,7 +276,7 @@ def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage)
     )
 
 
-def _apply_contract(step: _Step, judged: Judgement) -> StepEvents:
+def _apply_contract(step: _Step, judged: JudgedCountry) -> StepEvents:
     """Store what keeps the contract, or nothing of it when too much breaks it."""
     limits, result = step.ctx.spec.contract, judged.result
     numbers = _numbers(judged, limits)
@@ -333,7 +333,7 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     )
 
 
-def _ledger(step: _Step, judged: Judgement, *, refused: bool) -> dg.AssetCheckResult:
+def _ledger(step: _Step, judged: JudgedCountry, *, refused: bool) -> dg.AssetCheckResult:
     result = judged.result
     not_used = len(result.accepted) if refused else 0
     return check_ledger(
@@ -346,7 +346,7 @@ def _ledger(step: _Step, judged: Judgement, *, refused: bool) -> dg.AssetCheckRe
 
 
 def _contract_kept(
-    step: _Step, judged: Judgement, numbers: dict[str, Any], limit: float
+    step: _Step, judged: JudgedCountry, numbers: dict[str, Any], limit: float
 ) -> dg.AssetCheckResult:
     result = judged.result
     if not result.rejected:
@@ -375,7 +375,7 @@ def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
     return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, columns=described)
 
 
-def _numbers(judged: Judgement, limits: ContractSpec) -> dict[str, Any]:
+def _numbers(judged: JudgedCountry, limits: ContractSpec) -> dict[str, Any]:
     result = judged.result
     broken = pd.DataFrame(
         {"rule": list(result.broken), "rows": list(result.broken.values())}

@@ -24,7 +24,7 @@ DELIVERY_CHECK = (
     "What was delivered, against the earlier deliveries: columns, countries, rows by country. "
     "Every ingestion that took a file has a row in the log `deliveries` for each."
 )
-LOG = "deliveries"
+DELIVERY_LOG = "deliveries"
 _COMPARED = 20
 """Ingestions before that one is compared with."""
 
@@ -63,13 +63,13 @@ def report_delivery(ctx: ProductContext, taken: Ingestion, run_id: str) -> Deliv
     earlier = [each.facts for each in delivery_reports(ctx, last=_COMPARED)]
     said = compare_deliveries(facts, earlier, limits)
     report = DeliveryReport(dt.datetime.now(dt.UTC), run_id, facts, said)
-    ctx.store.append(ctx.path(LOG), None, _frame(report))
+    ctx.store.append(ctx.path(DELIVERY_LOG), None, _frame(report))
     return report
 
 
 def delivery_reports(ctx: ProductContext, *, last: int | None = None) -> list[DeliveryReport]:
     """The reports of the newest ingestions that took a file, oldest first."""
-    log = ctx.store.read_log(ctx.path(LOG), None, last=last)
+    log = ctx.store.read_log(ctx.path(DELIVERY_LOG), None, last=last)
     if log.empty:
         return []
     rows = log.to_dict("records")

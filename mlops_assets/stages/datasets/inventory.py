@@ -43,7 +43,7 @@ class Inventory:
     rows: Mapping[str, Mapping[str, int]]
     problems: Mapping[str, str]
     waiting: tuple[str, ...]
-    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

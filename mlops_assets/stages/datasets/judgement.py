@@ -57,7 +57,7 @@ class NotUsed:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class JudgedCountry:
     """The records of a country, judged.
 
     Attributes:
@@ -82,7 +82,7 @@ def judge_country(
     seen: str,
     before: Sequence[NotUsed] = (),
     moment: dt.datetime | None = None,
-) -> Judgement:
+) -> JudgedCountry:
     """Judge the raw rows of a country and each delivery that is new or was not used before.
 
     The rows that a refused new version of a file replaced stand in for it.
@@ -168,7 +168,7 @@ def _judged(
     before: Sequence[NotUsed],
     moment: dt.datetime | None,
     refused: Sequence[NotUsed] = (),
-) -> Judgement:
+) -> JudgedCountry:
     spec, schema = ctx.spec, ctx.product.contract()
     live = live_rows(raw)
     replaced = len(raw) - len(live)
@@ -185,7 +185,7 @@ def _judged(
     result = validate(
         live, schema, spec.source, spec.aliases, new_since=since, judging=judging, times=times
     )
-    return Judgement(result, live, replaced, not_known, _not_used(live, result.deliveries))
+    return JudgedCountry(result, live, replaced, not_known, _not_used(live, result.deliveries))
 
 
 def _positions(live: pd.DataFrame, found: Collection[NotUsed]) -> frozenset[int]:

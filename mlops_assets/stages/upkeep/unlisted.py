@@ -10,7 +10,7 @@ from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.ingestion import DELIVERIES, published_names
 from mlops_assets.storage import Snapshot
 
-LOG = "dropped"
+DROPPED = "dropped"
 """Log of the product: what was dropped, one row a snapshot that was current."""
 
 
@@ -67,7 +67,7 @@ def drop_country(ctx: ProductContext, country: str, *, reason: str) -> Unlisted:
         }
         for each in found.snapshots
     ]
-    ctx.store.append(ctx.path(LOG), None, pd.DataFrame(rows))
+    ctx.store.append(ctx.path(DROPPED), None, pd.DataFrame(rows))
     for each in found.snapshots:
         ctx.store.drop(each.asset, country)
     return found
