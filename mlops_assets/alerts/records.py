@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-AlertKind = Literal["incident", "alarm", "gate", "give_up", "failed_run", "rollback", "sensor"]
+AlertKind = Literal[
+    "incident", "alarm", "gate", "give_up", "failed_run", "rollback", "delivery", "sensor"
+]
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Alert:
         country: it is about; "" for several.
         kind: incident: most countries alarm at once; alarm: one does by itself; gate: a blocking
             check failed; give_up: a person is needed; failed_run: a run failed for another reason;
-            rollback: the platform put the model of before into use; sensor: a sensor or schedule
-            fails, or alerts could not be raised of everything.
+            rollback: the platform put the model of before into use; delivery: one is not used, or
+            is unlike those before; sensor: a sensor or schedule fails, or alerts could not be
+            raised of everything.
         title: in one line.
         text: what happened, since when, what happens next, what a person can do; several lines.
         owners: of the product.

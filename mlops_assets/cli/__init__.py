@@ -9,12 +9,22 @@ from typing import NoReturn
 
 import typer
 
-from mlops_assets.cli import backtest, card, champions, runs, setup, trust, views
+from mlops_assets.cli import backtest, card, champions, deliveries, runs, setup, trust, views
 from mlops_assets.cli.base import app
 from mlops_assets.errors import MlopsAssetsError
 from mlops_assets.settings import ONE_THREAD, load_settings
 
-__all__ = ["app", "backtest", "card", "champions", "runs", "setup", "trust", "views"]
+__all__ = [
+    "app",
+    "backtest",
+    "card",
+    "champions",
+    "deliveries",
+    "runs",
+    "setup",
+    "trust",
+    "views",
+]
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops_assets.cli.base import say
 from mlops_assets.errors import some
@@ -19,11 +19,18 @@ _GATE = "gate "
 def report(outcomes: Sequence[Outcome]) -> None:
     """Last lines: what was decided, what is no fault, who needs a person and why."""
     for outcome in outcomes:
+        if outcome.delivered:
+            say(f"delivered: {outcome.product}: {outcome.delivered}")
         for where, texts in outcome.warnings.items():
             for text in texts:
                 say(f"warning: {outcome.product} ({where}) {text}")
     for outcome in outcomes:
-        for line in (*_decided(outcome), *_nothing(outcome), *_failed(outcome)):
+        for line in (
+            *_decided(outcome),
+            *_nothing(outcome),
+            *_failed(outcome),
+            *_not_used(outcome),
+        ):
             say(line)
         say(_summary(outcome))
 
@@ -39,6 +46,8 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         "fallback": sorted(outcome.fallback),
         "unchanged": sorted(outcome.unchanged),
         "warnings": outcome.warnings,
+        "delivered": outcome.delivered,
+        "not_used": outcome.not_used,
     }
 
 
@@ -74,7 +83,7 @@ def _status(outcome: Outcome) -> str:
 
 
 def _failed(outcome: Outcome) -> Iterator[str]:
-    for problems, countries in _by_problem(outcome.failures).items():
+    for problems, countries in _alike(outcome.failures).items():
         served = sorted(set(countries) & outcome.fallback)
         where = f"{outcome.product} {', '.join(countries)}"
         tail = (
@@ -84,6 +93,12 @@ def _failed(outcome: Outcome) -> Iterator[str]:
         yield f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}"
 
 
+def _not_used(outcome: Outcome) -> Iterator[str]:
+    for told, countries in _alike(outcome.not_used).items():
+        where = f"{outcome.product} {', '.join(countries)}"
+        yield f"not used: {where}: {told}; the rest goes on. Deliver the file again, corrected."
+
+
 def _summary(outcome: Outcome) -> str:
     told = {
         "decided": len(outcome.decided),
@@ -91,13 +106,17 @@ def _summary(outcome: Outcome) -> str:
         "unchanged": len(outcome.unchanged),
     }
     counted = "".join(f", {count} {what}" for what, count in told.items() if count)
-    verdict = f"{len(outcome.failures)} need a person" if outcome.failures else "nobody is needed"
+    needed = len(outcome.failures.keys() | outcome.not_used.keys())
+    verdict = f"{needed} need a person" if needed else "nobody is needed"
     return f"{outcome.product}: {outcome.runs} runs{counted}; {verdict}"
 
 
-def _by_problem(failures: Mapping[str, tuple[str, ...]]) -> dict[tuple[str, ...], list[str]]:
-    """Countries that stopped for the very same reason, told once."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for country, problems in failures.items():
-        found.setdefault(problems, []).append(country)
+_Said = TypeVar("_Said", str, tuple[str, ...])
+
+
+def _alike(said: Mapping[str, _Said]) -> dict[_Said, list[str]]:
+    """Countries of which the very same is said, told once."""
+    found: dict[_Said, list[str]] = {}
+    for country, text in said.items():
+        found.setdefault(text, []).append(country)
     return found

@@ -81,8 +81,9 @@ class Format(StrEnum):
 
 
 @app.command(
-    help="Query the current snapshots: a schema per product, a view per asset, the partition in "
-    "the column _country. A table shows the first 100 rows (--limit), csv and json have all.\n\n"
+    help="Query the current snapshots of the listed countries: a schema per product, a view per "
+    "asset, the partition in the column _country. A table shows the first 100 rows (--limit), csv "
+    "and json have all.\n\n"
     'Example: mlops-assets sql "select _country, count(*) from power_price.validated group by all"'
 )
 def sql(
@@ -96,6 +97,10 @@ def sql(
     ] = None,
     how: Annotated[Format, typer.Option("--format", help="How rows are printed.")] = Format.table,
     *,
+    unlisted: Annotated[
+        bool,
+        typer.Option("--unlisted", help="Also what is stored of countries no longer listed."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run SQL over the catalog of views."""
@@ -109,7 +114,10 @@ def sql(
         )
     moment, how = parse_moment(as_of) if as_of else None, Format.json if as_json else how
     most = _ROWS_OF_A_TABLE if limit is None and how == Format.table else limit
-    found = sql_rows(store_of(load_settings()), query, as_of=moment, limit=most or None)
+    listed = None if unlisted else {each.name: each.spec.countries for each in all_products()}
+    found = sql_rows(
+        store_of(load_settings()), query, as_of=moment, listed=listed, limit=most or None
+    )
     {Format.table: _as_table, Format.csv: _as_csv, Format.json: _as_json}[how](found)
     if found.left_out:
         typer.echo(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
+from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_of
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import REALISED, realised_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
@@ -30,7 +31,9 @@ class CountryStatus:
 
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
-            last good data in use); `nothing_to_predict` (its features have no row);
+            last good data in use); `delivery_not_used` (a delivery broke the contract and waits
+            for a corrected one, what else came is in use); `nothing_to_predict` (its features have
+            no row);
             `behind` (an asset is older than what it is made from); `no_prediction`;
             `never_trained` (the baseline serves); `awaits_approval` (a promotion waits for a
             person); `gate_failed` (newest candidate stopped); `not_judged` (newest candidate could
@@ -133,6 +136,8 @@ def _state(
     stale = state.all(ctx.country)
     if any(REFUSED in each.causes for each in stale):
         return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
+    if not_used := not_used_of(ctx.current("quarantine")):
+        return "delivery_not_used", f"not used: {describe_not_used(not_used)}; the rest is"
     missing = {each.asset for each in stale if each.is_missing}
     if ctx.has_nothing_to_predict:
         return "nothing_to_predict", "its features have no row, so that nothing is made of them"

@@ -13,6 +13,7 @@ from pydantic_core import InitErrorDetails
 from mlops_assets.spec.fields import (
     ADDRESS,
     DATABASES,
+    Day,
     Duration,
     Encoding,
     Header,
@@ -77,6 +78,19 @@ class ContractSpec(Strict):
         "(h), days (d) or weeks (w); default: no limit",
         examples=["3d"],
     )
+    max_ahead: Duration | None = added_later(
+        "2d",
+        description="an event, or arrival, later than the country's newest delivery by more than "
+        "this is a rejected row (`beyond_now`), in hours (h), days (d) or weeks (w); more where "
+        "events lie ahead by their nature, such as stays that are booked; null: no limit",
+        examples=["52w"],
+    )
+    earliest: Day | None = added_later(
+        dt.date(1971, 1, 1),
+        description="an event before this day is a rejected row (`before_earliest`): 1900-01-01 "
+        "and 1970-01-01 are what systems write for a time they do not know; null: no limit",
+        examples=["1850-01-01"],
+    )
 
     @model_validator(mode="after")
     def _order(self) -> ContractSpec:
@@ -89,6 +103,11 @@ class ContractSpec(Strict):
     def oldest(self) -> dt.timedelta | None:
         """How old the newest event may be."""
         return None if self.max_age is None else duration(self.max_age)
+
+    @property
+    def ahead(self) -> dt.timedelta | None:
+        """How far after the newest delivery an event may be."""
+        return None if self.max_ahead is None else duration(self.max_ahead)
 
 
 class SqlSpec(Strict):

@@ -7,7 +7,7 @@ all queries of one connection see the same data; connect again to see later vers
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -60,7 +60,13 @@ class _View:
         return f"{identifier(self.schema)}.{identifier(self.name)}"
 
 
-def connect(store: SnapshotStore, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+ListedPartitions = Mapping[str, Collection[str]]
+"""Product: the partitions that its views show; those of other products show all."""
+
+
+def connect(
+    store: SnapshotStore, as_of: datetime | None = None, listed: ListedPartitions | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with a view per asset over the current snapshots of all partitions.
 
     Schema and view are the first and the other parts of the asset key (`power_price.features`;
@@ -73,11 +79,12 @@ def connect(store: SnapshotStore, as_of: datetime | None = None) -> duckdb.DuckD
         store: the snapshots and logs.
         as_of: a moment with its time zone; the views are over what was current then, and logs end
             there. An asset of which nothing was stored then has no view.
+        listed: partitions that the views show; None: all. Logs are history and show all.
 
     Raises:
         StorageError: the moment has no time zone.
     """
-    return _connected(store, _views_at(store, _views(store), as_of))
+    return _connected(store, _views_at(store, _views(store, listed), as_of, listed))
 
 
 def write_catalog(store: SnapshotStore, path: str) -> None:
@@ -135,23 +142,35 @@ class SqlRows:
     left_out: int = 0
 
 
-def run_sql(store: SnapshotStore, query: str, as_of: datetime | None = None) -> pd.DataFrame:
+def run_sql(
+    store: SnapshotStore,
+    query: str,
+    as_of: datetime | None = None,
+    *,
+    listed: ListedPartitions | None = None,
+) -> pd.DataFrame:
     """The result of a query over the views of `connect`, as a frame.
 
     Args:
         store: the snapshots and logs.
         query: one SQL statement of DuckDB.
         as_of: a moment with its time zone; None for what is current now.
+        listed: as of `connect`.
 
     Raises:
         StorageError: the query names a table that is not there (the message lists those that
             are), is not valid, or fails.
     """
-    return _run(store, query, as_of, _frame)
+    return _run(store, query, as_of, _frame, listed=listed)
 
 
 def sql_rows(
-    store: SnapshotStore, query: str, as_of: datetime | None = None, limit: int | None = None
+    store: SnapshotStore,
+    query: str,
+    as_of: datetime | None = None,
+    *,
+    listed: ListedPartitions | None = None,
+    limit: int | None = None,
 ) -> SqlRows:
     """The rows of a query; see `run_sql`.
 
@@ -159,12 +178,17 @@ def sql_rows(
         store: the snapshots and logs.
         query: one SQL statement of DuckDB.
         as_of: a moment with its time zone; None for what is current now.
+        listed: as of `connect`.
         limit: rows that are kept; the others are counted. None: all.
 
     Raises:
         StorageError: as `run_sql`.
     """
-    return _run(store, query, as_of, lambda connection, text: _rows(connection, text, limit))
+
+    def read(connection: duckdb.DuckDBPyConnection, text: str) -> SqlRows:
+        return _rows(connection, text, limit)
+
+    return _run(store, query, as_of, read, listed=listed)
 
 
 def _frame(connection: duckdb.DuckDBPyConnection, query: str) -> pd.DataFrame:
@@ -191,16 +215,18 @@ def _run(
     query: str,
     as_of: datetime | None,
     read: Callable[[duckdb.DuckDBPyConnection, str], _Result],
+    *,
+    listed: ListedPartitions | None = None,
 ) -> _Result:
     import duckdb
 
-    views = _views(store)
-    needed = _views_at(store, _needed(query, views), as_of)
+    views = _views(store, listed)
+    needed = _views_at(store, _needed(query, views), as_of, listed)
     try:
         with _connected(store, needed) as connection:
             return read(connection, query)
     except duckdb.CatalogException as error:
-        raise _not_there(error, _views_at(store, views, as_of), as_of) from error
+        raise _not_there(error, _views_at(store, views, as_of, listed), as_of) from error
     except duckdb.Error as error:
         # A column that a view without its files does not have is not what is wrong.
         told = [f"{view.title}: {view.problem}" for view in needed if view.problem]
@@ -253,7 +279,7 @@ def _connected(store: SnapshotStore, views: Iterable[_View]) -> duckdb.DuckDBPyC
     return connection
 
 
-def _views(store: SnapshotStore) -> list[_View]:
+def _views(store: SnapshotStore, listed: ListedPartitions | None = None) -> list[_View]:
     views: list[_View] = []
     taken: set[tuple[str, str]] = set()
     logs: list[_View] = []
@@ -262,33 +288,47 @@ def _views(store: SnapshotStore) -> list[_View]:
         current = [store.current(asset, None), *store.current_all(asset).values()]
         if any(current):
             title = _free(name, schema, taken)
-            views.append(_over(_View(schema, title, asset, False, {}), current))
+            views.append(_over(_View(schema, title, asset, False, {}), current, listed))
         if entries := store.log_files(asset):
             logs.append(_View(schema, name, asset, True, _files(entries)))
     return views + [replace(log, name=_free(log.name, log.schema, taken)) for log in logs]
 
 
-def _views_at(store: SnapshotStore, views: Sequence[_View], as_of: datetime | None) -> list[_View]:
+def _views_at(
+    store: SnapshotStore,
+    views: Sequence[_View],
+    as_of: datetime | None,
+    listed: ListedPartitions | None = None,
+) -> list[_View]:
     """The views as they were at a moment, without those that had nothing then."""
     if as_of is None:
         return list(views)
     moment = moment_in_utc(as_of)
-    then = [_view_at(store, view, moment) for view in views]
+    then = [_view_at(store, view, moment, listed) for view in views]
     return [view for view in then if view.files or view.problem]
 
 
-def _view_at(store: SnapshotStore, view: _View, moment: datetime) -> _View:
+def _view_at(
+    store: SnapshotStore, view: _View, moment: datetime, listed: ListedPartitions | None
+) -> _View:
     if view.is_log:
         return replace(view, files=_files(store.log_files(view.asset, as_of=moment)))
     try:
         one = store.as_of(view.asset, None, moment)
-        return _over(view, [one, *store.as_of_all(view.asset, moment).values()])
+        return _over(view, [one, *store.as_of_all(view.asset, moment).values()], listed)
     except StorageError as error:  # one asset's removed version must not stop the others
         return replace(view, files={}, problem=f"{error.problem} {error.way_out}")
 
 
-def _over(view: _View, snapshots: Iterable[Snapshot | None]) -> _View:
-    there = [snapshot for snapshot in snapshots if snapshot is not None]
+def _over(
+    view: _View, snapshots: Iterable[Snapshot | None], listed: ListedPartitions | None = None
+) -> _View:
+    shown = (listed or {}).get(view.asset[0])
+    there = [
+        each
+        for each in snapshots
+        if each is not None and (shown is None or each.partition is None or each.partition in shown)
+    ]
     return replace(
         view,
         files={snapshot.uri: snapshot.partition for snapshot in there},

@@ -459,6 +459,23 @@ class SnapshotStore:
         except OSError as error:
             raise not_removed(asset, partition, version, error) from error
 
+    def drop(self, asset: Sequence[str], partition: str | None) -> None:
+        """Remove a partition: first what names its current version, then every version.
+
+        A reader sees all of it or nothing. What was killed half-way is finished by dropping again.
+
+        Raises:
+            StorageError: a file cannot be removed; those before it are gone.
+        """
+        folder = folder_of(asset, partition)
+        _, names = self._reaching(folder, lambda: self._files.entries(folder))
+        ordered = sorted(names, key=lambda name: (name != POINTER, name))
+        for name in (each for each in ordered if each == POINTER or each.endswith(SUFFIX)):
+            try:
+                self._files.unlink(f"{folder}/{name}")
+            except OSError as error:
+                raise not_removed(asset, partition, name, error) from error
+
     def _log_removal(self, removal: Removal) -> None:
         log, partition = removal_log(removal.version.asset), removal.version.partition
         # Another one may be removing the same version: one entry is enough.
@@ -564,6 +581,7 @@ class SnapshotStore:
         partition: str | None = None,
         *,
         as_of: datetime | None = None,
+        last: int | None = None,
     ) -> pd.DataFrame:
         """All rows of a log, oldest entry first.
 
@@ -571,6 +589,8 @@ class SnapshotStore:
             asset: the asset key.
             partition: which; None for the entries of all partitions and of none.
             as_of: only entries written up to this moment, which has a time zone.
+            last: only so many entries, the newest by their ids (which begin with the time, where
+                the caller gave none).
 
         Returns:
             The rows of all entries under each other; a frame of 0 rows x 0 columns if none.
@@ -578,6 +598,8 @@ class SnapshotStore:
         from mlops_assets.storage.frames import stack, to_frame
 
         listed = self.log_files(asset, partition, as_of=as_of)
+        if last is not None:
+            listed = sorted(listed, key=lambda entry: entry.id)[-last:]
         entries = {_entry_path(asset, entry): entry for entry in listed}
         opened = self._files.open_many(entries)
         found: list[tuple[int, str, pa.Table]] = []

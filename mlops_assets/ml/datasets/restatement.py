@@ -48,8 +48,7 @@ def compare_versions(
         key: columns that identify a record.
         event_time: the column of which the month is the period.
     """
-    names = list(key)
-    old, new = before.set_index(names), now.set_index(names)
+    old, new = _by_key(before, list(key)), _by_key(now, list(key))
     kept = old.index.isin(new.index)
     old_kept = old[kept]
     new_kept = new.loc[old_kept.index] if kept.any() else new.iloc[:0]
@@ -68,6 +67,14 @@ def compare_versions(
         withdrawn=int((~kept).sum()),
         by_period=_joined(rows),
     )
+
+
+def _by_key(rows: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """By an index in which a missing part of a key is equal to a missing one.
+
+    That of a single column is not: there None, NaN and NA differ from each other.
+    """
+    return rows.drop(columns=key).set_axis(pd.MultiIndex.from_frame(rows[key]), axis=0)
 
 
 def _differs(old: pd.Series, new: pd.Series) -> np.ndarray:

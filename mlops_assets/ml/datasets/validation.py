@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ import pandera.pandas as pa
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.datasets.availability import known_records
 from mlops_assets.ml.datasets.coercion import ColumnKind, as_text
+from mlops_assets.ml.datasets.deliveries import JudgedDelivery, Judging, judge_deliveries
+from mlops_assets.ml.datasets.event_times import TimeLimits, time_rules
 from mlops_assets.ml.datasets.local_time import repeated_hours
 from mlops_assets.ml.datasets.notation import proposal
 from mlops_assets.ml.datasets.published import no_day_rule, published_columns, typed_column
@@ -55,7 +57,7 @@ class ColumnDoc:
 class Validation:
     """What became of the delivered records of one country.
 
-    `rows == len(accepted) + len(quarantine) + duplicates` always holds.
+    `rows == len(accepted) + len(quarantine) + duplicates + set_aside` always holds.
 
     Args:
         accepted: one row per key with the contract's columns and types, sorted by event time, key.
@@ -72,6 +74,10 @@ class Validation:
         new_rejected: rejected records among them that were not corrected.
         remarks: what was read otherwise than it is written, or may mean another thing, in words.
         proposals: lines of YAML that would take values which broke their type, in words.
+        deliveries: those that were judged as such.
+        set_aside: records that keep the contract and are not used, as their delivery is refused.
+        refused_rows: all records of refused deliveries.
+        refused_rejected: of them, rejected and not corrected.
     """
 
     accepted: pd.DataFrame
@@ -87,6 +93,10 @@ class Validation:
     new_rejected: int = 0
     remarks: tuple[str, ...] = ()
     proposals: tuple[str, ...] = ()
+    deliveries: tuple[JudgedDelivery, ...] = ()
+    set_aside: int = 0
+    refused_rows: int = 0
+    refused_rejected: int = 0
 
     @property
     def rejected(self) -> int:
@@ -97,6 +107,13 @@ class Validation:
     def rejected_share(self) -> float:
         """Rejected, never corrected records as share of all, 0 to 1; 0 of an empty delivery."""
         return (self.rejected - self.corrected) / self.rows if self.rows else 0.0
+
+    @property
+    def used_rejected_share(self) -> float:
+        """The same of the deliveries that are not refused."""
+        rejected = self.rejected - self.corrected - self.refused_rejected
+        rows = self.rows - self.refused_rows
+        return rejected / rows if rows else 0.0
 
     @property
     def new_rejected_share(self) -> float:
@@ -111,6 +128,8 @@ def validate(
     names: CountryNames,
     *,
     new_since: int = 0,
+    judging: Judging | None = None,
+    times: TimeLimits | None = None,
 ) -> Validation:
     """Split one country's records by the contract; data never raise, they are quarantined.
 
@@ -121,6 +140,8 @@ def validate(
         names: what values of the country column stand for.
         new_since: first position (`_delivered`) of the newest deliveries, which are judged by
             themselves as well; a `raw` without positions is one delivery.
+        judging: by what each delivery is judged as such; None: none is.
+        times: which event times can be; None: all.
 
     Raises:
         ConfigurationError: `source` names a column that the contract does not have, or one of
@@ -137,13 +158,20 @@ def validate(
         applied = _Applied(pd.DataFrame({name: [] for name in contract.columns}), rules)
     else:
         applied = _apply(published, contract, source, raw)
-    accepted, rules = applied.records, applied.rules
+    accepted, rules = applied.records, dict(applied.rules)
+    if not missing:
+        rules |= time_rules(accepted, source, times or TimeLimits())
     bad = np.logical_or.reduce([*rules.values(), np.zeros(len(raw), bool)])
-    good = ~bad if not missing else np.zeros(0, bool)
+    position = raw[DELIVERED].to_numpy() if DELIVERED in raw else np.full(len(raw), new_since)
+    corrected, refused, judged = bad & False, bad & False, ()
+    if not missing:
+        by = partial(_corrected, typed=accepted, bad=bad, position=position, key=source.key)
+        if judging is not None:
+            judged, refused = judge_deliveries(position, bad, judging, by)
+        corrected = by(~bad & ~refused)
+    good = ~bad & ~refused if not missing else np.zeros(0, bool)
     newest = _newest(accepted, good, raw, source)
     counts = {rule: int(mask.sum()) for rule, mask in rules.items() if mask.any()}
-    position = raw[DELIVERED].to_numpy() if DELIVERED in raw else np.full(len(raw), new_since)
-    corrected = _corrected(accepted, bad, position, source.key) if not missing else bad & False
     new = position >= new_since
     return Validation(
         accepted=newest.kept,
@@ -159,6 +187,10 @@ def validate(
         new_rejected=int((bad & new & ~corrected).sum()),
         remarks=(*applied.remarks, *_repeated_hours(accepted, newest, source)),
         proposals=_proposals(published, rules, contract, source),
+        deliveries=judged,
+        set_aside=int((refused & ~bad).sum()),
+        refused_rows=int(refused.sum()),
+        refused_rejected=int((refused & bad & ~corrected).sum()),
     )
 
 
@@ -416,15 +448,15 @@ def _sorted(typed: pd.DataFrame, places: np.ndarray, by: list[str]) -> pd.DataFr
 
 
 def _corrected(
-    typed: pd.DataFrame, bad: np.ndarray, position: np.ndarray, key: list[str]
+    used: np.ndarray, *, typed: pd.DataFrame, bad: np.ndarray, position: np.ndarray, key: list[str]
 ) -> np.ndarray:
-    """Rejected records whose key came again with a later delivery and kept the contract."""
+    """Rejected records whose key came again with a later delivery in a record that is used."""
     corrected = np.zeros(len(typed), bool)
-    later = ~bad & (position > position[bad].min(initial=position.max(initial=0)))
+    later = used & (position > position[bad].min(initial=position.max(initial=0)))
     if not bad.any() or not later.any():
         return corrected
     good = typed.loc[later, key].assign(**{DELIVERED: position[later]})
-    newest = good.groupby(key, as_index=False, sort=False)[DELIVERED].max()
+    newest = good.groupby(key, as_index=False, sort=False, dropna=False)[DELIVERED].max()
     found = typed.loc[bad, key].merge(newest, on=key, how="left")[DELIVERED]
     corrected[bad] = found.to_numpy() > position[bad]
     return corrected

@@ -10,7 +10,9 @@ from mlops_assets.ml.training.selection import pooled_names
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import SHARED
+from mlops_assets.stages.datasets.delivery_report import report_of_run
 from mlops_assets.stages.datasets.ingestion import NotTaken
+from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_by_country
 from mlops_assets.stages.staleness import Staleness
 
 Job = Literal["all", "train", "predict", "monitor"]
@@ -50,6 +52,8 @@ class Outcome:
         warnings: checks of the ingestion that did not pass and block nothing; and why a country
             that was not asked for is missing in the shared features.
         runs: number of Dagster runs.
+        delivered: what the ingestion took, in a line; "" when there was no new file.
+        not_used: countries that go on without a delivery that broke the contract: which.
     """
 
     product: str
@@ -60,6 +64,8 @@ class Outcome:
     unchanged: set[str] = field(default_factory=set)
     warnings: dict[str, tuple[str, ...]] = field(default_factory=dict)
     runs: int = 0
+    delivered: str = ""
+    not_used: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,16 @@ class Materializer:
         return self._ended(countries)
 
     def _ended(self, countries: Sequence[str]) -> Outcome:
+        self._note_not_used(self._made - self.outcome.failures.keys())
         told = {*self.outcome.failures, *self.outcome.nothing, *self._made}
         self.outcome.unchanged.update(each for each in countries if each not in told)
         return self.outcome
+
+    def _note_not_used(self, countries: Collection[str]) -> None:
+        """Deliveries that this command judged and that are not used; a refused country says so."""
+        quarantines = self.ctx.current_all("quarantine", [*countries])
+        for country, found in not_used_by_country(quarantines, self.ctx.product).items():
+            self.outcome.not_used[country] = describe_not_used(found)
 
     def _share(self, countries: Sequence[str]) -> list[str]:
         """Records, then the features shared by all; the countries that are through.
@@ -146,6 +159,8 @@ class Materializer:
         (result,) = self._execute("ingestion", [order])
         if result.warnings:
             self.outcome.warnings["all countries"] = result.warnings
+        if report := report_of_run(self.ctx, result.run_id):
+            self.outcome.delivered = report.summary()
         there = self._having("raw")
         without = [country for country in countries if country not in there]
         self._note_ingestion(result, without, there)

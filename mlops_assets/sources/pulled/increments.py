@@ -3,15 +3,19 @@
 What was landed is the only memory. The files of a series are numbered, and each holds in its
 metadata the watermark up to which it goes, so that a pull that was killed is simply made again and
 of two pulls at once only one gets the next number.
+
+A watermark never moves beyond the time of its pull. Rows ahead of it are landed once: each file
+names the earlier ones that hold such rows, and what a pull reads is compared with them.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ import pyarrow.parquet as pq
 
 from mlops_assets.errors import SourceError
 from mlops_assets.sources.files.landing import Place, StorageOptions, scan
+from mlops_assets.sources.pulled.ahead import is_ahead, latest_watermark
 from mlops_assets.sources.pulled.spool import METADATA, Held, Spool, rows_not_in, write_spooled
 from mlops_assets.sources.pulled.sql import NO_INCREMENT, read_tables
 from mlops_assets.sources.pulled.writing import Landing, Pulled
@@ -40,14 +45,21 @@ class Landed:
 
     Attributes:
         number: from 1.
-        watermark: the largest in the file.
-        continues: whether the file before ended at this same watermark.
+        watermark: the largest in the series so far that is not ahead of its pull; None for none.
+        after: that of the file before, as text; None for none.
+        ahead: number of a file with rows ahead of its pull: the largest watermark of these.
     """
 
     number: int
     place: Place
-    watermark: pa.Scalar
-    continues: bool
+    watermark: pa.Scalar | None
+    after: str | None
+    ahead: Mapping[int, pa.Scalar] = field(default_factory=dict)
+
+    @property
+    def continues(self) -> bool:
+        """Whether the file before ended at this same watermark."""
+        return self.watermark is not None and _as_text(self.watermark) == self.after
 
 
 @dataclass
@@ -55,15 +67,19 @@ class _Found:
     """What a query gave, in the course of reading it.
 
     Attributes:
+        folder: where rows are put aside.
         new: rows after the watermark landed last.
         ties: rows exactly at it, of which some were landed before.
-        newest: the largest watermark so far.
+        newest: the largest watermark so far that is not ahead.
+        latest: a later watermark is ahead.
         empty: rows without one.
     """
 
+    folder: Path
     new: Spool
     ties: Spool
     newest: pa.Scalar | None
+    latest: dt.datetime
     empty: int = 0
     kinds: set[str] = field(default_factory=set)
 
@@ -105,25 +121,58 @@ def series_of(sql: SqlSpec) -> str:
 
 def _pull_new(sql: SqlSpec, column: str, landing: Landing) -> Pulled | None:
     """None when another pull was faster: what it landed is no longer new."""
-    folder = series_of(sql)
+    folder, latest = series_of(sql), latest_watermark()
     held = _numbers(landing, folder)
-    newest = _landed(landing, folder, max(held), column) if held else None
+    newest = _newest(landing, folder, held, column, latest=latest) if held else None
     with landing.scratch() as scratch:
-        found = _read(sql, column, newest, scratch)
-        if newest and found.ties.rows:
-            at_last = _at_watermark(landing, folder, newest, held, column=column)
-            for table in _untold(found.ties, at_last, column, newest.watermark):
-                found.new.write(table)
-        if not found.new.rows or found.newest is None:
-            return Pulled(rows=0, watermark=_as_text(newest.watermark) if newest else None)
-        number = newest.number + 1 if newest else 1
-        file = _write(found, column, newest, scratch / "landed.parquet")
+        found = _read(sql, column, newest, scratch, latest=latest)
+        if newest is not None:
+            found = _not_landed(found, landing, folder, newest, held=held, column=column)
+        if not found.new.rows:
+            told = newest.watermark if newest else None
+            return Pulled(rows=0, watermark=None if told is None else _as_text(told))
+        number = max(held, default=0) + 1
+        file, ahead = _write(found, column, number, newest, file=scratch / "landed.parquet")
         name = f"{folder}/{number:06}.parquet"
         try:
             landing.create(name, file)
         except FileExistsError:
             return None
-        return Pulled(files=(name,), rows=found.new.rows, watermark=_as_text(found.newest))
+        reached = None if found.newest is None else _as_text(found.newest)
+        return Pulled(files=(name,), rows=found.new.rows, watermark=reached, ahead=ahead)
+
+
+def _not_landed(
+    found: _Found,
+    landing: Landing,
+    folder: str,
+    newest: Landed,
+    *,
+    held: set[int],
+    column: str,
+) -> _Found:
+    """Without rows ahead of an earlier pull that it landed; with those at the watermark it did not.
+
+    Raises:
+        SourceError: a file with rows at the watermark is missing.
+    """
+    places = {each: _file(landing, folder, each) for each in newest.ahead if each in held}
+    if places:
+        left = Spool(found.folder / "left")
+        for table in _untold(found.new, [Held(each) for each in places.values()]):
+            left.write(table)
+        found = replace(found, new=left)
+    if newest.watermark is not None and found.ties.rows:
+        at_last = _at_watermark(landing, folder, newest, held, column=column)
+        places |= {each.number: each.place for each in at_last}
+        ties = [Held(each, column, newest.watermark) for each in places.values()]
+        for table in _untold(found.ties, ties):
+            found.new.write(table)
+    return found
+
+
+def _file(landing: Landing, folder: str, number: int) -> Place:
+    return landing.place(f"{folder}/{number:06}.parquet")
 
 
 def _numbers(landing: Landing, folder: str) -> set[int]:
@@ -133,13 +182,49 @@ def _numbers(landing: Landing, folder: str) -> set[int]:
     return {int(match[1]) for match in matches if match}
 
 
+def _newest(
+    landing: Landing, folder: str, held: set[int], column: str, *, latest: dt.datetime
+) -> Landed:
+    """The newest file; one of an earlier release that stands at a watermark ahead is read for it.
+
+    Its watermark is then the largest sound one in it, else that of the file before.
+    """
+    landed = _landed(landing, folder, max(held), column)
+    ahead: dict[int, pa.Scalar] = {}
+    while landed.watermark is not None and _is_ahead(landed.watermark, latest):
+        ahead[landed.number] = kind = landed.watermark
+        values = _watermarks(landed.place, column)
+        sound = values.filter(pc.invert(is_ahead(values, latest)))
+        before = None if landed.after is None else pa.scalar(landed.after).cast(kind.type)
+        if not len(sound) and before is not None and _is_ahead(before, latest):
+            if landed.number - 1 in held:
+                landed = _landed(landing, folder, landed.number - 1, column)
+                continue
+            before = None
+        return replace(landed, watermark=pc.max(sound) if len(sound) else before, ahead=ahead)
+    return replace(landed, ahead={**landed.ahead, **ahead})
+
+
+def _is_ahead(watermark: pa.Scalar, latest: dt.datetime) -> bool:
+    return is_ahead(pa.array([watermark.as_py()], watermark.type), latest) is not None
+
+
+def _watermarks(place: Place, column: str) -> Any:
+    with place.open() as stream:
+        return pq.read_table(stream, columns=[column]).column(column)
+
+
 def _landed(landing: Landing, folder: str, number: int, column: str) -> Landed:
-    place = landing.place(f"{folder}/{number:06}.parquet")
+    place = _file(landing, folder, number)
     try:
         with place.open() as stream:
             schema = pq.read_schema(stream)
         noted = json.loads((schema.metadata or {})[METADATA])
-        watermark = pa.scalar(noted["watermark"]).cast(schema.field(column).type)
+        kind = schema.field(column).type
+        text = noted["watermark"]
+        watermark = None if text is None else pa.scalar(text).cast(kind)
+        listed = noted.get("ahead", {}).items()
+        ahead = {int(which): pa.scalar(largest).cast(kind) for which, largest in listed}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise SourceError(
             f"{place.uri} was landed by a pull, but does not say up to which watermark it goes "
@@ -149,13 +234,15 @@ def _landed(landing: Landing, folder: str, number: int, column: str) -> Landed:
             "again.",
             culprits={"file": place.uri},
         ) from error
-    return Landed(number, place, watermark, noted["after"] == noted["watermark"])
+    return Landed(number, place, watermark, noted["after"], ahead)
 
 
-def _read(sql: SqlSpec, column: str, newest: Landed | None, scratch: Path) -> _Found:
+def _read(
+    sql: SqlSpec, column: str, newest: Landed | None, scratch: Path, *, latest: dt.datetime
+) -> _Found:
     """All rows the query gives, those to be landed kept; none is kept when one cannot be."""
     last = newest.watermark if newest else None
-    found = _Found(Spool(scratch / "new"), Spool(scratch / "ties"), last)
+    found = _Found(scratch, Spool(scratch / "new"), Spool(scratch / "ties"), last, latest)
     if last is not None:
         found.kinds.add(_kind(last.type))
     for table in read_tables(sql, last):
@@ -181,8 +268,9 @@ def _sort_out(table: pa.Table, column: str, last: pa.Scalar | None, found: _Foun
     found.kinds.add(_kind(values.type))
     if len(found.kinds) > 1 or "other" in found.kinds:
         raise _unordered(column, values.type, found.kinds)
-    largest = pc.max(values)
-    if found.newest is None or largest.as_py() > found.newest.as_py():
+    later = is_ahead(values, found.latest)
+    largest = pc.max(values if later is None else values.filter(pc.invert(later)))
+    if largest.is_valid and (found.newest is None or largest.as_py() > found.newest.as_py()):
         found.newest = largest
     if last is None:
         found.new.write(table)
@@ -235,13 +323,11 @@ def _at_watermark(
     return files
 
 
-def _untold(
-    ties: Spool, landed: Sequence[Landed], column: str, last: pa.Scalar
-) -> Iterator[pa.Table]:
-    """Rows at the watermark that were not landed before, each as often as it came since."""
-    positions = rows_not_in(ties, [Held(each.place, column, last) for each in landed])
+def _untold(read: Spool, landed: Sequence[Held]) -> Iterator[pa.Table]:
+    """Rows that were not landed before, each as often as it came since."""
+    positions = rows_not_in(read, landed)
     first = 0
-    for table in ties.tables():
+    for table in read.tables():
         here = pc.subtract(positions, first)
         here = here.filter(pc.and_(pc.greater_equal(here, 0), pc.less(here, table.num_rows)))
         if len(here):
@@ -249,19 +335,42 @@ def _untold(
         first += table.num_rows
 
 
-def _write(found: _Found, column: str, newest: Landed | None, file: Path) -> Path:
+def _write(
+    found: _Found, column: str, number: int, newest: Landed | None, *, file: Path
+) -> tuple[Path, int]:
+    """The file, and how many of its rows are ahead of this pull."""
     schema = found.new.schema()
     kind = schema.field(column).type
     if _kind(kind) not in found.kinds:
         raise _unordered(column, kind, found.kinds | {_kind(kind)})
-    assert found.newest is not None
+    last = newest.watermark if newest else None
+    rows, ahead = _ahead_in(found.new, column, found.latest)
+    before = {
+        which: _as_text(largest)
+        for which, largest in (newest.ahead if newest else {}).items()
+        if found.newest is None or largest.as_py() >= found.newest.as_py()
+    }
     noted = {
-        "number": newest.number + 1 if newest else 1,  # no two files of a series are the same
-        "after": _as_text(_in_type(newest.watermark, kind)) if newest else None,
-        "watermark": _as_text(found.newest.cast(kind)),
+        "number": number,  # no two files of a series are the same
+        "after": None if last is None else _as_text(_in_type(last, kind)),
+        "watermark": None if found.newest is None else _as_text(found.newest.cast(kind)),
+        "ahead": before | ({} if ahead is None else {number: _as_text(ahead.cast(kind))}),
     }
     write_spooled(found.new, schema, noted, file)
-    return file
+    return file, rows
+
+
+def _ahead_in(rows: Spool, column: str, latest: dt.datetime) -> tuple[int, pa.Scalar | None]:
+    """How many rows are ahead, and the largest watermark of them; None for none."""
+    count, largest = 0, None
+    for table in rows.tables():
+        later = is_ahead(table.column(column), latest)
+        if later is None:
+            continue
+        count += pc.sum(later).as_py()
+        found = pc.max(table.column(column).filter(later))
+        largest = found if largest is None or found.as_py() > largest.as_py() else largest
+    return count, largest
 
 
 def _in_type(watermark: pa.Scalar, kind: pa.DataType) -> pa.Scalar:

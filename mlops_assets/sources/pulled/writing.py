@@ -32,7 +32,9 @@ class Pulled:
     Attributes:
         files: names of new or replaced files, below the landing folder.
         rows: in them; None for fetched files, which nobody has read yet.
-        watermark: largest value of the watermark landed so far, as text; None without one.
+        watermark: largest value of the watermark landed so far, as text; None without one. Never
+            later than the pull.
+        ahead: rows that say they are later than the pull.
         unchanged: addresses whose file is the one that was landed before, passwords masked.
     """
 
@@ -40,6 +42,7 @@ class Pulled:
     rows: int | None = None
     watermark: str | None = None
     unchanged: tuple[str, ...] = ()
+    ahead: int = 0
 
 
 @dataclass(frozen=True)

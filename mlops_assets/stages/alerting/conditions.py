@@ -76,6 +76,7 @@ class Group:
         what = {
             "gate": "gates failed",
             "give_up": "countries need a person",
+            "delivery": "deliveries need a person",
             "failed_run": "runs failed",
             "rollback": "models were rolled back",
             "incident": "incidents",

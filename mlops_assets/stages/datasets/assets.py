@@ -6,7 +6,7 @@ is a gate and isolates a country in a run of its own.
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import Field
 
 from mlops_assets.errors import some
-from mlops_assets.ml.datasets.validation import Validation, describe_columns, known_rows, validate
+from mlops_assets.ml.datasets.validation import Validation, describe_columns
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.common.base import (
@@ -25,7 +25,6 @@ from mlops_assets.stages.common.base import (
     country_step,
     failed,
     gate,
-    naive,
     output,
     partitions,
     passed,
@@ -43,16 +42,28 @@ from mlops_assets.stages.common.ui_metadata import (
     table_metadata,
 )
 from mlops_assets.stages.datasets.delivery_checks import LIMITS, check_limits
+from mlops_assets.stages.datasets.delivery_report import (
+    DELIVERY,
+    DELIVERY_CHECK,
+    check_delivery,
+    report_delivery,
+)
 from mlops_assets.stages.datasets.ingestion import (
     Delivered,
     Delivery,
     Ingestion,
     NotTaken,
     deliveries_of,
-    first_new,
     ingest,
     ingest_as_of,
-    live_rows,
+)
+from mlops_assets.stages.datasets.judgement import (
+    JudgedCountry,
+    describe_not_used,
+    judge_country,
+    not_used_metadata,
+    not_used_of,
+    refusal_of,
 )
 from mlops_assets.stages.datasets.ledger import (
     LEDGER,
@@ -86,6 +97,7 @@ _RAW_CHECKS = {
     "files_readable": "Delivered files that were set aside, with the reason.",
     "unlisted_countries": "Rows of countries that the product's YAML does not list.",
     LEDGER: RAW_LEDGER,
+    DELIVERY: DELIVERY_CHECK,
 }
 _QUARANTINE_GRAIN = "One row is a rejected record of the country with the rules it broke."
 _VALIDATED_GRAIN = (
@@ -93,8 +105,8 @@ _VALIDATED_GRAIN = (
     "aliases resolved."
 )
 _CONTRACT_DESCRIPTION = (
-    "Share of rejected rows, missing columns and wrong types. Over the limit the country keeps its "
-    "last good data."
+    "Share of rejected rows, of all and of each new delivery; missing columns. A delivery over the "
+    "limit is not used; when nothing else is new the country keeps its last good data."
 )
 
 StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
@@ -122,7 +134,6 @@ class _Step:
         tags: of the run.
         run_id: of the run.
         moment: whose knowledge the country is made from; None: now.
-        not_known: rows that stand and were not known at that moment.
     """
 
     ctx: CountryContext
@@ -132,7 +143,6 @@ class _Step:
     tags: Mapping[str, str]
     run_id: str
     moment: dt.datetime | None
-    not_known: int = 0
 
     @property
     def key(self) -> dg.AssetKey:
@@ -182,6 +192,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _files_readable(key, taken)
         yield _unlisted(product, key, taken)
         yield check_raw_ledger(key, taken)
+        report = report_delivery(storage.product(product), taken, context.run.run_id)
+        yield check_delivery(key, report, taken)
         if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
             (delivery,) = taken.deliveries.values()
             stored = WriteResult(delivery.snapshot, changed=delivery.changed)
@@ -242,16 +254,12 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         if step.made and rejects and step.lineage.already_made(step.made):
             yield from _nothing_new(context, step, step.made, rejects)
             return
-        spec = step.ctx.spec
         source = named_input(step.ctx, step.lineage, "raw")
         raw = step.ctx.store.read(source.asset, step.ctx.country, version=source.version)
-        live = live_rows(raw)
-        replaced = len(raw) - len(live)
-        if step.moment is not None:
-            step, live = _as_of(step, live)
-        since = first_new(live, step.seen)
-        result = validate(live, schema, spec.source, spec.country_names, new_since=since)
-        yield from _apply_contract(step, result, live, replaced)
+        judged = judge_country(
+            step.ctx, raw, seen=step.seen, before=not_used_of(rejects), moment=step.moment
+        )
+        yield from _apply_contract(step, judged)
 
     return validated
 
@@ -269,45 +277,31 @@ def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage)
     )
 
 
-def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:
-    """The rows that were known at the moment of the run; the ledger counts the others as such."""
-    assert step.moment is not None
-    spec, schema = step.ctx.spec, step.ctx.product.contract()
-    known = known_rows(live, schema, spec.source, spec.country_names, moment=naive(step.moment))
-    return replace(step, not_known=int((~known).sum())), live[known].reset_index(drop=True)
-
-
-def _apply_contract(
-    step: _Step, result: Validation, live: pd.DataFrame, replaced: int
-) -> StepEvents:
+def _apply_contract(step: _Step, judged: JudgedCountry) -> StepEvents:
     """Store what keeps the contract, or nothing of it when too much breaks it."""
-    limits = step.ctx.spec.contract
-    numbers = _numbers(result, limits)
-    reason = _refusal(result, limits)
+    limits, result = step.ctx.spec.contract, judged.result
+    numbers = _numbers(judged, limits)
+    reason = refusal_of(result, limits)
     if reason and result.proposals:
         reason += f" {' '.join(result.proposals)}"
-    if reason and step.not_known:
-        reason += f" {step.not_known:,} rows were not known at the moment of this run."
+    if reason and judged.not_known:
+        reason += f" {judged.not_known:,} rows were not known at the moment of this run."
     if reason is None:
-        _release(step, result, live)
+        _release(step, result, judged.live)
     rejects = {**preview(result.quarantine), **step.lineage.metadata()}
+    rejects |= not_used_metadata(judged.not_used)
     yield dg.Output(result.quarantine, "quarantine", metadata=rejects)
     if reason is not None:
         yield failed(step.key, "contract", reason, numbers)
-        yield _ledger(step, result, replaced, refused=True)
+        yield _ledger(step, judged, refused=True)
         for name in (*LIMITS, RESTATED):
             yield warned(step.key, name, "not judged: the delivery was refused")
-        product, country = step.ctx.product.name, step.ctx.country
-        raise dg.Failure(
-            f"{product} {country}: {reason} The rejected rows are in quarantine; good data and the "
-            f"champion that {country} had before stay in use. Deliver the file again under the "
-            f"same name, or look at the rows with: mlops-assets quarantine {product} {country}"
-        )
+        raise _refused(step, reason)
     restated = compare_with_stored(step.ctx, result.accepted)
     accepted = {**preview(result.accepted), **step.lineage.metadata(), _SEEN: step.newest}
     yield dg.Output(result.accepted, "validated", metadata=accepted)
-    yield _contract_kept(step, result, numbers, limits.max_rejected_share)
-    yield _ledger(step, result, replaced, refused=False)
+    yield _contract_kept(step, judged, numbers, limits.max_rejected_share)
+    yield _ledger(step, judged, refused=False)
     yield from check_limits(
         step.ctx.product, step.ctx.country, result.accepted, step.deliveries, moment=step.moment
     )
@@ -315,6 +309,15 @@ def _apply_contract(
     if restated is not None and not rules_changed:
         record_restatement(step.ctx, restated, step.run_id)
     yield check_restatement(step.ctx.product, restated, rules_changed=rules_changed)
+
+
+def _refused(step: _Step, reason: str) -> dg.Failure:
+    product, country = step.ctx.product.name, step.ctx.country
+    return dg.Failure(
+        f"{product} {country}: {reason} The rejected rows are in quarantine; good data and the "
+        f"champion that {country} had before stay in use. Deliver the file again under the "
+        f"same name, or look at the rows with: mlops-assets quarantine {product} {country}"
+    )
 
 
 def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
@@ -333,28 +336,30 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     )
 
 
-def _ledger(
-    step: _Step, result: Validation, replaced: int, *, refused: bool
-) -> dg.AssetCheckResult:
-    held_back = step.not_known + (len(result.accepted) if refused else 0)
+def _ledger(step: _Step, judged: JudgedCountry, *, refused: bool) -> dg.AssetCheckResult:
+    result = judged.result
+    not_used = len(result.accepted) if refused else 0
     return check_ledger(
         step.ctx,
         older=result.duplicates,
-        replaced=replaced,
-        held_back=held_back,
+        replaced=judged.replaced,
+        held_back=judged.not_known + result.set_aside + not_used,
         refused=refused,
         remarks=result.remarks,
     )
 
 
 def _contract_kept(
-    step: _Step, result: Validation, numbers: dict[str, Any], limit: float
+    step: _Step, judged: JudgedCountry, numbers: dict[str, Any], limit: float
 ) -> dg.AssetCheckResult:
+    result = judged.result
     if not result.rejected:
         text = f"all {result.rows:,} rows keep the contract"
         return passed(step.key, "contract", _remarked(text, result), numbers)
     share = f"{result.rejected:,} of {result.rows:,} rows ({result.rejected / result.rows:.2%})"
     text = " ".join([f"{share} went to quarantine; limit {limit:.0%}", *result.proposals])
+    if judged.not_used:
+        text = f"not used: {describe_not_used(judged.not_used)}; what else came is used. {text}"
     return warned(step.key, "contract", _remarked(text, result), numbers)
 
 
@@ -385,35 +390,18 @@ def _validated_about(product: Product, schema: Any) -> dict[str, Any]:
     return about(product, "datasets", {"parquet", "pandera"}, _VALIDATED_GRAIN, columns=described)
 
 
-def _refusal(result: Validation, limits: ContractSpec) -> str | None:
-    """Why the delivery is not taken into use; None when it is."""
-    if result.missing_columns:
-        names = ", ".join(repr(name) for name in result.missing_columns)
-        return f"The delivery has no column {names}, which the contract needs."
-    limit = limits.max_rejected_share
-    broken = [f"{rule} ({count:,})" for rule, count in result.broken.items()]
-    worst = some(broken, _EXAMPLES)
-    if result.rejected_share > limit:
-        return (
-            f"{result.rejected - result.corrected:,} of {result.rows:,} rows "
-            f"({result.rejected_share:.1%}) break the contract, over the limit of {limit:.1%}: "
-            f"{worst}."
-        )
-    if result.new_rows >= limits.delivery_min_rows and result.new_rejected_share > limit:
-        return (
-            f"{result.new_rejected:,} of {result.new_rows:,} rows delivered since the last good "
-            f"data ({result.new_rejected_share:.1%}) break the contract, over the limit of "
-            f"{limit:.1%}: {worst}."
-        )
-    if result.accepted.empty:
-        return "The delivery has no rows that keep the contract."
-    return None
-
-
-def _numbers(result: Validation, limits: ContractSpec) -> dict[str, Any]:
+def _numbers(judged: JudgedCountry, limits: ContractSpec) -> dict[str, Any]:
+    result = judged.result
     broken = pd.DataFrame(
         {"rule": list(result.broken), "rows": list(result.broken.values())}
     ).astype({"rule": str, "rows": int})
+    shown: dict[str, Any] = {}
+    if result.rejected:
+        shown["failing_cases"] = table_metadata(_failing_cases(result))
+    if judged.not_used:
+        shown["deliveries_not_used"] = table_metadata(
+            pd.DataFrame([asdict(each) for each in judged.not_used])
+        )
     return {
         "rows": result.rows,
         "accepted": len(result.accepted),
@@ -422,10 +410,11 @@ def _numbers(result: Validation, limits: ContractSpec) -> dict[str, Any]:
         "limit": limits.max_rejected_share,
         "new_rows": result.new_rows,
         "new_rejected": result.new_rejected,
+        "set_aside_with_their_delivery": result.set_aside,
         "duplicates": result.duplicates,
         "duplicates_with_other_values": result.conflicts,
         "broken_rules": table_metadata(broken),
-        **({"failing_cases": table_metadata(_failing_cases(result))} if result.rejected else {}),
+        **shown,
     }
 
 

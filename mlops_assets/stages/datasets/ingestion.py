@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mlops_assets.errors import MlopsAssetsError, SourceError
+from mlops_assets.ml.datasets.delivery_report import FileFacts
 from mlops_assets.ml.datasets.validation import DELIVERED
 from mlops_assets.product import Product
 from mlops_assets.sources.files.landing import NaturalOrder, natural_order
@@ -134,6 +135,9 @@ class Ingestion:
         waiting: names of files that may still be growing.
         files: number of files that can be read.
         file_rows: rows in them.
+        asked: the countries it was for.
+        taken_files: files that a country took, each as a whole.
+        ahead: rows that a source gave with a watermark later than now.
     """
 
     deliveries: Mapping[str, Delivery]
@@ -145,6 +149,9 @@ class Ingestion:
     files: int
     file_rows: int
     unanswered: str = ""
+    asked: frozenset[str] = frozenset()
+    taken_files: tuple[FileFacts, ...] = ()
+    ahead: int = 0
 
     @property
     def with_news(self) -> list[str]:
@@ -190,7 +197,7 @@ def ingest(
     A source that is asked (SQL, HTTP) first lands what is new. What fails for one country, such as
     a write to a full disk, is reported for it, and the others go on.
     """
-    unanswered = _pull(ctx.product, landing)
+    unanswered, ahead = _pull(ctx.product, landing)
     inventory = take_inventory(ctx, landing, run_id=run_id)
     country_of = published_names(ctx.spec, inventory)
     held = ctx.current_all("raw", countries)
@@ -231,7 +238,34 @@ def ingest(
         files=len(inventory.files),
         file_rows=sum(sum(inventory.rows[each].values()) for each in inventory.files),
         unanswered=unanswered,
+        asked=frozenset(countries),
+        taken_files=_taken_files(inventory, deliveries, country_of),
+        ahead=ahead,
     )
+
+
+def _taken_files(
+    inventory: Inventory, deliveries: Mapping[str, Delivery], country_of: Mapping[str, str]
+) -> tuple[FileFacts, ...]:
+    """What was taken by some country just now, counted over all of them."""
+    taken = {
+        each.content_hash: each.name
+        for delivery in deliveries.values()
+        for each in delivery.taken
+        if each.content_hash in inventory.files and not each.moved_from
+    }
+    found = []
+    for digest, name in sorted(taken.items(), key=lambda item: item[1]):
+        counts = inventory.rows[digest]
+        by_country: dict[str, int] = {}
+        for value, rows in counts.items():
+            if value in country_of:
+                country = country_of[value]
+                by_country[country] = by_country.get(country, 0) + rows
+        columns, rows = inventory.columns.get(digest, ()), sum(counts.values())
+        unlisted = rows - sum(by_country.values())
+        found.append(FileFacts(name, rows, columns, by_country, unlisted_rows=unlisted))
+    return tuple(found)
 
 
 def ingest_as_of(
@@ -322,21 +356,21 @@ def first_new(live: pd.DataFrame, seen: str) -> int:
     return int(max(old)) + 1 if len(old) else 0
 
 
-def _pull(product: Product, landing: str) -> str:
+def _pull(product: Product, landing: str) -> tuple[str, int]:
     """Land what a database or web address has new; why it could not, "" if it could.
 
-    What was landed before is taken anyway.
+    What was landed before is taken anyway. Beside it the number of rows that say they are later
+    than now.
     """
     source = product.spec.source
     if source.kind == "files":
-        return ""
+        return "", 0
     from mlops_assets.sources.pulled.pull import pull
 
     try:
-        pull(source, landing)
+        return "", pull(source, landing).ahead
     except SourceError as error:
-        return str(error)
-    return ""
+        return str(error), 0
 
 
 def _due(

@@ -7,7 +7,7 @@ raw snapshot. A lost inventory costs a survey of every file, and nothing else.
 import datetime as dt
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -41,6 +41,7 @@ class Inventory:
         rows: content hash: published country value: rows; of every content ever surveyed.
         problems: name of a file that was set aside: why.
         waiting: names of files that may still be growing.
+        columns: content hash: its columns as published, of contents that were surveyed just now.
     """
 
     files: Mapping[str, SourceFile]
@@ -48,6 +49,7 @@ class Inventory:
     rows: Mapping[str, Mapping[str, int]]
     problems: Mapping[str, str]
     waiting: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> In
             f.name: problems[_identity(f)] for f in files.values() if _identity(f) in problems
         },
         waiting=tuple(each.name for each in waiting),
+        columns={digest: found.columns for digest, found in surveys.items()},
     )
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mlops_assets.ml.datasets.event_times import TimeLimits
 from mlops_assets.ml.datasets.validation import validate
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.datasets.ingestion import live_rows
+from mlops_assets.stages.datasets.judgement import newest_taken
 
 RELEASED_BY = "mlops_assets/released_by"
 RELEASE_REASON = "mlops_assets/release_reason"
@@ -66,7 +68,8 @@ def _releasable(ctx: CountryContext, rows: pd.DataFrame) -> int:
     spec = ctx.spec
     raw = ctx.store.read(ctx.path("raw"), ctx.country)
     live = live_rows(raw)
-    result = validate(live, ctx.product.contract(), spec.source, spec.country_names)
+    times = TimeLimits.of(spec.contract, newest_taken(raw))
+    result = validate(live, ctx.product.contract(), spec.source, spec.country_names, times=times)
     return len(_left(rows, result.quarantine, live))
 
 

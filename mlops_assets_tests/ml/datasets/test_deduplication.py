@@ -69,3 +69,32 @@ def test_a_rejected_record_is_corrected_when_a_later_delivery_has_a_good_one_of_
     assert result.corrected == sum(
         last_good.get(key(record), -1) > record[DELIVERED] for record in bad
     )
+
+
+KEYED = SOURCE.model_copy(update={"key": ["country", "date", "kind"]})
+
+
+def kind_key(record: Record) -> tuple[str, str, str | None]:
+    return (*key(record), record["Kind"])
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(st.lists(RECORDS, min_size=1, max_size=14))
+def test_a_key_of_which_a_part_is_empty_is_a_key_like_any_other(records: list[Record]) -> None:
+    result = validate(pd.DataFrame(records), Prices, KEYED, NAMES)
+    newest: dict[tuple[str, str, str | None], Record] = {}
+    last_good: dict[tuple[str, str, str | None], int] = {}
+    good = sorted(filter(is_good, records), key=lambda record: [record[name] for name in ORDER])
+    for record in good:
+        newest[kind_key(record)] = record
+        last_good[kind_key(record)] = max(record[DELIVERED], last_good.get(kind_key(record), -1))
+    assert len(result.accepted) == len(newest)
+    assert result.duplicates == len(good) - len(newest)
+    assert result.conflicts == sum(
+        any(record[name] != newest[kind_key(record)][name] for name in VALUES) for record in good
+    )
+    assert result.corrected == sum(
+        last_good.get(kind_key(record), -1) > record[DELIVERED]
+        for record in records
+        if not is_good(record)
+    )

@@ -40,7 +40,7 @@ def source(**options: Any) -> SourceSpec:
     return SourceSpec(**{**given, **options})
 
 
-def orders(file: str = "a.csv", **columns: Any) -> pd.DataFrame:
+def orders(file: str = "a.csv", /, **columns: Any) -> pd.DataFrame:
     rows = len(next(iter(columns.values())))
     frame = pd.DataFrame(
         {

@@ -124,3 +124,24 @@ def test_the_counts_are_those_of_an_outer_join_in_sql(
     sizes = found.by_period["largest_change"].dropna()
     assert (sizes > 0).all()
     assert np.isfinite(sizes).all()
+
+
+EMPTY_KEYS = {
+    "text, as None and as NaN": (
+        pd.Series(["a", None, "c"], dtype="object"),
+        pd.Series(["a", np.nan, "c"], dtype="object"),
+    ),
+    "whole numbers": (pd.Series([1, None, 3], dtype="Int64"),) * 2,
+    "numbers": (pd.Series([1.0, np.nan, 3.0]),) * 2,
+    "times": (pd.Series(["2024-01-01", None, "2024-01-03"], dtype="datetime64[ns]"),) * 2,
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY_KEYS)
+@pytest.mark.parametrize("key", [["order"], ["order", "country"]])
+def test_a_record_with_an_empty_part_of_its_key_is_found_again(kind: str, key: list[str]) -> None:
+    before, now = (prices(1.0, 2.0, 3.0).assign(order=order) for order in EMPTY_KEYS[kind])
+    found = compare_versions(before, now.assign(price=[1.0, 9.0, 3.0]), key, "date")
+    assert (found.added, found.changed, found.withdrawn) == (0, 1, 0)
+    gone = compare_versions(before, now.drop(index=1), key, "date")
+    assert (gone.added, gone.changed, gone.withdrawn) == (0, 0, 1)

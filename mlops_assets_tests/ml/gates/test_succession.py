@@ -41,7 +41,7 @@ def shared(gain: float = 0.1, lower: float = 0.05, **changes: Any) -> PooledComp
     """All countries say that the candidate is better by so much, at least by `lower`."""
     told = Estimate(gain, lower, 2 * gain - lower)
     made = PooledComparison(
-        NEW, OLD, "", 5000, 29, 0.9, 1.0, told, "mae", 0.05, 1000, 7, 3, evidence="ab" * 16
+        NEW, OLD, "", 5000, 29, 0.9, 1.0, told, "mae", 0.05, 1000, 7, seed=3, evidence="ab" * 16
     )
     return replace(made, **changes)
 
