@@ -13,7 +13,14 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from mlops_assets.ml.datasets.validation import Validation, describe_columns, known_rows, validate
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.datasets.validation import (
+    INFINITE_RULE,
+    Validation,
+    describe_columns,
+    known_rows,
+    validate,
+)
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.common.base import (
@@ -246,10 +253,14 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         raw = step.ctx.store.read(source.asset, step.ctx.country, version=source.version)
         live = live_rows(raw)
         replaced = len(raw) - len(live)
-        if step.moment is not None:
-            step, live = _as_of(step, live)
-        since = first_new(live, step.seen)
-        result = validate(live, schema, spec.source, spec.aliases, new_since=since)
+        try:
+            if step.moment is not None:
+                step, live = _as_of(step, live)
+            since = first_new(live, step.seen)
+            result = validate(live, schema, spec.source, spec.aliases, new_since=since)
+        except ConfigurationError as error:  # told as a check too, where a person looks for it
+            yield from _at_fault(step, error)
+            raise
         yield from _apply_contract(step, result, live, replaced)
 
     return validated
@@ -312,6 +323,13 @@ def _apply_contract(
     if restated is not None and not rules_changed:
         record_restatement(step.ctx, restated, step.run_id)
     yield check_restatement(step.ctx.product, restated, rules_changed=rules_changed)
+
+
+def _at_fault(step: _Step, error: ConfigurationError) -> StepEvents:
+    """The checks of a contract that cannot judge: it fails, and nothing else is judged."""
+    yield failed(step.key, "contract", f"{error} Good data of before stays in use.")
+    for name in (LEDGER, *LIMITS, RESTATED):
+        yield warned(step.key, name, "not judged: the contract itself is at fault")
 
 
 def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
@@ -422,7 +440,7 @@ def _failing_cases(result: Validation) -> pd.DataFrame:
     records = []
     for rule in list(result.broken)[:_EXAMPLES]:
         found = rejects[[rule in each.split("; ") for each in rules]].head(_EXAMPLES)
-        column = rule.removeprefix("type:").partition(":")[0]
+        column = rule.removeprefix("type:").removeprefix(INFINITE_RULE).partition(":")[0]
         values = found[column] if column in found else [""] * len(found)
         for (_, row), value in zip(found.iterrows(), values, strict=True):
             where = f"{row['_source_file']}, record {row['_source_line']}"
