@@ -6,11 +6,11 @@ from typing import Generic, TypeVar
 
 from mlops_assets.errors import StorageError
 
-T = TypeVar("T")
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
-class Readable(Generic[T]):
+class Readable(Generic[_Found]):
     """What could be read.
 
     Attributes:
@@ -18,11 +18,13 @@ class Readable(Generic[T]):
         damaged: country: why nothing of it could be read.
     """
 
-    found: T
+    found: _Found
     damaged: Mapping[str, str]
 
 
-def readable(countries: Sequence[str], read: Callable[[Sequence[str]], T]) -> Readable[T]:
+def read_readable(
+    countries: Sequence[str], read: Callable[[Sequence[str]], _Found]
+) -> Readable[_Found]:
     """Read all countries but those whose own files are damaged or gone.
 
     Args:

@@ -248,7 +248,6 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         if step.made and rejects and step.lineage.already_made(step.made):
             yield from _nothing_new(context, step, step.made, rejects)
             return
-        spec = step.ctx.spec
         source = named_input(step.ctx, step.lineage, "raw")
         raw = step.ctx.store.read(source.asset, step.ctx.country, version=source.version)
         live = live_rows(raw)
@@ -256,8 +255,7 @@ def _validated(product: Product) -> dg.AssetsDefinition:
         try:
             if step.moment is not None:
                 step, live = _as_of(step, live)
-            since = first_new(live, step.seen)
-            result = validate(live, schema, spec.source, spec.aliases, new_since=since)
+            result = _validation(step, live, schema)
         except ConfigurationError as error:  # told as a check too, where a person looks for it
             yield from _at_fault(step, error)
             raise
@@ -277,6 +275,11 @@ def _step(product: Product, context: dg.AssetExecutionContext, storage: Storage)
         run_id=context.run.run_id,
         moment=storage.moment,
     )
+
+
+def _validation(step: _Step, live: pd.DataFrame, schema: Any) -> Validation:
+    spec, since = step.ctx.spec, first_new(live, step.seen)
+    return validate(live, schema, spec.source, spec.aliases, new_since=since)
 
 
 def _as_of(step: _Step, live: pd.DataFrame) -> tuple[_Step, pd.DataFrame]:

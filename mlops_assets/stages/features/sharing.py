@@ -17,7 +17,7 @@ from mlops_assets.ml.infinite import infinite_columns, told, without_infinite
 from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS, SHARED, Lineage, of_shared_features
-from mlops_assets.stages.common.readable import Readable, readable
+from mlops_assets.stages.common.readable import Readable, read_readable
 from mlops_assets.stages.features.finite import INFINITE
 from mlops_assets.storage import Snapshot
 
@@ -107,7 +107,7 @@ def _records(
         each = {country: validated[country] for country in wanted}
         return {c: ctx.store.read(s.asset, c, version=s.version) for c, s in each.items()}
 
-    frames = readable(list(validated), read)
+    frames = read_readable(list(validated), read)
     if not frames.found:
         raise dg.Failure(
             f"{ctx.product.name}: the validated rows of no country can be read: "

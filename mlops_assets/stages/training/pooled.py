@@ -26,7 +26,7 @@ from mlops_assets.stages.common.base import (
 )
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
-from mlops_assets.stages.common.readable import Readable, readable
+from mlops_assets.stages.common.readable import Readable, read_readable
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, table_metadata
 from mlops_assets.stages.training.serving import (
@@ -192,13 +192,13 @@ def _trials(models: Mapping[str, PooledModel]) -> pd.DataFrame:
 
 
 def _features_now(ctx: ProductContext) -> Readable[dict[str, Snapshot]]:
-    return readable(ctx.countries, lambda wanted: ctx.current_all("features", wanted))
+    return read_readable(ctx.countries, lambda wanted: ctx.current_all("features", wanted))
 
 
 def _features_of_all(ctx: ProductContext) -> _Features:
     now = _features_now(ctx)
     while True:  # until no other run wrote while this one read
-        read = readable(
+        read = read_readable(
             list(now.found), lambda wanted: ctx.store.read_all(ctx.path("features"), wanted)
         )
         before, now = now, _features_now(ctx)
