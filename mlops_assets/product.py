@@ -67,13 +67,22 @@ class Product:
             ConfigurationError: the module fails to import, or the name is no DataFrameModel, or
                 its required columns are not those of `source`.
         """
+        found = self.contract_class()
+        self._require_same_columns(self.spec.contract.schema_class, found)
+        return found
+
+    def contract_class(self) -> type[DataFrameModel]:
+        """The same, whatever its columns are.
+
+        Raises:
+            ConfigurationError: the module fails to import, or the name is no DataFrameModel.
+        """
         import pandera.pandas as pa
 
         reference = self.spec.contract.schema_class
         found = self._imported("contract", reference)
         if not (isinstance(found, type) and issubclass(found, pa.DataFrameModel)):
             raise self._unusable("contract", reference, "is not a pandera DataFrameModel")
-        self._require_same_columns(reference, found)
         return found
 
     def feature_function(self) -> Callable[..., Any]:
@@ -119,10 +128,10 @@ class Product:
         # Parsed once for files as they are: a run asks for it a dozen times.
         key = (self.folder, self._package, modules, _stamp(self.folder))
         if key not in _versions:
-            _versions[key] = code_hash(self._modules(*parts), self.folder)
+            _versions[key] = code_hash(self.modules(*parts), self.folder)
         return _versions[key]
 
-    def _modules(self, *parts: Part) -> set[Path]:
+    def modules(self, *parts: Part) -> set[Path]:
         """Files of the parts and all files of the folder that they import, directly or not."""
         found: set[Path] = set()
         waiting = [path for part in parts if (path := self._module_of(part)) is not None]

@@ -75,6 +75,7 @@ WARNINGS = {
     "validated.volume",
     "validated.freshness",
     "validated.restated_history",
+    "features.finite_values",
     "performance.realised_error",
     "drift.drift",
 }

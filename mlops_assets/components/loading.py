@@ -58,7 +58,7 @@ def load_product(folder: Path) -> Product:
     document = read(file.read_bytes())
     spec, problems = _checked(document, folder)
     if problems or spec is None:
-        raise _as_error(file, document, problems)
+        raise as_error(file, document, problems)
     return Product(folder.name, folder, spec)
 
 
@@ -245,7 +245,8 @@ def _names(tree: ast.Module) -> dict[str, ast.AST]:
     return names
 
 
-def _as_error(file: Path, document: Document, problems: list[YamlProblem]) -> ConfigurationError:
+def as_error(file: Path, document: Document, problems: list[YamlProblem]) -> ConfigurationError:
+    """All problems of a file as one error, each at its line, in the order of the file."""
     placed = [replace(p, line=p.line or document.line(p.loc)) for p in problems]
     placed.sort(key=lambda problem: problem.line or 0)
     number = "1 problem" if len(placed) == 1 else f"{len(placed)} problems"

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from mlops_assets.components.loading import FILE, load_product
 from mlops_assets.components.scaffold import ProductScaffolder
 from mlops_assets.components.schema import attributes_schema
+from mlops_assets.components.soundness import is_checked, require_sound
 from mlops_assets.errors import ConfigurationError
 
 
@@ -65,6 +66,7 @@ class ModelProduct(dg.Component):
         from mlops_assets.stages.product import build_product
 
         product = load_product(context.path)
+        require_sound(product, thorough=is_checked())
         _require_own_name(product.folder, context.defs_module_path.resolve())
         return build_product(product)
 

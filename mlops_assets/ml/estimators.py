@@ -13,14 +13,16 @@ from pandas.api import types
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
 
 from mlops_assets.errors import TrainingError
+from mlops_assets.ml.infinite import LARGEST, without_infinite
 
 
 class FrameEncoder(TransformerMixin, BaseEstimator):
     """Turn a frame of features into a matrix of float64, by column name.
 
     Numbers and booleans pass through; text becomes a code (or one column per value), in order of
-    frequency. Rare, unknown and missing values have no code: NaN (or zeros everywhere). A column
-    without one value when fitted is 0 from then on, since nothing was learned of it.
+    frequency. Rare, unknown and missing values have no code: NaN (or zeros everywhere).
+    Infinite numbers are missing. A column without one value when fitted is 0 from then on, since
+    nothing was learned of it.
 
     Args:
         max_categories: values of a text column that get a code; the others are rare.
@@ -34,6 +36,7 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
     def fit(self, X: pd.DataFrame, y: object = None) -> Self:
         """Learn the column names and the values of text columns."""
         del y
+        X = without_infinite(X)
         self.columns_ = [str(name) for name in X.columns]
         self.values_ = {
             name: _frequent(X[name], self.max_categories)
@@ -60,7 +63,10 @@ class FrameEncoder(TransformerMixin, BaseEstimator):
                 culprits={"features": missing},
             )
         blocks = [self._block(name, X[name]) for name in self.columns_]
-        return np.concatenate(blocks, axis=1) if blocks else np.empty((len(X), 0))
+        matrix = np.concatenate(blocks, axis=1) if blocks else np.empty((len(X), 0))
+        # Stored rows of earlier versions, and those of a caller, may still have infinite values.
+        matrix[np.abs(matrix) > LARGEST] = np.nan
+        return matrix
 
     def _block(self, name: str, values: pd.Series) -> np.ndarray:
         if name in self.hollow_ and not (self.one_hot and name in self.values_):
@@ -146,7 +152,8 @@ class OffsetRegressor(RegressorMixin, BaseEstimator):
                 way_out=f"Name one of {', '.join(map(str, X.columns))}.",
                 culprits={role: name},
             )
-        return X[name].to_numpy(dtype="float64", na_value=np.nan)
+        values = X[name].to_numpy(dtype="float64", na_value=np.nan)
+        return np.where(np.abs(values) > LARGEST, np.nan, values)
 
 
 def _usual(scale: np.ndarray) -> float:

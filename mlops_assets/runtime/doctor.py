@@ -73,11 +73,13 @@ def _packages(settings: Settings) -> str:
 
 def _products(settings: Settings) -> str:
     from mlops_assets.components.loading import load_products
+    from mlops_assets.components.soundness import require_sound
 
     products = load_products(settings.defs)
     if not products:
         raise RuntimeError(f"there is no product in {settings.defs}")
     for product in products:
+        require_sound(product, thorough=True)
         product.contract()
         product.feature_function()
         product.shared_function()

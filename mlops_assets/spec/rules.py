@@ -14,6 +14,7 @@ from mlops_assets.spec.fields import METRICS_OF_TASK, repeats, rule_broken
 
 if TYPE_CHECKING:
     from mlops_assets.spec.product import ProductSpec
+    from mlops_assets.spec.training import SpaceSpec
 
 OVERRIDABLE: frozenset[str] = frozenset(
     {
@@ -271,3 +272,84 @@ def _behavioural_tests_once(spec: ProductSpec) -> Iterator[InitErrorDetails]:
     for name in repeats(each.name for each in spec.gates.behaviour):
         text = f"the name {name!r} is given to more than one behavioural test"
         yield rule_broken(text, "gates", "behaviour", found=name)
+
+
+@_rule("candidates", "tuning")
+def _each_scope_has_a_budget(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    tuning = spec.tuning
+    local, pooled = tuning.trials or tuning.seconds, tuning.pooled_trials or tuning.pooled_seconds
+    for place, candidate in enumerate(spec.candidates):
+        if candidate.space and (local or pooled):
+            of_scope = [local if scope == "local" else pooled for scope in candidate.scopes]
+            if not any(of_scope):
+                kind = "trials or seconds" if candidate.scopes == ["local"] else "pooled_trials"
+                text = f"`tuning` has no {kind} for the scopes of this `space`"
+                yield rule_broken(text, "candidates", place, "space")
+
+
+@_rule("candidates")
+def _a_search_starts_inside(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    for place, candidate in enumerate(spec.candidates):
+        for name, where in candidate.space.items():
+            start = candidate.params.get(name)
+            if start is not None and not _holds(where, start):
+                text = f"the search starts at {start!r} of `params`, which is not in this space"
+                yield rule_broken(text, "candidates", place, "space", name, found=start)
+
+
+def _holds(space: SpaceSpec, value: bool | int | float | str) -> bool:
+    if space.choices:
+        return value in space.choices
+    if isinstance(value, bool | str) or space.low is None or space.high is None:
+        return False
+    return space.low <= value <= space.high
+
+
+@_rule("source")
+def _known_with_the_record(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    source = spec.source
+    for place, column in enumerate(source.known_later):
+        if column in source.key and column not in (source.country, source.event_time):
+            text = f"{column!r} is in `key`, so it is known with the record, not later"
+            yield rule_broken(text, "source", "known_later", place, found=column)
+        if column == source.arrival_time:
+            text = f"{column!r} is the arrival time, which is known with the record, not later"
+            yield rule_broken(text, "source", "known_later", place, found=column)
+
+
+@_rule("evaluation", "gates")
+def _slices_once(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    slices = [(*_cut(each), "") for each in spec.evaluation.slices]
+    groups = [(*_cut(each), each.measure) for each in spec.gates.fairness]
+    for where, named in ((("evaluation", "slices"), slices), (("gates", "fairness"), groups)):
+        for place, each in enumerate(named):
+            if each in named[:place]:
+                text = f"{each[0]!r} is declared twice in the same way"
+                yield rule_broken(text, *where, place, "feature", found=each[0])
+
+
+def _cut(declared: Any) -> tuple[str, tuple[float, ...]]:
+    return declared.feature, tuple(declared.edges)
+
+
+@_rule("gates", "predictions")
+def _tests_that_can_be_passed(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    for place, test in enumerate(spec.gates.behaviour):
+        least, most, where = test.at_least, test.at_most, ("gates", "behaviour", place)
+        if least is not None and most is not None and least > most:
+            text = f"at_least {least} is above at_most {most}, so no prediction passes"
+            yield rule_broken(text, *where, "at_least", found=least)
+        if least is not None and least > spec.predictions.maximum:
+            text = f"at_least {least} is above predictions.maximum {spec.predictions.maximum}"
+            yield rule_broken(text, *where, "at_least", found=least)
+        if most is not None and most < spec.predictions.minimum:
+            text = f"at_most {most} is below predictions.minimum {spec.predictions.minimum}"
+            yield rule_broken(text, *where, "at_most", found=most)
+
+
+@_rule("retraining")
+def _old_enough_to_be_trained_again(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    age, pause = spec.retraining.max_age_days, spec.retraining.cooldown_days
+    if age is not None and age < pause:
+        text = f"max_age_days {age} is below cooldown_days {pause}, which keeps a country from it"
+        yield rule_broken(text, "retraining", "max_age_days", found=age)

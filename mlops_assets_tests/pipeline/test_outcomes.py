@@ -449,3 +449,27 @@ def test_predictions_of_a_country_do_not_depend_on_the_other_countries(
     ran.run(COUNTRY)
     again = ran.frame("predictions", COUNTRY)["prediction"].to_numpy()
     np.testing.assert_array_equal(alone, again)
+
+
+def test_a_contract_whose_check_raises_is_at_fault_itself_and_the_last_good_data_stay(
+    ran: Platform,
+) -> None:
+    before = held(ran, COUNTRY)
+    check = (
+        '    @pa.check("demand")\n    def known_rate(cls, values):\n'
+        '        raise LookupError("no rate for XAU")\n\n    class Config:'
+    )
+    edit(ran.product.folder / "contract.py", ("    class Config:", check))
+    platform = rebuilt(ran)
+
+    result = platform.run(COUNTRY)
+
+    assert not result.success
+    told = checks(result)["validated.contract"]
+    assert (told.passed, told.severity.value) == (False, "ERROR")
+    assert 'the check `demand: known_rate` raised LookupError("no rate for XAU")' in (
+        told.description or ""
+    )
+    assert held(platform, COUNTRY) == before
+    assert platform.frame("quarantine", COUNTRY).empty
+    assert platform.registry.champion("parcels", COUNTRY) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from mlops_assets.ml.datasets.coercion import (
 from mlops_assets.ml.datasets.local_time import UtcTimes, as_utc
 from mlops_assets.ml.datasets.notation import Notation, whole_as_such
 from mlops_assets.spec import CountryNames, SourceSpec
+
+INFINITE_RULE = "infinite:"
+"""Start of the rule that a number is finite; the name of its column follows."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,12 @@ def typed_column(
         raw: rows of the same index, with `_source_file` and `_source_line` where known.
     """
     found = typed(published[name], kind, Notation.of(source, name), nullable=nullable)
-    missing = found.unfilled & ~found.wrong
-    rules = {f"type:{name}": found.wrong, f"{name}: not_nullable": missing}
+    missing, endless = found.unfilled & ~found.wrong, _infinite(published[name], found.wrong)
+    rules = {
+        f"type:{name}": found.wrong & ~endless,
+        f"{INFINITE_RULE}{name}": endless,
+        f"{name}: not_nullable": missing,
+    }
     column = TypedColumn(found.values, rules, found.wrong | found.unfilled)
     if kind == "text" and name != source.country:
         return _with_whole_numbers(column, name, source)
@@ -107,6 +115,21 @@ def _as_listed(published: pd.Series, names: CountryNames) -> pd.Series:
         return published
     resolved = np.array([*listed, None], dtype="object")[codes]  # -1 is missing
     return pd.Series(resolved, index=published.index, dtype="object")
+
+
+def _infinite(published: pd.Series, wrong: np.ndarray) -> np.ndarray:
+    """Which of the values that are not of their type are infinite numbers."""
+    found = np.zeros(len(published), bool)
+    if wrong.any():
+        found[wrong] = [_is_infinite(str(value)) for value in published[wrong]]
+    return found
+
+
+def _is_infinite(text: str) -> bool:
+    try:
+        return math.isinf(float(text))
+    except ValueError:  # no number at all
+        return False
 
 
 def _with_days_told(column: TypedColumn, published: pd.Series, name: str) -> TypedColumn:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -28,6 +28,9 @@ DELIVERED = "_delivered"
 
 INGESTION_ORDER = [DELIVERED, "_ingested_at", "_source_file", "_source_line"]
 """Among records of one key the last in this order is the newest."""
+
+_PROBED = 50
+"""First rows on which a check shows what it answers."""
 
 USUAL_TYPES = frozenset({"float64", "int64", "bool", "datetime64[ns]", "str"})
 """What published values are typed as here."""
@@ -145,7 +148,7 @@ def validate(
 
     Raises:
         ConfigurationError: `source` names a column that the contract does not have, or one of
-            the contract's own parsers raised.
+            the contract's own parsers or checks raised, or answered with what is no answer.
     """
     contract = _prepared(schema, (*source.columns, *source.derived), len(source.derived))
     if not raw.index.equals(pd.RangeIndex(len(raw))):
@@ -345,8 +348,9 @@ def _check(
         with warnings.catch_warnings():
             # From pandera's own table of failures, when one of them has missing values alone.
             warnings.filterwarnings("ignore", "The behavior of DataFrame conc", FutureWarning)
-            return contract.validate(frame, lazy=True), {}
+            return _sound(contract, contract.validate(frame, lazy=True)), {}
     except pa.errors.SchemaErrors as errors:
+        _require_sound_checks(contract, errors.schema_errors)
         broken: dict[str, np.ndarray] = {}
         for error in errors.schema_errors:
             rule, mask = _broken_rule(error, frame)
@@ -354,7 +358,9 @@ def _check(
             mask = mask & ~untyped.get(rule.partition(":")[0], np.zeros(len(frame), bool))
             broken[rule] = broken.get(rule, np.zeros(len(frame), bool)) | mask
         data = errors.data if isinstance(errors.data, pd.DataFrame) else frame
-        return data, broken
+        return _sound(contract, data), broken
+    except ConfigurationError:
+        raise
     except Exception as error:
         raise ConfigurationError(
             f"The contract {contract.name} raised {type(error).__name__}: {error}.",
@@ -363,11 +369,96 @@ def _check(
         ) from error
 
 
+def _require_sound_checks(contract: Any, errors: Iterable[pa.errors.SchemaError]) -> None:
+    """A check that raised says nothing of the data: it is a fault of the contract.
+
+    Raises:
+        ConfigurationError: one did; the message has each with what it raised.
+    """
+    raised = {
+        _rule_of(error): _what_was_raised(str(error.failure_cases))
+        for error in errors
+        if error.reason_code == pa.errors.SchemaErrorReason.CHECK_ERROR
+    }
+    if raised:
+        said = "; ".join(f"the check `{rule}` {what}" for rule, what in raised.items())
+        raise _contract_at_fault(contract, said, list(raised))
+
+
+def _what_was_raised(text: str) -> str:
+    # What pandera raises itself when it can make nothing of what a check returned.
+    if text in ("NotImplementedError()", "AssertionError()"):
+        return f"raised {text}: what it returns is neither one truth value a row nor a single one"
+    return f"raised {text}"
+
+
+def _sound(contract: pa.DataFrameSchema, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, once each check has shown on its first rows that it answers for every row.
+
+    pandera takes what is shorter, of other rows or no truth value for an answer.
+
+    Raises:
+        ConfigurationError: a check does not.
+    """
+    head = frame.head(_PROBED)
+    odd = {
+        rule: what
+        for rule, check, values in _probes(contract, head)
+        if (what := _unusable_answer(check, values))
+    }
+    if odd:
+        said = "; ".join(f"the check `{rule}` returned {what}" for rule, what in odd.items())
+        raise _contract_at_fault(contract, said, list(odd))
+    return frame
+
+
+def _probes(contract: pa.DataFrameSchema, head: pd.DataFrame) -> Iterator[tuple[str, Any, Any]]:
+    """Every check of a contract that is a function of its own: rule, check, what it is about."""
+    for name, column in contract.columns.items():
+        for check in column.checks:
+            if name in head and _is_own(check):
+                yield f"{name}: {_check_name(check)}", check, head[name]
+    for check in contract.checks or ():
+        if _is_own(check):
+            yield _check_name(check), check, head
+
+
+def _is_own(check: Any) -> bool:
+    """Whether a check is a function of the contract that answers a row at a time."""
+    return not type(check).is_builtin_check(check.name) and check.groupby is None
+
+
+def _unusable_answer(check: Any, values: Any) -> str:
+    """What is wrong with what a check answers; "" if nothing is, or if it does not answer."""
+    try:
+        answer = check(values).check_output
+    except Exception:  # on these few rows; over all of them it did not, or that is told
+        return ""
+    if not isinstance(answer, pd.Series):
+        return ""
+    # A check that ignores missing values is not asked about them.
+    if not any(answer.index.equals(each.index) for each in (values, values.dropna())):
+        return f"{len(answer)} values for {len(values)} rows, or of other rows"
+    numeric = pd.api.types.is_numeric_dtype(answer.dtype)
+    if numeric and answer.dropna().isin([0, 1]).all():
+        return ""
+    kind = pd.api.types.infer_dtype(answer, skipna=True)
+    return "" if kind in ("boolean", "empty") else f"{kind} values, not truth values"
+
+
+def _contract_at_fault(contract: Any, said: str, checks: list[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"The contract {contract.name} is at fault, not the data: {said}.",
+        stored="Nothing was written, and no row was put into quarantine for it.",
+        way_out="A check returns one truth value a row, for every value its types allow, missing "
+        "ones too; or a single one about the whole table.",
+        culprits={"contract": str(contract.name), "checks": checks},
+    )
+
+
 def _broken_rule(error: pa.errors.SchemaError, frame: pd.DataFrame) -> tuple[str, np.ndarray]:
     """Rule name and the rows that break it; a rule about the whole frame is broken by all."""
-    on_column = isinstance(error.schema, pa.Column)
-    name = _check_name(error.check)
-    rule = f"{error.schema.name}: {name}" if on_column else name
+    rule = _rule_of(error)
     mask = np.ones(len(frame), bool)
     output, cases = error.check_output, error.failure_cases
     if isinstance(output, pd.Series) and output.index.equals(frame.index):
@@ -375,6 +466,11 @@ def _broken_rule(error: pa.errors.SchemaError, frame: pd.DataFrame) -> tuple[str
     elif isinstance(cases, pd.DataFrame) and "index" in cases and cases["index"].notna().all():
         mask = frame.index.isin(cases["index"])
     return rule, mask
+
+
+def _rule_of(error: pa.errors.SchemaError) -> str:
+    name = _check_name(error.check)
+    return f"{error.schema.name}: {name}" if isinstance(error.schema, pa.Column) else name
 
 
 def _check_name(check: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,8 +84,21 @@ def evidence_frame(
 
 def slice_column(declared: SliceSpec) -> str:
     """Column of the evidence that holds each row's slice: the feature, and where it is cut."""
-    edges = " at " + ", ".join(f"{edge:g}" for edge in declared.edges) if declared.edges else ""
-    return f"slice.{declared.feature}{edges}"
+    return _column_of(declared, [number_name(edge) for edge in declared.edges])
+
+
+def stored_column(evidence: pd.DataFrame, declared: SliceSpec) -> str | None:
+    """The column of stored evidence that holds a declaration's slices; None when it has none.
+
+    Evidence of earlier versions names its edges with six digits.
+    """
+    short = _column_of(declared, [f"{edge:g}" for edge in declared.edges])
+    names = (slice_column(declared), short)
+    return next((name for name in names if name in evidence), None)
+
+
+def _column_of(declared: SliceSpec, edges: list[str]) -> str:
+    return f"slice.{declared.feature}" + (f" at {', '.join(edges)}" if edges else "")
 
 
 def declared_slices(spec: ProductSpec) -> Iterator[SliceSpec]:
@@ -111,7 +125,7 @@ def slice_names(values: pd.Series, edges: list[float]) -> np.ndarray:
 
 def edge_names(edges: list[float]) -> list[str]:
     """Names of the slices that edges make, lowest first."""
-    ends = [f"{edge:g}" for edge in edges]
+    ends = [number_name(edge) for edge in edges]
     middle = [f"{low} to {high}" for low, high in itertools.pairwise(ends)]
     return [f"under {ends[0]}", *middle, f"{ends[-1]} or more"]
 
@@ -124,5 +138,18 @@ def _between(values: pd.Series, edges: list[float]) -> np.ndarray:
 
 def _as_text(values: pd.Series) -> np.ndarray:
     if pd.api.types.is_float_dtype(values.dtype):
-        return np.array([f"{value:g}" for value in values], dtype="object")
+        return np.array([number_name(value) for value in values.to_numpy()], dtype="object")
     return np.array([str(value) for value in values], dtype="object")
+
+
+def number_name(value: Any) -> str:
+    """A number as a name: two numbers that differ have two names, and 7.0 is "7".
+
+    Args:
+        value: of Python or numpy; one of 32 bits has the digits that tell it from others of 32.
+    """
+    if pd.isna(value):
+        return MISSING
+    if float(value).is_integer() and abs(value) < 2**63:
+        return str(int(value))
+    return str(np.asarray(value)[()]).removesuffix(".0")

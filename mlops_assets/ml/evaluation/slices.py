@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.evaluation.evidence import MISSING, OTHER, edge_names, slice_column
+from mlops_assets.ml.evaluation.evidence import MISSING, OTHER, edge_names, stored_column
 from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate
 from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import score
@@ -54,12 +54,13 @@ class SlicePart:
 
 def parts_of(evidence: pd.DataFrame, declared: SliceSpec) -> list[SlicePart]:
     """The slices of one declaration in their order; without the feature, one part without rows."""
-    column = slice_column(declared)
-    if column not in evidence:
+    column = stored_column(evidence, declared)
+    if column is None:
         return [SlicePart(declared.feature, "", np.zeros(len(evidence), dtype="bool"))]
     names = evidence[column].to_numpy(dtype="object")
     present = set(names)
-    order = edge_names(declared.edges) if declared.edges else sorted(present - {MISSING, OTHER})
+    known = edge_names(declared.edges) if declared.edges else []
+    order = [*known, *sorted(present - {*known, MISSING, OTHER})]
     return [
         SlicePart(declared.feature, name, names == name)
         for name in dict.fromkeys([*order, OTHER, MISSING])

@@ -12,6 +12,7 @@ from pandas.api import types
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.datasets.availability import known_records
+from mlops_assets.ml.features.names import as_texts, name_problems
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
 _KEYS = ("entity", "event_time")
@@ -85,6 +86,7 @@ def build_features(
             culprits={"function": function_name(function)},
         ) from error
     _require_columns(made, function)
+    made = made.set_axis(as_texts(made.columns), axis=1)
     if made.empty:  # of no row pandas knows no type
         made = made.astype({"event_time": "datetime64[ns]", "label": "float64"})
     frame = made.assign(
@@ -211,10 +213,9 @@ def _require_columns(made: Any, function: FeatureFunction) -> None:
             [],
             "Return one frame with entity, event_time, label and the features.",
         )
-    twice = [str(name) for name in made.columns[made.columns.duplicated()]]
-    if twice:
-        raise wrong_frame(function, f"returned {', '.join(twice)} twice", twice, "Name each once.")
-    missing = [name for name in ("entity", "event_time", "label") if name not in made]
+    require_names(made, function)
+    names = as_texts(made.columns)
+    missing = [name for name in ("entity", "event_time", "label") if name not in names]
     if missing:
         raise wrong_frame(
             function,
@@ -222,6 +223,18 @@ def _require_columns(made: Any, function: FeatureFunction) -> None:
             missing,
             "Every row needs entity, event_time and label (NaN while unknown).",
         )
+
+
+def require_names(made: pd.DataFrame, function: FeatureFunction) -> None:
+    """Every column has a name that every later place can hold.
+
+    Raises:
+        TrainingError: names each that has not, with the reason.
+    """
+    if wrong := name_problems(list(made.columns)):
+        said = "; ".join(f"{name!r}, which {reason}" for name, reason in wrong.items())
+        way_out = "Give every column a text of its own, such as weekday_0 for 0."
+        raise wrong_frame(function, f"returned the column {said}", list(wrong), way_out)
 
 
 def times_of(made: pd.DataFrame, column: str, function: FeatureFunction) -> pd.Series:

@@ -16,10 +16,12 @@ from mlops_assets.ml.features.feature_frame import (
     function_name,
     having_rows,
     is_feature,
+    require_names,
     sampled_cutoffs,
     times_of,
     wrong_frame,
 )
+from mlops_assets.ml.features.names import as_texts
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
 SharedFunction = Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]
@@ -47,6 +49,7 @@ def build_shared(records: Mapping[str, pd.DataFrame], function: SharedFunction) 
             culprits={"function": function_name(function)},
         ) from error
     _require_columns(made, function)
+    made = made.set_axis(as_texts(made.columns), axis=1)
     frame = made.assign(event_time=times_of(made, "event_time", function))
     _require_one_row_a_time(frame, function)
     names = ["event_time", *(str(name) for name in frame.columns if name != "event_time")]
@@ -130,9 +133,7 @@ def _require_columns(made: Any, function: SharedFunction) -> None:
     if not isinstance(made, pd.DataFrame):
         what = f"returned a {type(made).__name__}, not a DataFrame"
         raise wrong_frame(function, what, [], "Return one frame with event_time and the features.")
-    twice = [str(name) for name in made.columns[made.columns.duplicated()]]
-    if twice:
-        raise wrong_frame(function, f"returned {', '.join(twice)} twice", twice, "Name each once.")
+    require_names(made, function)
     if "event_time" not in made:
         what, way_out = "returned no column event_time", "Every row needs the time it is known at."
         raise wrong_frame(function, what, ["event_time"], way_out)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from mlops_assets.errors import ConfigurationError
+from mlops_assets.ml.features.feature_frame import feature_columns
 from mlops_assets.ml.stats.metrics import is_better
 from mlops_assets.spec import BaselineSpec
 
@@ -18,10 +20,21 @@ def baseline_predictions(
 
     Where the feature of rule `feature` is missing, the mean label of `train` stands in, so that a
     baseline always answers if there is any history; NaN if there is none.
+
+    Raises:
+        ConfigurationError: the rows have no such feature.
     """
     mean = float(train["label"].mean()) if len(train) else float("nan")
     if baseline.rule == "mean" or baseline.feature is None:
         return np.full(len(rows), mean)
+    if baseline.feature not in rows:
+        raise ConfigurationError(
+            f"The baseline {baseline.name} is the feature {baseline.feature}, which the rows do "
+            "not have.",
+            stored="Nothing was predicted.",
+            way_out=f"Name one of {', '.join(feature_columns(rows))}.",
+            culprits={"baseline": baseline.name, "feature": baseline.feature},
+        )
     values = rows[baseline.feature].to_numpy(dtype="float64", na_value=np.nan)
     return np.where(np.isfinite(values), values, mean)
 

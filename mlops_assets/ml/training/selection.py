@@ -16,6 +16,7 @@ from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, fit, predict, with_params
 from mlops_assets.ml.models.split import Split, newest_label, split
 from mlops_assets.ml.stats.metrics import is_better, score
+from mlops_assets.ml.training.admission import admit
 from mlops_assets.ml.training.pooled_scores import (
     ChosenBaseline,
     PooledScores,
@@ -231,7 +232,8 @@ def train_pooled(
 ) -> Mapping[str, PooledModel]:
     """Train every pooled candidate on the rows of all countries, and of each region.
 
-    The country is no feature unless the product makes it one. A candidate with a `space` is tuned
+    What of a country does not fit the others is left out (see `admit`). The country is no feature
+    unless the product makes it one. A candidate with a `space` is tuned
     on the train rows first, within the budget that all pooled models share; the search of a region
     starts at what was found for all countries.
 
@@ -249,10 +251,11 @@ def train_pooled(
     """
     wanted = pooled_names(spec) if frames else {}
     deadline = _deadline(spec.tuning.pooled_seconds, clock)
+    admitted = admit(spec, frames).frames if wanted else {}
     rows = {
-        region: pooled_rows(spec, of_region)
+        region: _stacked(spec, of_region)
         for region in dict.fromkeys(["", *(region for _, region in wanted.values())])
-        if wanted and (of_region := members(spec, frames, region))
+        if wanted and (of_region := members(spec, admitted, region))
     }
     wanted = {n: one for n, one in wanted.items() if _trainable(spec, rows.get(one[1]), one[1])}
     searches = sum(bool(candidate.space) for candidate, _ in wanted.values())
@@ -274,8 +277,10 @@ def _trainable(spec: ProductSpec, rows: PooledRows | None, region: str) -> bool:
     return rows is not None and (not region or len(rows.train) >= spec.split.min_train_rows)
 
 
-def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRows:
-    """Split each country's rows and stack them.
+def pooled_rows(
+    spec: ProductSpec, frames: Mapping[str, pd.DataFrame], region: str = ""
+) -> PooledRows:
+    """Split the admitted rows of each country and stack them.
 
     Countries are stacked in alphabetical order, so the result does not depend on theirs. A holdout
     that moves begins in all of them where it begins by the newest label of any: a country whose
@@ -283,8 +288,13 @@ def pooled_rows(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> Pooled
 
     Args:
         spec: the product; a country's override of `split` applies to its own rows.
-        frames: features frame per country; at least one.
+        frames: features frame per country; at least one that is admitted.
+        region: of whose countries; "" for all. Which rows are admitted depends on all countries.
     """
+    return _stacked(spec, members(spec, admit(spec, frames).frames, region))
+
+
+def _stacked(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRows:
     newest = [each for frame in frames.values() if (each := newest_label(frame)) is not None]
     until = max(newest, default=None)
     of = {

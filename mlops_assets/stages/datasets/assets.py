@@ -13,7 +13,8 @@ import dagster as dg
 import pandas as pd
 from pydantic import Field
 
-from mlops_assets.errors import some
+from mlops_assets.errors import ConfigurationError, some
+from mlops_assets.ml.datasets.published import INFINITE_RULE
 from mlops_assets.ml.datasets.validation import Validation, describe_columns
 from mlops_assets.product import Product
 from mlops_assets.spec import ContractSpec
@@ -256,9 +257,13 @@ def _validated(product: Product) -> dg.AssetsDefinition:
             return
         source = named_input(step.ctx, step.lineage, "raw")
         raw = step.ctx.store.read(source.asset, step.ctx.country, version=source.version)
-        judged = judge_country(
-            step.ctx, raw, seen=step.seen, before=not_used_of(rejects), moment=step.moment
-        )
+        try:
+            judged = judge_country(
+                step.ctx, raw, seen=step.seen, before=not_used_of(rejects), moment=step.moment
+            )
+        except ConfigurationError as error:  # told as a check too, where a person looks for it
+            yield from _at_fault(step, error)
+            raise
         yield from _apply_contract(step, judged)
 
     return validated
@@ -318,6 +323,13 @@ def _refused(step: _Step, reason: str) -> dg.Failure:
         f"champion that {country} had before stay in use. Deliver the file again under the "
         f"same name, or look at the rows with: mlops-assets quarantine {product} {country}"
     )
+
+
+def _at_fault(step: _Step, error: ConfigurationError) -> StepEvents:
+    """The checks of a contract that cannot judge: it fails, and nothing else is judged."""
+    yield failed(step.key, "contract", f"{error} Good data of before stays in use.")
+    for name in (LEDGER, *LIMITS, RESTATED):
+        yield warned(step.key, name, "not judged: the contract itself is at fault")
 
 
 def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
@@ -425,7 +437,7 @@ def _failing_cases(result: Validation) -> pd.DataFrame:
     records = []
     for rule in list(result.broken)[:_EXAMPLES]:
         found = rejects[[rule in each.split("; ") for each in rules]].head(_EXAMPLES)
-        column = rule.removeprefix("type:").partition(":")[0]
+        column = rule.removeprefix("type:").removeprefix(INFINITE_RULE).partition(":")[0]
         values = found[column] if column in found else [""] * len(found)
         for (_, row), value in zip(found.iterrows(), values, strict=True):
             where = f"{row['_source_file']}, record {row['_source_line']}"

@@ -15,11 +15,13 @@ from mlops_assets.ml.features.feature_frame import (
     check_point_in_time,
     features_as_of,
 )
+from mlops_assets.ml.infinite import infinite_columns, told, without_infinite
 from mlops_assets.product import Product
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import (
     Storage,
     asset_key,
+    country_check,
     country_step,
     failed,
     gate,
@@ -30,6 +32,7 @@ from mlops_assets.stages.common.base import (
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import Lineage, named_input, named_shared, of_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table_metadata
+from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
 from mlops_assets.stages.features.sharing import include
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -71,7 +74,10 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
                 product, "features", "features", {"parquet", "pandas"}, description=_GRAIN
             )
         },
-        check_specs=[gate(product, "features", _CHECK, _CHECK_DESCRIPTION)],
+        check_specs=[
+            gate(product, "features", _CHECK, _CHECK_DESCRIPTION),
+            country_check(product, "features", FINITE, FINITE_DESCRIPTION),
+        ],
     )
     def features(
         context: dg.AssetExecutionContext, storage: Storage
@@ -84,6 +90,7 @@ def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "features", metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
+            yield finite_check(key, made.metadata.get(INFINITE, ""))
             return
         yield from _compute(ctx, _read(ctx, lineage), lineage, storage.moment)
 
@@ -124,13 +131,17 @@ def _compute(
             f"{ctx.product.name} {ctx.country}: {leak(result)} Nothing was written; correct "
             f"{spec.features} so that it uses only rows up to the event time."
         )
-    yield dg.Output(frame, "features", metadata={**_about_rows(frame), **lineage.metadata()})
+    infinite = told(infinite_columns(frame))
+    frame = without_infinite(frame)
+    metadata = {**_about_rows(frame), **lineage.metadata(), INFINITE: infinite}
+    yield dg.Output(frame, "features", metadata=metadata)
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     if frame.empty:
         same = (
             f"{spec.features} makes no row of {len(source.validated):,} records: nothing to predict"
         )
     yield passed(key, _CHECK, same, leak_numbers(result))
+    yield finite_check(key, infinite)
 
 
 def features_from(

@@ -6,12 +6,21 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.product import Product
-from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
+from mlops_assets.stages.common.base import (
+    Storage,
+    about,
+    asset_key,
+    failed,
+    output,
+    passed,
+    warned,
+)
 from mlops_assets.stages.common.lineage import SHARED, of_shared_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
 from mlops_assets.stages.features.assets import leak, leak_numbers
+from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
 from mlops_assets.stages.features.sharing import Shared, computed
-from mlops_assets.storage.io_manager import Unchanged
+from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
 
 IN_USE = "shared_snapshot"
 """Name of the external asset that stands between the shared features and those of a country."""
@@ -20,6 +29,12 @@ _CHECK_DESCRIPTION = (
     "Shared features computed again from the history of all countries cut off at sampled times, "
     "with values known later hidden, are the same."
 )
+_ALL = "all_countries"
+_ALL_DESCRIPTION = (
+    "The records of every country could be read. One whose files are damaged is missing in what is "
+    "shared, and the others go on."
+)
+_DAMAGED = f"{METADATA_PREFIX}damaged"
 _GRAIN = (
     "One row is a time with what is the same for every country, computed from the records of all "
     "countries up to that time; a country without good records is missing in it."
@@ -57,7 +72,9 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
             SHARED: output(product, SHARED, "features", {"parquet", "pandas"}, description=_GRAIN)
         },
         check_specs=[
-            dg.AssetCheckSpec(_CHECK, asset=key, blocking=True, description=_CHECK_DESCRIPTION)
+            dg.AssetCheckSpec(_CHECK, asset=key, blocking=True, description=_CHECK_DESCRIPTION),
+            dg.AssetCheckSpec(FINITE, asset=key, description=FINITE_DESCRIPTION),
+            dg.AssetCheckSpec(_ALL, asset=key, description=_ALL_DESCRIPTION),
         ],
     )
     def shared_features(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
@@ -68,6 +85,8 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), SHARED, metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
+            yield finite_check(key, made.metadata.get(INFINITE, ""))
+            yield _all_countries(key, made.metadata.get(_DAMAGED, ""))
             return
         if not validated:
             raise dg.Failure(
@@ -88,10 +107,23 @@ def _events(product: Product, found: Shared) -> StepEvents:
             f"the shared features of before; correct {product.spec.shared_features} so that it "
             "uses only rows up to the event time."
         )
-    metadata = {**_about_rows(product, found), **found.lineage.metadata()}
+    about_rows = _about_rows(product, found)
+    damaged = "; ".join(
+        f"{country}: {problem.rstrip('.')}" for country, problem in found.damaged.items()
+    )
+    kept = {INFINITE: found.infinite, _DAMAGED: damaged}
+    metadata = {**about_rows, **found.lineage.metadata(), **kept}
     yield dg.Output(found.frame, SHARED, metadata=metadata)
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     yield passed(key, _CHECK, same, leak_numbers(result))
+    yield finite_check(key, found.infinite)
+    yield _all_countries(key, damaged)
+
+
+def _all_countries(key: dg.AssetKey, damaged: str) -> dg.AssetCheckResult:
+    if not damaged:
+        return passed(key, _ALL, "the records of every country that has some were read")
+    return warned(key, _ALL, f"made without {damaged}")
 
 
 def _about_rows(product: Product, found: Shared) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """How shared features are made: by their own asset, or by the first run of a country without."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -13,9 +13,12 @@ from mlops_assets.ml.features.shared_features import (
     build_shared_as_of,
     check_shared_point_in_time,
 )
+from mlops_assets.ml.infinite import infinite_columns, told, without_infinite
 from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import INPUTS, SHARED, Lineage, of_shared_features
+from mlops_assets.stages.common.readable import Readable, read_readable
+from mlops_assets.stages.features.finite import INFINITE
 from mlops_assets.storage import Snapshot
 
 
@@ -24,16 +27,20 @@ class Shared:
     """Shared features as computed now.
 
     Attributes:
-        frame: one row an event time.
+        frame: one row an event time; infinite values are missing.
         check: of the frame, with the future hidden.
         validated: the snapshots it was made from, by country.
         lineage: the same in short.
+        infinite: where infinite values stood, in words.
+        damaged: country without rows here: why they cannot be read.
     """
 
     frame: pd.DataFrame
     check: PointInTime
     validated: Mapping[str, Snapshot]
     lineage: Lineage
+    infinite: str
+    damaged: Mapping[str, str]
 
 
 def computed(
@@ -44,7 +51,8 @@ def computed(
     """The shared features of exactly these snapshots, at least one, checked but not stored."""
     spec, function = ctx.product.spec, ctx.product.shared_function()
     assert function is not None
-    records = _records(ctx, validated)
+    read = _records(ctx, validated)
+    records = read.found
     if moment is None:
         frame = build_shared(records, function)
     else:
@@ -54,7 +62,14 @@ def computed(
     check = check_shared_point_in_time(
         records, frame, function, spec.source, target=spec.target, seed=spec.seed
     )
-    return Shared(frame, check, validated, of_shared_features(ctx, validated))
+    return Shared(
+        frame=without_infinite(frame),
+        check=check,
+        validated=validated,
+        lineage=of_shared_features(ctx, validated),
+        infinite=told(infinite_columns(frame)),
+        damaged=read.damaged,
+    )
 
 
 def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> None:
@@ -79,16 +94,25 @@ def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> Non
             f"{ctx.product.spec.shared_features} know the future. Nothing was written; the job "
             f"{ctx.product.name}_shared names them."
         )
-    ctx.store.write(
-        ctx.path(SHARED), None, found.frame, run_id=run_id, metadata=found.lineage.plain()
-    )
+    metadata = {**found.lineage.plain(), INFINITE: found.infinite}
+    ctx.store.write(ctx.path(SHARED), None, found.frame, run_id=run_id, metadata=metadata)
 
 
-def _records(ctx: ProductContext, validated: Mapping[str, Snapshot]) -> dict[str, pd.DataFrame]:
+def _records(
+    ctx: ProductContext, validated: Mapping[str, Snapshot]
+) -> Readable[dict[str, pd.DataFrame]]:
     """The rows of exactly these snapshots; no rows of a listed country that has none."""
-    frames = {
-        country: ctx.store.read(each.asset, country, version=each.version)
-        for country, each in validated.items()
-    }
-    none = next(iter(frames.values())).iloc[:0]
-    return {country: frames.get(country, none) for country in ctx.product.spec.countries}
+
+    def read(wanted: Sequence[str]) -> dict[str, pd.DataFrame]:
+        each = {country: validated[country] for country in wanted}
+        return {c: ctx.store.read(s.asset, c, version=s.version) for c, s in each.items()}
+
+    frames = read_readable(list(validated), read)
+    if not frames.found:
+        raise dg.Failure(
+            f"{ctx.product.name}: the validated rows of no country can be read: "
+            f"{'; '.join(frames.damaged.values())} Nothing was written."
+        )
+    none = next(iter(frames.found.values())).iloc[:0]
+    every = {country: frames.found.get(country, none) for country in ctx.product.spec.countries}
+    return Readable(every, frames.damaged)

@@ -11,14 +11,24 @@ import pandas as pd
 
 from mlops_assets.ml.evaluation.behaviour import behaved_to_json
 from mlops_assets.ml.gates.gates import beats_baseline
+from mlops_assets.ml.training.admission import admit
 from mlops_assets.ml.training.pooled_scores import scores_to_json
 from mlops_assets.ml.training.selection import PooledModel, train_pooled
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry, ModelVersion, Registry, TrackedRun
 from mlops_assets.spec import ProductSpec
-from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
+from mlops_assets.stages.common.base import (
+    Storage,
+    about,
+    asset_key,
+    failed,
+    output,
+    passed,
+    warned,
+)
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
+from mlops_assets.stages.common.readable import Readable, read_readable
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, table_metadata
 from mlops_assets.stages.training.serving import (
@@ -42,13 +52,19 @@ from mlops_assets.stages.training.training_record import (
     trials_file,
 )
 from mlops_assets.storage import Snapshot
-from mlops_assets.storage.io_manager import Unchanged
+from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
 
 _GATE = (
     "On the holdout of all its countries at least one pooled model significantly beats the best "
     "naive "
     "rule: by the lower end of the interval of its gain. Those that do not are not put into use."
 )
+_ALL = "all_countries"
+_ALL_DESCRIPTION = (
+    "The rows of every country are in the pooled models. One whose rows do not fit the others, or "
+    "cannot be read, is left out with the reason, and the others go on."
+)
+_LEFT_OUT = f"{METADATA_PREFIX}left_out"
 _GRAIN = (
     "One row is a pooled candidate: a model of the rows of all countries together. It serves the "
     "countries where it is better than their own model, or where they have too few rows."
@@ -63,10 +79,17 @@ StepEvents = Iterator[dg.Output | dg.AssetCheckResult]
 
 @dataclass(frozen=True)
 class _Features:
-    """Features by country, of those that have rows, and exactly the snapshots they are from."""
+    """Features by country, and exactly the snapshots they are from.
+
+    Attributes:
+        snapshots: by country.
+        frames: of these that have rows, without those of damaged files.
+        damaged: country: why its features cannot be read.
+    """
 
     snapshots: Mapping[str, Snapshot]
     frames: Mapping[str, pd.DataFrame]
+    damaged: Mapping[str, str]
 
 
 def build_pooled(product: Product) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -94,7 +117,8 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
             )
         },
         check_specs=[
-            dg.AssetCheckSpec("beats_baseline", asset=key, blocking=True, description=_GATE)
+            dg.AssetCheckSpec("beats_baseline", asset=key, blocking=True, description=_GATE),
+            dg.AssetCheckSpec(_ALL, asset=key, description=_ALL_DESCRIPTION),
         ],
     )
     def pooled_model(
@@ -102,12 +126,13 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
     ) -> StepEvents:
         leave_to_the_older(context)
         ctx = storage.product(product, mlflow.registry())
-        countries = ctx.current_all("features")
+        countries = _features_now(ctx).found
         lineage = of_pooled_model(ctx, countries)
         made = ctx.current("pooled_model")
         if made is not None and lineage.already_made(made):
             yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
             yield passed(key, "beats_baseline", "nothing new to train on")
+            yield _all_countries(key, made.metadata.get(_LEFT_OUT, ""))
             return
         if not any(each.rows for each in countries.values()):
             raise dg.Failure(
@@ -121,8 +146,10 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
 
 def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
     product, source = ctx.product, _features_of_all(ctx)
+    key, left_out = asset_key(product, "pooled_model"), _left_out(product.spec, source)
     lineage = of_pooled_model(ctx, source.snapshots)
-    record = record_now(product, "", source.snapshots, {}, as_of=storage.moment)
+    read = {country: source.snapshots[country] for country in source.frames}
+    record = record_now(product, "", read, {}, as_of=storage.moment)
     models = train_pooled(product.spec, source.frames, clock=time.monotonic)
     sample = next(iter(source.frames.values()))
     with mlflow.training_run(product.name, "pooled", run_tags(record, lineage)) as run:
@@ -136,9 +163,27 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
     shown = {
         "candidates": table_metadata(frame.drop(columns=SCORES, errors="ignore")),
         "mlflow_run": dg.MetadataValue.url(run.url),
+        "left_out": dg.MetadataValue.json(left_out),
+        _LEFT_OUT: "; ".join(left_out),
     }
     yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
-    yield _pooled_gate(asset_key(product, "pooled_model"), product.spec, models)
+    yield _pooled_gate(key, product.spec, models)
+    yield _all_countries(key, "; ".join(left_out))
+
+
+def _left_out(spec: ProductSpec, source: _Features) -> list[str]:
+    """Each country whose part is not in the pooled models, with the reason."""
+    damaged = [
+        f"{country}: all rows, since {problem.rstrip('.')}"
+        for country, problem in source.damaged.items()
+    ]
+    return [*damaged, *map(str, admit(spec, source.frames).left_out)]
+
+
+def _all_countries(key: dg.AssetKey, left_out: str) -> dg.AssetCheckResult:
+    if not left_out:
+        return passed(key, _ALL, "no country is left out")
+    return warned(key, _ALL, f"left out are {left_out}. The other countries are trained on as ever")
 
 
 def _trials(models: Mapping[str, PooledModel]) -> pd.DataFrame:
@@ -151,14 +196,27 @@ def _trials(models: Mapping[str, PooledModel]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def _features_now(ctx: ProductContext) -> Readable[dict[str, Snapshot]]:
+    return read_readable(ctx.countries, lambda wanted: ctx.current_all("features", wanted))
+
+
 def _features_of_all(ctx: ProductContext) -> _Features:
-    snapshots = ctx.current_all("features")
+    now = _features_now(ctx)
     while True:  # until no other run wrote while this one read
-        frames = ctx.store.read_all(ctx.path("features"), ctx.countries)
-        before, snapshots = snapshots, ctx.current_all("features")
-        if _versions(before) == _versions(snapshots):
-            having = {country: frame for country, frame in frames.items() if len(frame)}
-            return _Features(snapshots, having)
+        read = read_readable(
+            list(now.found), lambda wanted: ctx.store.read_all(ctx.path("features"), wanted)
+        )
+        before, now = now, _features_now(ctx)
+        if _versions(before.found) == _versions(now.found):
+            break
+    damaged = {**now.damaged, **read.damaged}
+    having = {country: frame for country, frame in read.found.items() if len(frame)}
+    if not having:
+        raise dg.Failure(
+            f"{ctx.product.name}: the features of no country can be read: "
+            f"{'; '.join(damaged.values())} Nothing was trained; the pooled champion so far stays."
+        )
+    return _Features(now.found, having, damaged)
 
 
 def _versions(snapshots: Mapping[str, Snapshot]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, StorageError, TrainingError
+from mlops_assets.ml.infinite import without_infinite
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict
 from mlops_assets.ml.models.split import Split, split
 from mlops_assets.ml.promotion.reproduction import changes, features_gap, prediction_gap
@@ -18,7 +19,7 @@ from mlops_assets.ml.promotion.reproduction_record import (
     judged,
 )
 from mlops_assets.ml.stats.metrics import score
-from mlops_assets.ml.training.selection import members, pooled_name, pooled_rows, rows_served
+from mlops_assets.ml.training.selection import pooled_name, pooled_rows, rows_served
 from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
@@ -167,9 +168,9 @@ def _rebuilt_of_many(original: _Original, store: SnapshotStore, registry: Regist
     spec = record.spec
     frames = {
         country: _rows(product, "features", country, each.content_hash, store=store)
-        for country, each in members(spec, record.features, region).items()
+        for country, each in record.features.items()
     }
-    rows = pooled_rows(spec, frames).known
+    rows = pooled_rows(spec, frames, region).known
     model = fit(chosen_candidate(spec, version), rows, spec.task, spec.seed)
     return _Rebuilt(model, record.provenance)
 
@@ -190,7 +191,7 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
         made = features_from(validated, function, record.spec, record.as_of, shared=shared)
     except TrainingError as error:  # the answer to the question, not a failure to ask it
         return FeaturesAgain(None, error.problem, broken=True)
-    return FeaturesAgain(features_gap(original.frame, made))
+    return FeaturesAgain(features_gap(original.frame, without_infinite(made)))
 
 
 def _rows(

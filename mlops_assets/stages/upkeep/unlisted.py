@@ -7,7 +7,7 @@ import pandas as pd
 
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.datasets.ingestion import DELIVERIES, published_names
+from mlops_assets.stages.datasets.ingestion import DELIVERIES
 from mlops_assets.storage import Snapshot
 
 DROPPED = "dropped"
@@ -120,11 +120,11 @@ def _stored(ctx: ProductContext, country: str) -> Unlisted:
 
 def _require_names(ctx: ProductContext, old: str, new: str) -> None:
     """The names under which rows of the old country came are names of the new one now."""
-    names = published_names(ctx.spec)
-    column = ctx.spec.source.columns[ctx.spec.source.country]
-    rows = ctx.store.read(ctx.path("raw"), old, columns=[column])
-    known = {name for name, stands_for in names.items() if stands_for == new}
-    other = sorted({str(each).strip() for each in rows[column].unique()} - known)
+    source, names = ctx.spec.source, ctx.spec.country_names
+    rows = ctx.store.read(ctx.path("raw"), old)
+    published = [rows[each] for each in source.published(source.country) if each in rows]
+    came = {str(each).strip() for column in published for each in column.dropna().unique()}
+    other = sorted(each for each in came if names.resolve(each) != new)
     if other:
         raise _refused(
             f"Rows of {ctx.name} {old} came as {', '.join(map(repr, other))}, which is no name of "

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,7 @@ def test_good_records_become_typed_contract_columns_and_nothing_else() -> None:
         ("Price", "cheap", "type:price"),
         ("Price", 9999.0, "price: in_range(-1000, 5000)"),
         ("Price", None, "price: not_nullable"),
-        ("Price", float("inf"), "type:price"),
+        ("Price", float("inf"), "infinite:price"),
         ("Price", [1.0], "type:price"),
         ("Units", "2.5", "type:units"),
         ("Units", None, "units: not_nullable"),
@@ -260,3 +262,91 @@ def test_ten_thousand_records_take_less_than_a_fifth_of_a_second() -> None:
     start = time.process_time()
     check(frame)
     assert time.process_time() - start < 0.2
+
+
+class _Plain(pa.DataFrameModel):
+    country: str
+    date: pd.Timestamp
+    price: float = pa.Field(nullable=True)
+    units: int
+    kind: str = pa.Field(nullable=True)
+
+
+def contract_with(answer: Callable[[Any], Any], column: str | None) -> type[pa.DataFrameModel]:
+    """The contract with one check more, of a column or (None) of the whole table."""
+
+    def own(cls: type, values: Any) -> Any:
+        return answer(values)
+
+    check = pa.check(column)(own) if column else pa.dataframe_check(own)
+    return type("Own", (_Plain,), {"__annotations__": {}, "own": check})
+
+
+def fail(values: object) -> object:
+    raise ValueError("no rate for XAU")
+
+
+@pytest.mark.parametrize(
+    ("answer", "column", "said"),
+    [
+        (fail, "price", 'the check `price: own` raised ValueError("no rate for XAU")'),
+        (fail, None, 'the check `own` raised ValueError("no rate for XAU")'),
+        (lambda f: f["colum"] > 0, None, 'the check `own` raised KeyError("colum")'),
+        (lambda v: None, "price", "neither one truth value a row nor a single one"),
+        (lambda f: None, None, "neither one truth value a row nor a single one"),
+        (lambda v: "yes", "price", "neither one truth value a row nor a single one"),
+        (lambda v: (v > 0).to_numpy(), "price", "neither one truth value a row"),
+        (lambda v: [each > 0 for each in v], "price", "neither one truth value a row"),
+        (lambda f: f[["price"]] > 0, None, "neither one truth value a row"),
+        (lambda v: (v > 0).head(2), "price", "2 values for 5 rows"),
+        (lambda v: (v > 0).reset_index(drop=True).rename(lambda i: i + 9), "price", "other rows"),
+        (lambda v: v.astype(str), "price", "string values, not truth values"),
+        (lambda v: v, "price", "floating values, not truth values"),
+    ],
+)
+def test_a_check_that_cannot_answer_is_a_fault_of_the_contract_and_no_row_is_rejected(
+    answer: Callable[[Any], Any], column: str | None, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"is at fault, not the data") as caught:
+        validate(raw(), contract_with(answer, column), SOURCE, NAMES)
+    assert said in str(caught.value)
+    assert "no row was put into quarantine" in str(caught.value)
+    assert caught.value.culprits["checks"] == [f"{column}: own" if column else "own"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "column", "rejected"),
+    [
+        (lambda v: v > 1, "price", 1),
+        (lambda v: (v > 1).astype("int64"), "price", 1),
+        (lambda v: (v > 1).astype("boolean"), "price", 1),
+        (lambda v: True, "price", 0),
+        (lambda v: False, "price", 5),
+        (lambda f: f["price"].fillna(9) > 1, None, 1),
+        (lambda f: len(f) > 3, None, 0),
+    ],
+)
+@pytest.mark.parametrize("gap", [False, True])
+def test_a_check_that_answers_by_row_or_for_all_rejects_what_it_says(
+    answer: Callable[[Any], Any], column: str | None, rejected: int, gap: bool
+) -> None:
+    records = raw()
+    if gap:
+        records.loc[4, "Price"] = np.nan
+    found = validate(records, contract_with(answer, column), SOURCE, NAMES)
+    assert found.rejected == rejected
+    assert found.rows == len(found.accepted) + found.rejected
+
+
+@pytest.mark.parametrize(
+    "value", ["inf", "-inf", " Infinity ", "1e999", float("inf"), Decimal("-Infinity")]
+)
+def test_an_infinite_value_is_a_rejected_row_under_a_rule_of_its_own(value: Any) -> None:
+    records = raw().astype({"Price": "object", "Units": "object"})
+    records.loc[1, "Price"] = value
+    records.loc[2, "Price"] = "dear"
+    records.loc[3, "Units"] = value
+    found = validate(records, Prices, SOURCE, NAMES)
+    assert dict(found.broken) == {"infinite:price": 1, "infinite:units": 1, "type:price": 1}
+    assert np.isfinite(found.accepted["price"]).all()
+    assert len(found.accepted) == 2

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.features.feature_frame import (
@@ -14,6 +16,7 @@ from mlops_assets.ml.features.feature_frame import (
     check_point_in_time,
     feature_columns,
 )
+from mlops_assets.ml.features.names import name_problems
 from mlops_assets.spec import SourceSpec, TargetSpec
 
 TARGET = TargetSpec(description="d", unit="u", matures_after="1d")
@@ -71,6 +74,53 @@ def test_features_are_sorted_and_have_keys_label_time_and_features() -> None:
     assert feature_columns(frame) == ["price", "mean_7", "weekday"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(0, "0"), (7.5, "7.5"), (True, "True"), (("lag", 7), "lag_7"), (("x", ""), "x")],
+)
+def test_names_that_are_no_text_become_text_and_the_feature_is_checked_like_any_other(
+    name: Any, text: str
+) -> None:
+    def made(rows: pd.DataFrame) -> pd.DataFrame:
+        frame = honest(rows)
+        return frame.set_axis([name if each == "mean_7" else each for each in frame], axis=1)
+
+    frame = build_features(validated(), made, TARGET)
+    assert feature_columns(frame) == ["price", text, "weekday"]
+    expected = build_features(validated(), honest, TARGET)
+    pd.testing.assert_series_equal(frame[text], expected["mean_7"], check_names=False)
+    assert checked(made, validated()).passed
+
+
+def test_columns_of_a_pivot_become_features_by_their_levels() -> None:
+    def made(rows: pd.DataFrame) -> pd.DataFrame:
+        frame = honest(rows)
+        frame.columns = pd.MultiIndex.from_tuples(
+            [(name, "") if name != "mean_7" else ("mean", 7) for name in frame.columns]
+        )
+        return frame
+
+    assert feature_columns(build_features(validated(), made, TARGET)) == [
+        "price",
+        "mean_7",
+        "weekday",
+    ]
+
+
+@given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=4))
+def test_a_feature_is_either_refused_by_its_name_or_kept_under_it(names: list[str]) -> None:
+    def made(rows: pd.DataFrame) -> pd.DataFrame:
+        more = pd.DataFrame(1.0, index=rows.index, columns=pd.Index(names))
+        return pd.concat([honest(rows)[["entity", "event_time", "label"]], more], axis=1)
+
+    if wrong := name_problems(["entity", "event_time", "label", *names]):
+        with pytest.raises(TrainingError, match="returned the column"):
+            build_features(validated(5), made, TARGET)
+        assert set(wrong) <= set(names)
+    else:
+        assert feature_columns(build_features(validated(5), made, TARGET)) == names
+
+
 def test_the_function_cannot_change_the_validated_rows() -> None:
     def spoil(rows: pd.DataFrame) -> pd.DataFrame:
         made = honest(rows)
@@ -102,7 +152,21 @@ def test_a_label_time_of_the_function_is_kept() -> None:
         (lambda f: f.assign(age=f["event_time"]), r"age \(datetime64\[ns\]\)"),
         (lambda f: f.assign(bag=[[1]] * len(f)), r"bag \(object\)"),
         (lambda f: pd.concat([f, f]), "40 rows more than one per entity and event_time"),
-        (lambda f: pd.concat([f, f[["price"]]], axis=1), "returned price twice"),
+        (
+            lambda f: pd.concat([f, f[["price"]]], axis=1),
+            "returned the column 'price', which is there 2 times",
+        ),
+        (lambda f: f.assign(**{"0": 1.0}).rename(columns={"price": 0}), "'0', which is there 2 "),
+        (lambda f: f.rename(columns={"price": None}), "'None', which is empty"),
+        (lambda f: f.rename(columns={"price": float("nan")}), "'nan', which is empty"),
+        (lambda f: f.rename(columns={"price": " "}), "' ', which is empty"),
+        (lambda f: f.rename(columns={"price": "price "}), "'price ', which has blanks"),
+        (lambda f: f.rename(columns={"price": "a\nb"}), "cannot be printed"),
+        (lambda f: f.rename(columns={"price": "p" * 201}), "more than 200 characters"),
+        (lambda f: f.assign(Price=1.0), "differs from another one by capital letters alone"),
+        (lambda f: f.rename(columns={"price": "_country"}), "platform's own column _country"),
+        (lambda f: f.assign(Label=1.0), "'Label', which differs from another one by capital"),
+        (lambda f: f.assign(Label_Time=1.0), "platform's own column label_time"),
         (lambda f: f["nowhere"], "raised KeyError: 'nowhere'"),
     ],
 )

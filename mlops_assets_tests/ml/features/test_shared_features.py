@@ -128,7 +128,7 @@ def test_the_function_cannot_change_the_validated_rows() -> None:
             lambda f: pd.concat([f, f]),
             "40 rows more than one per event_time, such as at 2024-01-01",
         ),
-        (lambda f: pd.concat([f, f[["mean"]]], axis=1), "returned mean twice"),
+        (lambda f: pd.concat([f, f[["mean"]]], axis=1), "'mean', which is there 2 times"),
         (lambda f: f["nowhere"], "raised KeyError: 'nowhere'"),
     ],
 )

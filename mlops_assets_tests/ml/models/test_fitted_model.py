@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from mlops_assets.errors import ConfigurationError, TrainingError
 from mlops_assets.ml.features.feature_frame import feature_columns
+from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import (
     FittedModel,
     build_estimator,
@@ -20,7 +21,7 @@ from mlops_assets.ml.models.fitted_model import (
     with_params,
 )
 from mlops_assets.registry.models import untrusted
-from mlops_assets.spec import CandidateSpec, Task
+from mlops_assets.spec import BaselineSpec, CandidateSpec, Task
 from mlops_assets_tests.ml.scenarios import (
     CLASSIFIER,
     GBM,
@@ -348,3 +349,10 @@ def test_lightgbm_that_is_not_installed_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(ConfigurationError, match=r'pip install "mlops_assets\[lightgbm\]"'):
         fit(LIGHT, regression_rows(), "regression", seed=1)
+
+
+def test_a_baseline_of_a_feature_that_is_not_there_is_told_with_those_there_are() -> None:
+    rows = regression_rows(10)
+    lost = BaselineSpec(name="lost", rule="feature", feature="levle")
+    with pytest.raises(ConfigurationError, match=r"levle, which the rows .* level, flag, kind"):
+        baseline_predictions(lost, rows, rows)
