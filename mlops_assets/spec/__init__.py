@@ -5,6 +5,7 @@ consistent once it exists; `for_country` resolves the overrides of one country. 
 reported together.
 """
 
+from mlops_assets.spec.cutoffs import CutoffsSpec
 from mlops_assets.spec.evidence import (
     GATES,
     BehaviourSpec,
@@ -68,6 +69,7 @@ __all__ = [
     "Cause",
     "ChangeSpec",
     "ContractSpec",
+    "CutoffsSpec",
     "DecisionSpec",
     "EvaluationSpec",
     "FairnessSpec",

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from mlops_assets.spec.cutoffs import CutoffsSpec
 from mlops_assets.spec.evidence import (
     DecisionSpec,
     EvaluationSpec,
@@ -46,6 +47,9 @@ from mlops_assets.spec.training import (
     TuningSpec,
     changed_split,
 )
+
+_ADDED = ("cutoffs",)
+"""Sections that came later: a product without one is of the same config as before it came."""
 
 
 class ProductSpec(Strict):
@@ -95,6 +99,13 @@ class ProductSpec(Strict):
         "what it gives by event time is the second argument of the feature function in every "
         "country; default: none",
         examples=["features.shared"],
+    )
+    cutoffs: CutoffsSpec | None = Field(
+        default=None,
+        description="calendar cut-offs of a snapshot product, which describes its entities at "
+        "fixed times: the feature function takes those that are reached as its argument "
+        "`cutoffs`, and returns rows at these times; default: the records say when rows are",
+        examples=[{"every": "month", "first": "2023-01-01"}],
     )
     regions: dict[Name, list[Country]] = Field(
         default={},
@@ -222,6 +233,14 @@ class ProductSpec(Strict):
         }
         return cls.model_construct(**sound)
 
+    @property
+    def made_after_all_records(self) -> bool:
+        """Whether features of a country wait for the records of every one.
+
+        Shared features are made of them, and the clock of cut-offs goes by them.
+        """
+        return self.shared_features is not None or self.cutoffs is not None
+
     def for_country(self, country: str) -> ProductSpec:
         """The spec with this country's overrides merged in (sections merged key by key)."""
         if country not in self.overrides:
@@ -240,7 +259,8 @@ class ProductSpec(Strict):
         """
         content: Any = self.model_dump(mode="json")
         if sections:
-            content = {name: _at(content, name.split(".")) for name in sections}
+            wanted = [n for n in sections if n not in _ADDED or content[n] is not None]
+            content = {name: _at(content, name.split(".")) for name in wanted}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

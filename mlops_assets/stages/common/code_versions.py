@@ -25,6 +25,7 @@ TRAINING_SECTIONS = (
     *RECORDS,
     "features",
     "shared_features",
+    "cutoffs",
     "task",
     "target",
     "metric",
@@ -83,13 +84,14 @@ class Recipe:
 
 
 _VALIDATED = Recipe(("contract",), (*RECORDS, "contract", "aliases"))
-_MADE = (*RECORDS, "features", "shared_features", "target", "seed")
+_MADE = (*RECORDS, "features", "shared_features", "cutoffs", "target", "seed")
 RECIPES: Mapping[str, Recipe] = {
     "raw": Recipe((), ("source.columns", "source.country", "countries", "aliases")),
     "quarantine": _VALIDATED,
     "validated": _VALIDATED,
     "shared_features": Recipe(
-        ("shared_features",), (*RECORDS, "countries", "shared_features", "target", "seed")
+        ("shared_features",),
+        (*RECORDS, "countries", "shared_features", "cutoffs", "target", "seed"),
     ),
     "features": Recipe(("features",), _MADE),
     "pooled_model": Recipe(("features",), TRAINING_SECTIONS, overridden=("split",)),

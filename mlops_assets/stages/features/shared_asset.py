@@ -9,7 +9,7 @@ from mlops_assets.product import Product
 from mlops_assets.stages.common.base import Storage, about, asset_key, failed, output, passed
 from mlops_assets.stages.common.lineage import SHARED, of_shared_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
-from mlops_assets.stages.features.assets import leak, leak_numbers
+from mlops_assets.stages.features.assets import leak, leak_numbers, remedy
 from mlops_assets.stages.features.sharing import Shared, computed
 from mlops_assets.storage.io_manager import Unchanged
 
@@ -85,8 +85,8 @@ def _events(product: Product, found: Shared) -> StepEvents:
         yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
             f"{product.name}: {leak(result)} Nothing was written, and the countries go on with "
-            f"the shared features of before; correct {product.spec.shared_features} so that it "
-            "uses only rows up to the event time."
+            "the shared features of before; "
+            f"{remedy(result, str(product.spec.shared_features), product.spec)}"
         )
     metadata = {**_about_rows(product, found), **found.lineage.metadata()}
     yield dg.Output(found.frame, SHARED, metadata=metadata)
