@@ -199,7 +199,7 @@ def test_a_value_that_knows_the_future_is_still_a_value() -> None:
 
 
 def test_rows_at_other_times_than_cutoffs_are_refused() -> None:
-    with pytest.raises(TrainingError, match="no cut-off reached, such as .* at 2024-01-15"):
+    with pytest.raises(TrainingError, match=r"no cut-off reached, such as .* at 2024-01-15"):
         build_features(
             invoices(),
             lambda validated, cutoffs: at(pd.DatetimeIndex(["2024-01-15"]), validated),
@@ -233,9 +233,7 @@ def test_a_country_without_entities_has_a_frame_without_rows() -> None:
 
 
 def test_shared_features_are_made_at_the_same_cutoffs() -> None:
-    def shared(
-        records: dict[str, pd.DataFrame], cutoffs: pd.DatetimeIndex
-    ) -> pd.DataFrame:
+    def shared(records: dict[str, pd.DataFrame], cutoffs: pd.DatetimeIndex) -> pd.DataFrame:
         everything = pd.concat(records.values())
         before = [int((everything["date"] < cutoff).sum()) for cutoff in cutoffs]
         return pd.DataFrame({"event_time": cutoffs, "sold": before})
