@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import (
@@ -48,8 +48,8 @@ from mlops_assets.spec.training import (
     changed_split,
 )
 
-_ADDED = ("cutoffs",)
-"""Sections that came later: a product without one is of the same config as before it came."""
+_LEFT_OUT: Any = object()
+"""In place of a key that a dump leaves out."""
 
 
 class ProductSpec(Strict):
@@ -102,6 +102,7 @@ class ProductSpec(Strict):
     )
     cutoffs: CutoffsSpec | None = Field(
         default=None,
+        exclude_if=lambda value: value is None,  # so that a product has the hash it always had
         description="calendar cut-offs of a snapshot product, which describes its entities at "
         "fixed times: the feature function takes those that are reached as its argument "
         "`cutoffs`, and returns rows at these times; default: the records say when rows are",
@@ -255,19 +256,21 @@ class ProductSpec(Strict):
         """12 hex digits over the named sections (default: all) as canonical JSON.
 
         Args:
-            sections: such as `split`, or one key of a section such as `source.columns`.
+            sections: such as `split`, or one key of a section such as `source.columns`; a key that
+                is left out while it has its default, as those are that came later, adds nothing.
         """
         content: Any = self.model_dump(mode="json")
         if sections:
-            wanted = [n for n in sections if n not in _ADDED or content[n] is not None]
-            content = {name: _at(content, name.split(".")) for name in wanted}
+            found = ((name, _at(content, name.split("."))) for name in sections)
+            content = {name: value for name, value in found if value is not _LEFT_OUT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _at(content: Any, keys: Iterable[str]) -> Any:
-    for key in keys:
+def _at(content: Any, keys: Sequence[str]) -> Any:
+    *sections, last = keys
+    for key in sections:
         content = content[key]
-    return content
+    return content.get(last, _LEFT_OUT)
 
 
 def _merged(base: Any, change: Any) -> Any:

@@ -97,7 +97,7 @@ def test_cutoffs_are_those_that_pandas_finds_in_the_calendar(
     until = dt.datetime.combine(first, dt.time(12)) + dt.timedelta(days=length)
     wide = pd.date_range(first - dt.timedelta(days=500), until, freq=FREQ[every])
     moved = wide.normalize() + pd.Timedelta(duration(offset))
-    expected = moved[(moved >= pd.Timestamp(first)) & (moved <= until)]
+    expected = moved[(moved >= pd.Timestamp(first)) & (moved <= pd.Timestamp(until))]
     assert spec.reached(until) == [time.to_pydatetime() for time in expected]
 
 
