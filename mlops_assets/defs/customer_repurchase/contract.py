@@ -18,7 +18,7 @@ class Invoice(pa.DataFrameModel):
         in_range={"min_value": 0, "max_value": 100_000}, description="sum of the invoice, GBP"
     )
 
-    class Config:
+    class Config(pa.DataFrameModel.Config):
         """Types are coerced, and columns that are not named above stay out."""
 
         coerce = True
