@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -33,6 +33,10 @@ from mlops_assets_tests.platform import (
 
 SMALL = (
     ("max_iter: 60", "max_iter: 5"),
+    ("first: 2022-07-01", "first: 2023-07-01"),
+    ("holdout_days: 220", "holdout_days: 160"),
+    ("validation_days: 200", "validation_days: 120"),
+    ("min_train_rows: 500", "min_train_rows: 100"),
     ("  gates:\n", "  evaluation: {draws: 200}\n  gates:\n"),
 )
 COUNTRIES = ["GBR", "DEU", "FRA", "NOR"]
@@ -56,12 +60,12 @@ def clock_in(platform: Platform, country: str) -> str:
     return held.metadata[INPUTS][AS_OF]
 
 
-def ran(platform: Platform, asset: str) -> None:
+def ran(platform: Platform, asset: str, countries: Sequence[str] = COUNTRIES) -> None:
     if asset == "raw":
         results = [platform.run_range(COUNTRIES[0], COUNTRIES[-1])]
     else:
         assets = RECORDS if asset == "validated" else [asset]
-        results = [platform.run(country, assets=assets) for country in COUNTRIES]
+        results = [platform.run(country, assets=assets) for country in countries]
     assert all(each.success for each in results), [failures(each) for each in results]
 
 
@@ -122,10 +126,13 @@ def test_a_new_cutoff_makes_countries_due_that_have_no_new_record(described: Pla
     features = asked(described)
     assert {each.partition_key for each in features} == set(COUNTRIES)
     for request in features:
-        assert launch(described, request).success
-    assert {clock_in(described, country) for country in COUNTRIES} == {DECEMBER.isoformat()}
+        if request.partition_key in ("GBR", "NOR"):
+            assert launch(described, request).success
+    assert clock_in(described, "GBR") == clock_in(described, "NOR") == DECEMBER.isoformat()
     assert newest_cutoff(described, "GBR") == DECEMBER
-    assert asked(described) == []
+    predicted = described.frame("predictions", "GBR")
+    assert (predicted.loc[predicted["event_time"] == DECEMBER, "made"] == "ahead").all()
+    assert {each.partition_key for each in asked(described)} == {"DEU", "FRA"}
 
 
 def test_records_between_two_cutoffs_leave_countries_without_any_as_they_are(
@@ -142,8 +149,10 @@ def test_records_between_two_cutoffs_leave_countries_without_any_as_they_are(
 
 
 def test_one_country_with_a_wrong_date_moves_no_other_clock(described: Platform) -> None:
-    wrong = generated(described).head(1).assign(
-        Country="FRA", Invoice="wrong", InvoiceDate="2026-03-05 10:00:00"
+    wrong = (
+        generated(described)
+        .head(1)
+        .assign(Country="FRA", Invoice="wrong", InvoiceDate="2026-03-05 10:00:00")
     )
     described.deliver(wrong, "wrong.parquet")
     ran(described, "raw")
@@ -189,8 +198,9 @@ def test_as_of_a_moment_the_cutoffs_are_those_of_then(
     moment = dt.datetime(2024, 7, 15, 12, tzinfo=dt.UTC)
     then = as_of(described, moment, mlflow_template)
     with then.instance:
-        for asset in ("raw", "validated", "features"):
-            ran(then, asset)
+        ran(then, "raw")
+        ran(then, "validated", ["GBR", "DEU", "NOR"])
+        ran(then, "features", ["GBR", "NOR"])
     now, known = described.frame("features", "GBR"), then.frame("features", "GBR")
     assert clock_in(then, "NOR") == clock_in(then, "GBR") == "2024-07-01T00:00:00"
     expected = now[now["event_time"] <= "2024-07-01"].reset_index(drop=True)
@@ -204,8 +214,9 @@ def test_a_model_is_made_again_with_the_cutoffs_of_then(described: Platform) -> 
     assert described.run("GBR", assets=["model"]).success
     trained = described.frame("features", "GBR")
     deliver_december(described)
-    for asset in ("raw", "validated", "features"):
-        ran(described, asset)
+    ran(described, "raw")
+    ran(described, "validated", ["GBR", "DEU"])
+    ran(described, "features", ["GBR"])
     assert not described.frame("features", "GBR").equals(trained)
     found = reproduce_model(described.context.country("GBR"), "1")
     assert (found.verdict, found.reason) == ("identical", "")
@@ -222,15 +233,13 @@ def test_all_records_come_before_any_features_so_that_one_run_over_all_ends_up_t
     monkeypatch.setattr(warm, "instance", lambda: described.instance)
     workers = Here()
     # A country that comes first in the order and has no record of its own.
-    job = Materializer(
-        described.context, "predict", workers, lambda *_: None, Outcome("parcels")
-    )
-    job.run(["NOR", "FRA", "DEU", "GBR"])
+    job = Materializer(described.context, "predict", workers, lambda *_: None, Outcome("parcels"))
+    job.run(going := ["NOR", "DEU", "GBR"])
     records = [country for assets, country in workers.orders if "validated" in assets]
     features = [country for assets, country in workers.orders if assets.startswith("features")]
     assert set(records) == {"GBR", "DEU"}
-    assert set(features) == set(COUNTRIES)
-    for country in COUNTRIES:
+    assert set(features) == set(going)
+    for country in going:
         assert described.first_stale(country, TO_FEATURES) is None
         assert clock_in(described, country) == DECEMBER.isoformat()
 
@@ -240,11 +249,11 @@ def test_a_function_that_ends_at_its_newest_record_is_told_of_cutoffs(
 ) -> None:
     """As one writes it; a cut-off that is reached only by the next record is no leak of values."""
     folder = described.product.folder
-    edit(folder / "defs.yaml", ("  cutoffs:\n    every: month\n    first: 2022-07-01\n", ""))
+    edit(folder / "defs.yaml", ("  cutoffs:\n    every: month\n    first: 2023-07-01\n", ""))
     natural = (
         "build(validated: pd.DataFrame)",
         "    days = validated['invoiced_at']\n"
-        "    cutoffs = pd.date_range('2022-07-01', days.max(), freq='MS')\n"
+        "    cutoffs = pd.date_range('2023-07-01', days.max(), freq='MS')\n"
         "    invoices = validated[",
     )
     edit(
