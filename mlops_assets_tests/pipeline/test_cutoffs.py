@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -42,7 +43,7 @@ SMALL = (
 COUNTRIES = ["GBR", "DEU", "FRA", "NOR"]
 RECORDS = ["validated", "quarantine"]
 TO_FEATURES = ("validated", "features")
-DELIVERED = "2024-11-30"
+DELIVERED = "2024-11-20"
 NOVEMBER, DECEMBER = pd.Timestamp("2024-11-01"), pd.Timestamp("2024-12-01")
 
 
@@ -86,7 +87,7 @@ def once_described(
 
 @pytest.fixture
 def described(once_described: Path, tmp_path: Path) -> Iterator[Platform]:
-    """Features of all countries from deliveries up to the day before the last of November."""
+    """Features of all countries from deliveries up to the middle of November."""
     with going_on(once_described, tmp_path) as platform:
         yield platform
 
@@ -233,7 +234,9 @@ def test_all_records_come_before_any_features_so_that_one_run_over_all_ends_up_t
     monkeypatch.setattr(warm, "instance", lambda: described.instance)
     workers = Here()
     # A country that comes first in the order and has no record of its own.
-    job = Materializer(described.context, "predict", workers, lambda *_: None, Outcome("parcels"))
+    job = Materializer(
+        described.context, "predict", cast(Any, workers), lambda *_: None, Outcome("parcels")
+    )
     job.run(going := ["NOR", "DEU", "GBR"])
     records = [country for assets, country in workers.orders if "validated" in assets]
     features = [country for assets, country in workers.orders if assets.startswith("features")]
