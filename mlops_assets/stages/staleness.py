@@ -16,7 +16,7 @@ from functools import cached_property
 from mlops_assets.ml.training.selection import pooled_names
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import (
-    AS_OF,
+    CLOCK,
     MISSING,
     SHARED,
     Lineage,
@@ -48,7 +48,7 @@ _CAUSES = {
     STOPPED: "a gate stopped the newest candidate",
     "code": "the product's code changed",
     "config": "the YAML changed",
-    AS_OF: "a new cut-off was reached, or the labels of an earlier one became known",
+    CLOCK: "a new cut-off was reached, or the labels of an earlier one became known",
     "champion": "another model is in use",
     "previous": "another model was in use before",
 }

@@ -14,7 +14,7 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.runtime.headless.materialize import Materializer, Outcome
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.common.clock import clock_metadata, clock_of, clock_of_all
-from mlops_assets.stages.common.lineage import AS_OF, INPUTS
+from mlops_assets.stages.common.lineage import CLOCK, INPUTS
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets.stages.upkeep.reproduction import reproduce_model
 from mlops_assets_tests.once import once
@@ -58,7 +58,7 @@ def newest_cutoff(platform: Platform, country: str) -> pd.Timestamp:
 def clock_in(platform: Platform, country: str) -> str:
     held = platform.store.current(("parcels", "features"), country)
     assert held is not None
-    return held.metadata[INPUTS][AS_OF]
+    return held.metadata[INPUTS][CLOCK]
 
 
 def ran(platform: Platform, asset: str, countries: Sequence[str] = COUNTRIES) -> None:
@@ -122,7 +122,7 @@ def test_a_new_cutoff_makes_countries_due_that_have_no_new_record(described: Pla
         assert launch(described, request).success
     stale = Staleness(described.context).first("NOR", TO_FEATURES)
     assert stale is not None
-    assert (stale.asset, stale.causes, stale.is_of_data) == ("features", (AS_OF,), True)
+    assert (stale.asset, stale.causes, stale.is_of_data) == ("features", (CLOCK,), True)
     assert "a new cut-off was reached" in stale.describe()
     features = asked(described)
     assert {each.partition_key for each in features} == set(COUNTRIES)

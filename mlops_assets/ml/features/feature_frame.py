@@ -200,7 +200,7 @@ def check_point_in_time(
     """
     cutoffs = sampled_cutoffs(features["event_time"], samples, seed)
     matures = _label_times(validated, features, source, target)
-    found: list[Compared] = []
+    found: list[RowsAtCutoff] = []
     for cutoff in cutoffs:
         known = as_known_at(validated, matures, cutoff, source)
         clock = calendar and calendar.until(cutoff)
@@ -389,7 +389,7 @@ def having_rows(expected: pd.DataFrame, then: pd.DataFrame, keys: Sequence[str])
 
 
 @dataclass(frozen=True)
-class Compared:
+class RowsAtCutoff:
     """The rows up to a cutoff beside those made from what was known then.
 
     Attributes:
@@ -408,7 +408,7 @@ def compared(
     keys: Sequence[str],
     *,
     source: SourceSpec,
-) -> Compared:
+) -> RowsAtCutoff:
     """Every value, and every row up to the cutoff, that is not the same in both frames.
 
     Args:
@@ -421,10 +421,10 @@ def compared(
     then = then[then["event_time"] <= cutoff]
     if source.arrival_time is not None:  # what arrived later has no row yet
         expected = having_rows(expected, then, keys)
-    return Compared(len(expected), tuple(differences(expected, then, keys)))
+    return RowsAtCutoff(len(expected), tuple(differences(expected, then, keys)))
 
 
-def point_in_time(cutoffs: Sequence[pd.Timestamp], found: Sequence[Compared]) -> PointInTime:
+def point_in_time(cutoffs: Sequence[pd.Timestamp], found: Sequence[RowsAtCutoff]) -> PointInTime:
     """The comparisons at all cutoffs as one result."""
     differing = [each for one in found for each in one.differing]
     kinds = [each.kind for each in differing]

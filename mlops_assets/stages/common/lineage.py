@@ -27,7 +27,7 @@ BASELINE = "baseline"
 """Stands for the champion where none is in use."""
 SHARED = "shared_features"
 """Name of the asset of shared features, and of that input of a country's features."""
-AS_OF = "as_of"
+CLOCK = "as_of"
 """The clock of a product with cut-offs, as an input of what is made by it."""
 
 
@@ -208,11 +208,11 @@ def _of_product(ctx: ProductContext, asset: str, inputs: Mapping[str, Snapshot])
 
 def as_of_in(inputs: Mapping[str, str]) -> dt.datetime | None:
     """The clock among the inputs that something was made from, UTC without a zone; None: none."""
-    return dt.datetime.fromisoformat(inputs[AS_OF]) if inputs.get(AS_OF) else None
+    return dt.datetime.fromisoformat(inputs[CLOCK]) if inputs.get(CLOCK) else None
 
 
 def _time(clock: dt.datetime | None) -> dict[str, str]:
-    return {} if clock is None else {AS_OF: clock.isoformat()}
+    return {} if clock is None else {CLOCK: clock.isoformat()}
 
 
 def _inputs(ctx: CountryContext, *names: str) -> dict[str, str]:

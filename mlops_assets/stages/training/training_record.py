@@ -20,7 +20,7 @@ from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import CandidateSpec, ProductSpec
-from mlops_assets.stages.common.lineage import AS_OF, CODE, INPUTS, SHARED, Lineage
+from mlops_assets.stages.common.lineage import CLOCK, CODE, INPUTS, SHARED, Lineage
 from mlops_assets.stages.training.serving import PARAMS, params_of
 from mlops_assets.storage import Snapshot
 
@@ -195,7 +195,7 @@ def _input(snapshot: Snapshot) -> FeaturesInput:
         validated=str(made_from["validated"]),
         code=str(snapshot.metadata[CODE]),
         shared=str(made_from.get(SHARED, "")),
-        as_of=str(made_from.get(AS_OF, "")),
+        as_of=str(made_from.get(CLOCK, "")),
     )
 
 

@@ -28,7 +28,7 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import path
 from mlops_assets.stages.common.code_versions import TRAINING_SECTIONS
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.lineage import AS_OF, SHARED, as_of_in
+from mlops_assets.stages.common.lineage import CLOCK, SHARED, as_of_in
 from mlops_assets.stages.features.assets import features_from
 from mlops_assets.stages.training.serving import (
     evaluation_model,
@@ -188,7 +188,7 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
         shared = _rows(product, SHARED, None, used, store=store)
     function = product.feature_function()
     try:
-        calendar = calendar_of(record.spec.cutoffs, as_of_in({AS_OF: original.features.as_of}))
+        calendar = calendar_of(record.spec.cutoffs, as_of_in({CLOCK: original.features.as_of}))
         made = features_from(
             validated, function, record.spec, record.as_of, shared=shared, calendar=calendar
         )
