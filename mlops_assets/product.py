@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Part = Literal["contract", "features", "shared_features", "sample"]
 
 _ALL_PARTS: tuple[Part, ...] = ("contract", "features", "shared_features")
+_CLOCK = ("cutoffs", "as_of")
+"""Arguments that a function takes by name, from the clock of a product with cut-offs."""
 _DEFS = Path(__file__).parent / "defs"
 _versions: dict[tuple[object, ...], str] = {}
 
@@ -88,14 +90,16 @@ class Product:
     def feature_function(self) -> Callable[..., Any]:
         """The pure function from one country's validated frame to its features frame.
 
-        With `shared_features` it takes their frame as a second argument.
+        With `shared_features` it takes their frame as a second argument, with `cutoffs` an
+        argument of that name and, if it has one, `as_of`.
 
         Raises:
-            ConfigurationError: the module fails to import, or the name is not a function of that
-                many arguments.
+            ConfigurationError: the module fails to import, or the name is not a function of these
+                arguments.
         """
         arguments = ["validated", *(["shared"] if self.spec.shared_features else [])]
-        return self._function("features", self.spec.features, arguments)
+        required = ["cutoffs"] if self.spec.cutoffs else []
+        return self._function("features", self.spec.features, arguments, required)
 
     def shared_function(self) -> Callable[..., Any] | None:
         """The pure function from the validated frames of all countries to shared features.
@@ -104,7 +108,7 @@ class Product:
 
         Raises:
             ConfigurationError: the module fails to import, or the name is not a function of one
-                argument.
+                argument (with `cutoffs`, it may have one of that name, and `as_of`).
         """
         reference = self.spec.shared_features
         return self._function("shared_features", reference, ["validated"]) if reference else None
@@ -178,15 +182,42 @@ class Product:
         return name
 
     def _function(
-        self, part: Part, reference: str, arguments: Sequence[str] | None = None
+        self,
+        part: Part,
+        reference: str,
+        arguments: Sequence[str] | None = None,
+        required: Sequence[str] = (),
     ) -> Callable[..., Any]:
+        """A function of `arguments` in that order (None: of any) and of what it takes by name."""
         found = self._imported(part, reference)
         if not callable(found):
             raise self._unusable(part, reference, "is not a function")
-        if arguments is not None and not _takes(found, len(arguments)):
-            expected = f"{len(arguments)} ({', '.join(arguments)})"
+        if arguments is None:
+            return found
+        named = self._named(part, reference, found, len(arguments), required=required)
+        if not _takes(found, len(arguments), named):
+            expected = f"{len(arguments) + len(named)} ({', '.join([*arguments, *named])})"
             raise self._unusable(part, reference, f"does not take {expected} as its arguments")
         return found
+
+    def _named(
+        self,
+        part: Part,
+        reference: str,
+        function: Callable[..., Any],
+        count: int,
+        *,
+        required: Sequence[str],
+    ) -> list[str]:
+        """What of the clock the function is given by name; nothing without `cutoffs`."""
+        takes = _parameters(function)
+        if self.spec.cutoffs is not None:
+            return [name for name in _CLOCK if name in required or name in takes]
+        wanted = [name for name in _CLOCK if takes.get(name, False)]
+        if wanted and not _takes(function, count, ()):
+            problem = f"takes {' and '.join(wanted)}, and the YAML declares no `cutoffs`"
+            raise self._unusable(part, reference, problem)
+        return []
 
     def _require_same_columns(self, reference: str, contract: type[DataFrameModel]) -> None:
         columns = contract.to_schema().columns
@@ -222,10 +253,19 @@ def module_file(folder: Path, module: str) -> Path | None:
     return None
 
 
-def _takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function can be called with so many arguments, by position."""
+def _parameters(function: Callable[..., Any]) -> Mapping[str, bool]:
+    """Names of a function's parameters, and whether each has to be given."""
     try:
-        inspect.signature(function).bind(*[None] * count)
+        found = inspect.signature(function).parameters
+    except ValueError:  # written in C, without one
+        return {}
+    return {name: each.default is each.empty for name, each in found.items()}
+
+
+def _takes(function: Callable[..., Any], count: int, named: Sequence[str]) -> bool:
+    """Whether a function can be called with so many arguments by position, and these by name."""
+    try:
+        inspect.signature(function).bind(*[None] * count, **dict.fromkeys(named))
     except TypeError:
         return False
     return True

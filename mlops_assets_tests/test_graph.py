@@ -20,7 +20,7 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.definitions import defs
 from mlops_assets.settings import PROJECT_ROOT
 
-PRODUCTS = {"power_price": 31, "booking_cancellation": 37}
+PRODUCTS = {"power_price": 31, "booking_cancellation": 37, "customer_repurchase": 43}
 """Product: number of listed countries."""
 
 PARENTS = {
@@ -68,6 +68,7 @@ GATES = {
 GATES_OF = {
     "power_price": {"model.coverage"},
     "booking_cancellation": {"model.calibration", "model.fairness"},
+    "customer_repurchase": {"model.calibration"},
 }
 """Regression has intervals, classification probabilities; groups are declared by one product."""
 WARNINGS = {

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from mlops_assets.cli.base import AsJson, app, say
 from mlops_assets.settings import load_settings
+
+
+class _Kind(StrEnum):
+    """What kind of product is begun."""
+
+    SERIES = "series"
+    SNAPSHOT = "snapshot"
 
 
 @app.command(
@@ -18,11 +26,19 @@ from mlops_assets.settings import load_settings
 )
 def new_product(
     name: Annotated[str, typer.Argument(help="Lower-case name of product and folder.")],
+    kind: Annotated[
+        _Kind,
+        typer.Option(
+            metavar="<kind>",
+            help="series: a row for each record, such as a day; snapshot: a row for each entity, "
+            "such as a customer, at cut-offs of a calendar.",
+        ),
+    ] = _Kind.SERIES,
 ) -> None:
     """Scaffold a product folder."""
     from mlops_assets.components.scaffold import new_product as scaffold
 
-    folder = scaffold(name, load_settings().defs)
+    folder = scaffold(name, load_settings().defs, kind.value)
     say(f"Made {folder}.\nNext: edit defs.yaml there, then run: mlops-assets doctor")
 
 

@@ -1,9 +1,11 @@
 """A new product's folder: a small one that loads and runs as it is, with comments that teach."""
 
 import keyword
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 import dagster as dg
 
@@ -11,14 +13,18 @@ from mlops_assets.errors import ConfigurationError
 from mlops_assets.spec import NAME
 
 FILES = ("__init__.py", "defs.yaml", "contract.py", "features.py", "sample.py")
+Kind = Literal["series", "snapshot"]
+_TEMPLATES: Mapping[Kind, str] = {"series": "templates", "snapshot": "templates/snapshot"}
 
 
-def new_product(name: str, into: Path) -> Path:
-    """Write the folder of a new product: predicts tomorrow's demand in three countries.
+def new_product(name: str, into: Path, kind: Kind = "series") -> Path:
+    """Write the folder of a new product.
 
     Args:
         name: of the product and its folder: lower-case letters, digits and `_`.
         into: the folder of all products, normally `mlops_assets/defs`.
+        kind: series: a row a record, tomorrow's demand in three countries; snapshot: a row an
+            entity at each cut-off of a calendar, customers who buy again in four countries.
 
     Returns:
         The new folder.
@@ -35,7 +41,7 @@ def new_product(name: str, into: Path) -> Path:
             culprits={"folder": str(folder)},
         )
     folder.mkdir(parents=True, exist_ok=True)
-    templates = resources.files("mlops_assets.components") / "templates"
+    templates = resources.files("mlops_assets.components") / _TEMPLATES[kind]
     for file in FILES:
         template = Template((templates / f"{file}.txt").read_text(encoding="utf-8"))
         (folder / file).write_text(template.substitute(name=name), encoding="utf-8")

@@ -6,6 +6,7 @@ reported together.
 """
 
 from mlops_assets.spec.country_names import CountryNames, country_text
+from mlops_assets.spec.cutoffs import CutoffsSpec
 from mlops_assets.spec.evidence import (
     GATES,
     BehaviourSpec,
@@ -71,6 +72,7 @@ __all__ = [
     "ChangeSpec",
     "ContractSpec",
     "CountryNames",
+    "CutoffsSpec",
     "DecisionSpec",
     "EarlierEvaluationSpec",
     "EvaluationSpec",

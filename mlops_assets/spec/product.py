@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from mlops_assets.spec.country_names import CountryNames
+from mlops_assets.spec.cutoffs import CutoffsSpec
 from mlops_assets.spec.evidence import (
     DecisionSpec,
     EvaluationSpec,
@@ -34,6 +35,7 @@ from mlops_assets.spec.fields import (
     Strict,
     Task,
     Text,
+    added_later,
     refuse,
 )
 from mlops_assets.spec.monitoring import AlertsSpec, MonitoringSpec, RetrainingSpec
@@ -101,6 +103,13 @@ class ProductSpec(Strict):
         "what it gives by event time is the second argument of the feature function in every "
         "country; default: none",
         examples=["features.shared"],
+    )
+    cutoffs: CutoffsSpec | None = added_later(
+        None,
+        description="calendar cut-offs of a snapshot product, which describes its entities at "
+        "fixed times: the feature function takes those that are reached as its argument "
+        "`cutoffs`, and returns rows at these times; default: the records say when rows are",
+        examples=[{"every": "month", "first": "2023-01-01"}],
     )
     regions: dict[Name, list[Country]] = Field(
         default={},
@@ -235,6 +244,13 @@ class ProductSpec(Strict):
         standard = self.source.country_names == "standard"
         return _country_names(tuple(self.countries), tuple(self.aliases.items()), standard)
 
+    def made_after_all_records(self) -> bool:
+        """Whether features of a country wait for the records of every one.
+
+        Shared features are made of them, and the clock of cut-offs goes by them.
+        """
+        return self.shared_features is not None or self.cutoffs is not None
+
     def for_country(self, country: str) -> ProductSpec:
         """The spec with this country's overrides merged in (sections merged key by key)."""
         if country not in self.overrides:
@@ -270,7 +286,7 @@ def _at(content: Any, keys: Sequence[str]) -> Any:
     *sections, last = keys
     for key in sections:
         content = content[key]
-    return content.get(last, _LEFT_OUT) if sections else content[last]
+    return content.get(last, _LEFT_OUT)
 
 
 def _merged(base: Any, change: Any) -> Any:

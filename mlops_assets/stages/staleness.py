@@ -16,6 +16,7 @@ from functools import cached_property
 from mlops_assets.ml.training.selection import pooled_names
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import (
+    CLOCK,
     MISSING,
     SHARED,
     Lineage,
@@ -51,6 +52,7 @@ _CAUSES = {
     OTHER_RULES: "the contract is another one since",
     "code": "the product's code changed",
     "config": "the YAML changed",
+    CLOCK: "a new cut-off was reached, or the labels of an earlier one became known",
     "champion": "another model is in use",
     "previous": "another model was in use before",
 }

@@ -55,7 +55,7 @@ def test_a_relative_folder_is_the_same_product(
     assert load_product(Path()) == load_product(folder)
 
 
-@pytest.mark.parametrize("name", ["power_price", "booking_cancellation"])
+@pytest.mark.parametrize("name", ["power_price", "booking_cancellation", "customer_repurchase"])
 def test_the_products_of_the_project_load(name: str) -> None:
     product = load_product(DEFS / name)
     assert product.contract().to_schema().columns

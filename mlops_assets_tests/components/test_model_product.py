@@ -26,7 +26,7 @@ TYPE = "mlops_assets.components.ModelProduct"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with one product."""
     root = tmp_path_factory.mktemp("project")
-    without = shutil.ignore_patterns("power_price", "booking_cancellation")
+    without = shutil.ignore_patterns("power_price", "booking_cancellation", "customer_repurchase")
     shutil.copytree(PACKAGE, root / "mlops_assets", ignore=without)
     shutil.copy(PACKAGE.parent / "pyproject.toml", root)
     new_product("parcels", root / "mlops_assets" / "defs")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pandas as pd
 import pytest
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import FILES, ProductScaffolder, new_product
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.ml.features.calendar import calendar_of
 from mlops_assets.ml.features.feature_frame import (
     build_features,
     check_point_in_time,
     feature_columns,
 )
 from mlops_assets.product import Product
+from mlops_assets_tests.defs.world import sql
 
 
 @pytest.fixture
@@ -75,6 +79,90 @@ def test_its_features_count_days_and_not_records(product: Product) -> None:
     before, week_later = rows["date"].iloc[9], rows["date"].iloc[16]
     assert np.isnan(made.loc[before, "label"])
     assert np.isnan(made.loc[week_later, "demand_week_ago"])
+
+
+@pytest.fixture
+def snapshot(tmp_path: Path) -> Product:
+    return load_product(new_product("mailings", tmp_path / "defs", "snapshot"))
+
+
+def test_a_new_snapshot_product_keeps_its_contract_and_predicts_its_newest_cutoff(
+    snapshot: Product,
+) -> None:
+    generate, function, spec = (
+        snapshot.sample_function(),
+        snapshot.feature_function(),
+        snapshot.spec,
+    )
+    assert generate is not None
+    raw, calendar = generate(seed=1), calendar_of(spec.cutoffs, dt.datetime(2025, 1, 1))
+    for name in spec.countries:
+        rows = raw[raw["Country"] == name]
+        result = validate(rows, snapshot.contract(), spec.source, spec.country_names)
+        assert (len(result.accepted), result.rejected) == (len(rows), 0)
+        made = build_features(result.accepted, function, spec.target, calendar=calendar)
+        proof = check_point_in_time(
+            result.accepted, made, function, spec.source, target=spec.target, calendar=calendar
+        )
+        assert proof.passed, proof.differing[:3]
+        assert made["event_time"].isin(pd.date_range("2022-07-01", "2025-01-01", freq="MS")).all()
+        newest = made[made["event_time"] == "2025-01-01"]
+        assert newest["label"].isna().all()
+        assert {each.feature for each in spec.baselines if each.feature} <= {*made.columns}
+
+
+def test_a_new_snapshot_product_takes_a_country_of_guests_and_one_of_no_records(
+    snapshot: Product,
+) -> None:
+    generate, function, spec = (
+        snapshot.sample_function(),
+        snapshot.feature_function(),
+        snapshot.spec,
+    )
+    assert generate is not None
+    raw = generate(seed=1)
+    guests = raw[raw["Country"] == "NOR"].assign(**{"Customer ID": None})
+    calendar = calendar_of(spec.cutoffs, dt.datetime(2025, 1, 1))
+    rows = validate(guests, snapshot.contract(), spec.source, spec.country_names).accepted
+    for each in (rows, rows.iloc[:0]):
+        made = build_features(each, function, spec.target, calendar=calendar)
+        assert made.empty
+    early = calendar_of(spec.cutoffs, dt.datetime(2022, 1, 1))
+    assert build_features(rows, function, spec.target, calendar=early).empty
+
+
+def test_a_new_snapshot_product_counts_invoices_as_sql_does(snapshot: Product) -> None:
+    generate, spec = snapshot.sample_function(), snapshot.spec
+    assert generate is not None
+    raw = generate(seed=1)
+    raw = raw[raw["Country"] == "DEU"]
+    rows = validate(raw, snapshot.contract(), spec.source, spec.country_names).accepted
+    calendar = calendar_of(spec.cutoffs, dt.datetime(2025, 1, 1))
+    ours = build_features(rows, snapshot.feature_function(), spec.target, calendar=calendar)
+    by_sql = sql(
+        rows,
+        """
+        with cutoffs as (
+            select unnest(generate_series(timestamp '2022-07-01', timestamp '2025-01-01',
+                                          interval 1 month)) as event_time)
+        select customer as entity, event_time,
+               count(*) filter (invoiced_at < event_time
+                                and invoiced_at >= event_time - interval 90 day) as n,
+               count(*) filter (invoiced_at >= event_time
+                                and invoiced_at < event_time + interval 90 day) > 0 as bought
+        from cutoffs, rows group by all
+        having count(*) filter (invoiced_at < event_time
+                                and invoiced_at >= event_time - interval 365 day) > 0
+        """,
+    )
+    joined = ours.merge(by_sql, on=["entity", "event_time"], how="outer", indicator=True)
+    assert (joined["_merge"] == "both").all()
+    assert (joined["invoices_90"] == joined["n"]).all()
+    known = joined["label"].notna()
+    assert (joined.loc[known, "label"] == joined.loc[known, "bought"]).all()
+    assert set(joined.loc[~known, "event_time"].dt.strftime("%Y-%m")) == {
+        "2024-11", "2024-12", "2025-01",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["Parcels", "my-product", "2nd", "", "class", "a/b", "../up", "ä"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import os
 import time
@@ -18,6 +19,7 @@ import pytest
 import mlops_assets.defs
 from mlops_assets.components.loading import load_product
 from mlops_assets.ml.datasets.validation import Validation, validate
+from mlops_assets.ml.features.calendar import Calendar, calendar_of
 from mlops_assets.ml.features.feature_frame import build_features
 from mlops_assets.ml.features.shared_features import build_shared
 from mlops_assets.ml.models.fitted_model import predict
@@ -90,8 +92,16 @@ def real(product: str) -> pd.DataFrame:
     return pd.read_parquet(DATA / FILES[product])
 
 
-def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None = None) -> World:
-    """Validate and build features of some countries; default: all that are listed."""
+def build(
+    product: str,
+    published: pd.DataFrame,
+    countries: Sequence[str] | None = None,
+    as_of: dt.datetime | None = None,
+) -> World:
+    """Validate and build features of some countries; default: all that are listed.
+
+    With cut-offs, as they are reached at a time.
+    """
     spec = spec_of(product)
     schema = getattr(module(product, "contract"), spec.contract.schema_class.split(".")[1])
     raw = published.assign(
@@ -106,7 +116,8 @@ def build(product: str, published: pd.DataFrame, countries: Sequence[str] | None
         for c in countries or spec.countries
     }
     records = {c: v.accepted for c, v in validations.items()}
-    return World(spec, raw, validations, *_features(product, spec, records))
+    calendar = calendar_of(spec.cutoffs, as_of)
+    return World(spec, raw, validations, *_features(product, spec, records, calendar))
 
 
 def of_few_trees(world: World) -> World:
@@ -121,12 +132,18 @@ def of_few_trees(world: World) -> World:
 
 
 def _features(
-    product: str, spec: ProductSpec, records: Mapping[str, pd.DataFrame]
+    product: str,
+    spec: ProductSpec,
+    records: Mapping[str, pd.DataFrame],
+    calendar: Calendar | None,
 ) -> tuple[pd.DataFrame | None, Mapping[str, pd.DataFrame]]:
     """Shared features, for a product that has them, and those of each country."""
     made = module(product, "features")
-    shared = build_shared(records, made.shared) if spec.shared_features else None
-    frames = {c: build_features(r, made.build, spec.target, shared) for c, r in records.items()}
+    shared = build_shared(records, made.shared, calendar) if spec.shared_features else None
+    frames = {
+        c: build_features(r, made.build, spec.target, shared, calendar=calendar)
+        for c, r in records.items()
+    }
     return shared, frames
 
 

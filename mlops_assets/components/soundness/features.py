@@ -54,22 +54,26 @@ def sample_records(product: Product) -> pd.DataFrame | str:
 
     spec, contract, function = product.spec, product.contract(), product.sample_function()
     published = function(spec.seed) if function else pd.DataFrame()
-    rows = pd.DataFrame(columns=list(spec.source.columns.values()), dtype="object")
-    if spec.source.columns[spec.source.country] in published and len(published):
-        countries = published[spec.source.columns[spec.source.country]]
-        known = countries.isin([*spec.countries, *spec.aliases])
-        rows = published[known & (countries == countries[known].iloc[0])] if known.any() else rows
+    names = spec.country_names
+    rows = pd.DataFrame(columns=spec.source.all_published, dtype="object")
+    present = [each for each in spec.source.published(spec.source.country) if each in published]
+    if present and len(published):
+        countries = published[present[0]].map(names.resolve)
+        first = countries.dropna().iloc[:1]
+        rows = published[countries.isin(first)] if len(first) else rows
     try:
-        return validate(rows, contract, spec.source, spec.aliases).accepted
+        return validate(rows, contract, spec.source, names).accepted
     except ConfigurationError as error:
         return error.problem.rstrip(".")
 
 
 def _features(product: Product, records: pd.DataFrame) -> pd.DataFrame:
+    from mlops_assets.ml.features.calendar import calendar_of
     from mlops_assets.ml.features.feature_frame import build_features
     from mlops_assets.ml.features.shared_features import build_shared
 
     spec, shared = product.spec, None
+    calendar = calendar_of(spec.cutoffs, _clock(spec, records))
     if (function := product.shared_function()) is not None:
         first = spec.countries[0]
         if len(records):
@@ -77,9 +81,18 @@ def _features(product: Product, records: pd.DataFrame) -> pd.DataFrame:
             first = value if value in spec.countries else first
         none = records.iloc[:0]
         shared = build_shared(
-            {c: records if c == first else none for c in spec.countries}, function
+            {c: records if c == first else none for c in spec.countries}, function, calendar
         )
-    return build_features(records, product.feature_function(), spec.target, shared)
+    function = product.feature_function()
+    return build_features(records, function, spec.target, shared, calendar=calendar)
+
+
+def _clock(spec: ProductSpec, records: pd.DataFrame) -> dt.datetime | None:
+    """What the product's clock shows by the newest of these records; None without cut-offs."""
+    if spec.cutoffs is None:
+        return None
+    newest = records[spec.source.event_time].max() if len(records) else None
+    return spec.cutoffs.clock(newest, spec.target.maturity)
 
 
 def _named_problems(spec: ProductSpec, frame: pd.DataFrame, filled: bool) -> Iterator[YamlProblem]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,27 +12,34 @@ from pandas.api import types
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.datasets.availability import known_records
+from mlops_assets.ml.features.calendar import Calendar, told_of
 from mlops_assets.ml.features.names import as_texts, name_problems
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
 _KEYS = ("entity", "event_time")
+_TOLD = 20  # differences kept of those found
 FeatureFunction = Callable[..., pd.DataFrame]
-"""From one country's validated records to features; with shared features, these come second."""
+"""From one country's validated records to features; with shared features, these come second; the
+arguments `cutoffs` and `as_of` of a product with cut-offs are given by name."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A feature that comes out differently when the future is hidden.
+    """A feature, or a whole row, that comes out differently when the future is hidden.
 
     Args:
+        column: the feature; "" for a row.
         entity: "" for a feature shared by all countries.
+        kind: `value`: another value; `missing`: a row that is not made from what was known then;
+            `extra`: a row that is made only from what was known then.
     """
 
     column: str
     entity: str
     event_time: pd.Timestamp
-    full: Any
-    truncated: Any
+    full: Any = None
+    truncated: Any = None
+    kind: Literal["value", "missing", "extra"] = "value"
 
 
 @dataclass(frozen=True)
@@ -43,13 +50,17 @@ class PointInTime:
         checked_rows: feature rows compared, over all cutoffs.
         cutoffs: the times at which the future was cut off.
         differing: the first differences found, at most 20.
-        differences: how many values differ in all.
+        differences: how many values differ in all, and how many rows are there in one only.
+        missing_rows: of these, rows that are not made from what was known then.
+        extra_rows: of these, rows that are made only from what was known then.
     """
 
     checked_rows: int
     cutoffs: tuple[pd.Timestamp, ...]
     differing: tuple[Difference, ...]
     differences: int
+    missing_rows: int = 0
+    extra_rows: int = 0
 
     @property
     def passed(self) -> bool:
@@ -62,6 +73,8 @@ def build_features(
     function: FeatureFunction,
     target: TargetSpec,
     shared: pd.DataFrame | None = None,
+    *,
+    calendar: Calendar | None = None,
 ) -> pd.DataFrame:
     """One row per entity and event time: keys, label and features, sorted and unique.
 
@@ -72,13 +85,15 @@ def build_features(
         target: gives the label time where the function does not.
         shared: features of all countries by event time, as `build_shared` gave them, for a
             function that takes them; None for one that does not.
+        calendar: for a product with cut-offs: rows are at these, and labels that are known later
+            than its clock are empty.
 
     Raises:
         TrainingError: the function raised or returned something else.
     """
     given = [validated.copy(), *([] if shared is None else [shared.copy()])]
     try:
-        made = function(*given)
+        made = function(*given, **told_of(calendar, function))
     except Exception as error:
         raise TrainingError(
             f"{function_name(function)} raised {type(error).__name__}: {error}.",
@@ -86,9 +101,7 @@ def build_features(
             culprits={"function": function_name(function)},
         ) from error
     _require_columns(made, function)
-    made = made.set_axis(as_texts(made.columns), axis=1)
-    if made.empty:  # of no row pandas knows no type
-        made = made.astype({"event_time": "datetime64[ns]", "label": "float64"})
+    made = _typed_if_empty(made.set_axis(as_texts(made.columns), axis=1))
     frame = made.assign(
         entity=made["entity"].astype(str).astype("object"),
         event_time=times_of(made, "event_time", function),
@@ -100,6 +113,9 @@ def build_features(
         else frame["event_time"] + target.maturity
     )
     _require_usable(frame, function)
+    if calendar is not None:
+        _require_cutoffs(frame, calendar, function)
+        frame["label"] = frame["label"].mask(frame["label_time"] > calendar.as_of)
     names = [*FEATURE_KEYS, *feature_columns(frame)]
     return frame[names].sort_values(["event_time", "entity"], kind="stable", ignore_index=True)
 
@@ -112,6 +128,7 @@ def features_as_of(
     *,
     moment: pd.Timestamp,
     shared: pd.DataFrame | None = None,
+    calendar: Calendar | None = None,
 ) -> pd.DataFrame:
     """Features and labels as they could have been computed at a moment.
 
@@ -125,11 +142,18 @@ def features_as_of(
         target: label maturity of records without a feature row.
         moment: naive, UTC.
         shared: features of all countries; rows of later times are hidden.
+        calendar: of a product with cut-offs; later ones are hidden.
     """
-    whole = build_features(validated, function, target, shared)
+    whole = build_features(validated, function, target, shared, calendar=calendar)
     matures = _label_times(validated, whole, source, target)
     known = as_known_at(validated, matures, moment, source)
-    then = build_features(known, function, target, shared_until(shared, moment))
+    then = build_features(
+        known,
+        function,
+        target,
+        shared_until(shared, moment),
+        calendar=calendar and calendar.until(moment),
+    )
     return then.assign(label=then["label"].mask(then["label_time"] > moment))
 
 
@@ -153,14 +177,16 @@ def check_point_in_time(
     *,
     target: TargetSpec,
     shared: pd.DataFrame | None = None,
+    calendar: Calendar | None = None,
     samples: int = 3,
     seed: int = 0,
 ) -> PointInTime:
     """Compute features again at sampled times from what was known then; they must be equal.
 
     At a cutoff t only records with event (and arrival) time up to t exist, and `known_later`
-    columns are empty in those whose label matures after t; of `shared` only rows up to t. All
-    feature rows up to t must come out exactly as in `features`; the label may differ.
+    columns are empty in those whose label matures after t; of `shared` only rows up to t, and of
+    the cut-offs those up to t. All feature rows up to t must come out exactly as in `features`,
+    these and no others; the label may differ.
 
     Args:
         validated: the records `features` was built from.
@@ -169,23 +195,21 @@ def check_point_in_time(
         source: names event time, key and what is known later.
         target: label maturity of records without a feature row.
         shared: the features of all countries that `features` was built with.
+        calendar: that `features` was built with.
         samples: cutoffs, drawn from the later three quarters of the event times.
         seed: of the draw.
     """
     cutoffs = sampled_cutoffs(features["event_time"], samples, seed)
     matures = _label_times(validated, features, source, target)
-    found: list[Difference] = []
-    rows = count = 0
+    found: list[RowsAtCutoff] = []
     for cutoff in cutoffs:
         known = as_known_at(validated, matures, cutoff, source)
-        then = build_features(known, function, target, shared_until(shared, cutoff))
+        clock = calendar and calendar.until(cutoff)
+        shared_then = shared_until(shared, cutoff)
+        then = build_features(known, function, target, shared_then, calendar=clock)
         expected = features[features["event_time"] <= cutoff]
-        if source.arrival_time is not None:  # what arrived later has no row yet
-            expected = having_rows(expected, then, _KEYS)
-        differing = differences(expected, then, _KEYS)
-        rows, count = rows + len(expected), count + len(differing)
-        found += differing[: max(0, 20 - len(found))]
-    return PointInTime(rows, tuple(cutoffs), tuple(found), count)
+        found.append(compared(expected, then, cutoff, _KEYS, source=source))
+    return point_in_time(cutoffs, found)
 
 
 def function_name(function: FeatureFunction) -> str:
@@ -235,6 +259,27 @@ def require_names(made: pd.DataFrame, function: FeatureFunction) -> None:
         said = "; ".join(f"{name!r}, which {reason}" for name, reason in wrong.items())
         way_out = "Give every column a text of its own, such as weekday_0 for 0."
         raise wrong_frame(function, f"returned the column {said}", list(wrong), way_out)
+
+
+def _typed_if_empty(made: pd.DataFrame) -> pd.DataFrame:
+    """A frame without rows has types by chance; one that nobody is in is no mistake."""
+    if len(made):
+        return made
+    times = [name for name in ("event_time", "label_time") if name in made]
+    return made.astype({"label": "float64", **dict.fromkeys(times, "datetime64[ns]")})
+
+
+def _require_cutoffs(frame: pd.DataFrame, calendar: Calendar, function: FeatureFunction) -> None:
+    outside = frame[~frame["event_time"].isin(calendar.cutoffs)]
+    if len(outside):
+        first, newest = outside.iloc[0], max(calendar.cutoffs, default=None)
+        raise wrong_frame(
+            function,
+            f"returned {len(outside):,} rows at times that are no cut-off reached, such as "
+            f"{first['entity']} at {first['event_time']}; the newest one is {newest or 'none'}",
+            ["event_time"],
+            "Make rows at the times of its argument `cutoffs`, and at no others.",
+        )
 
 
 def times_of(made: pd.DataFrame, column: str, function: FeatureFunction) -> pd.Series:
@@ -355,22 +400,90 @@ def having_rows(expected: pd.DataFrame, then: pd.DataFrame, keys: Sequence[str])
     return expected[pd.MultiIndex.from_frame(expected[[*keys]]).isin(there)]
 
 
+@dataclass(frozen=True)
+class RowsAtCutoff:
+    """The rows up to a cutoff beside those made from what was known then.
+
+    Attributes:
+        rows: how many were expected.
+        differing: every difference.
+    """
+
+    rows: int
+    differing: tuple[Difference, ...]
+
+
+def compared(
+    expected: pd.DataFrame,
+    then: pd.DataFrame,
+    cutoff: pd.Timestamp,
+    keys: Sequence[str],
+    *,
+    source: SourceSpec,
+) -> RowsAtCutoff:
+    """Every value, and every row up to the cutoff, that is not the same in both frames.
+
+    Args:
+        expected: rows up to the cutoff, made with the future.
+        then: made from what was known at the cutoff.
+        cutoff: naive, UTC.
+        keys: that name a row.
+        source: with an arrival time, rows that are missing then may have arrived later.
+    """
+    then = then[then["event_time"] <= cutoff]
+    if source.arrival_time is not None:  # what arrived later has no row yet
+        expected = having_rows(expected, then, keys)
+    return RowsAtCutoff(len(expected), tuple(differences(expected, then, keys)))
+
+
+def point_in_time(cutoffs: Sequence[pd.Timestamp], found: Sequence[RowsAtCutoff]) -> PointInTime:
+    """The comparisons at all cutoffs as one result."""
+    differing = [each for one in found for each in one.differing]
+    kinds = [each.kind for each in differing]
+    return PointInTime(
+        checked_rows=sum(one.rows for one in found),
+        cutoffs=tuple(cutoffs),
+        differing=tuple(differing[:_TOLD]),
+        differences=len(differing),
+        missing_rows=kinds.count("missing"),
+        extra_rows=kinds.count("extra"),
+    )
+
+
 def differences(
     expected: pd.DataFrame, then: pd.DataFrame, keys: Sequence[str]
 ) -> list[Difference]:
-    """Every feature value that is another one, or not there, in the frame of then."""
-    expected = expected.reset_index(drop=True)
-    if not expected[[*keys]].equals(then[[*keys]]):
-        then = expected[[*keys]].merge(then, on=[*keys], how="left")
+    """Every row that one frame has and the other has not, and every other value in those of both.
+
+    Whole rows come first: where they are others, so are values that are computed from them.
+    """
+    expected, then = expected.reset_index(drop=True), then.reset_index(drop=True)
     found: list[Difference] = []
+    if not expected[[*keys]].equals(then[[*keys]]):
+        found += [*_rows_only_in(expected, then, keys, "missing")]
+        found += [*_rows_only_in(then, expected, keys, "extra")]
+        expected = having_rows(expected, then, keys).reset_index(drop=True)
+        then = expected[[*keys]].merge(then, on=[*keys], how="left")
     for name in feature_columns(expected):
         full = expected[name]
         cut = then[name] if name in then else pd.Series(None, index=full.index, dtype="object")
         for place in np.flatnonzero(~same_values(full, cut)):
-            entity = str(expected["entity"].iloc[place]) if "entity" in keys else ""
-            time = expected["event_time"].iloc[place]
+            entity, time = _row_at(expected, int(place), keys)
             found.append(Difference(name, entity, time, full.iloc[place], cut.iloc[place]))
     return found
+
+
+def _rows_only_in(
+    one: pd.DataFrame, other: pd.DataFrame, keys: Sequence[str], kind: Literal["missing", "extra"]
+) -> Iterator[Difference]:
+    alone = ~one.index.isin(having_rows(one, other, keys).index)
+    for place in np.flatnonzero(alone):
+        yield Difference("", *_row_at(one, int(place), keys), kind=kind)
+
+
+def _row_at(frame: pd.DataFrame, place: int, keys: Sequence[str]) -> tuple[str, pd.Timestamp]:
+    entity = str(frame["entity"].iloc[place]) if "entity" in keys else ""
+    return entity, pd.Timestamp(frame["event_time"].iloc[place])
 
 
 def same_values(full: pd.Series, cut: pd.Series) -> np.ndarray:

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.errors import TrainingError
+from mlops_assets.ml.features.calendar import Calendar, told_of
 from mlops_assets.ml.features.feature_frame import (
-    Difference,
     PointInTime,
     as_known_at,
-    differences,
+    compared,
     function_name,
-    having_rows,
     is_feature,
+    point_in_time,
     require_names,
     sampled_cutoffs,
     times_of,
@@ -24,24 +24,31 @@ from mlops_assets.ml.features.feature_frame import (
 from mlops_assets.ml.features.names import as_texts
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
-SharedFunction = Callable[[Mapping[str, pd.DataFrame]], pd.DataFrame]
+SharedFunction = Callable[..., pd.DataFrame]
+"""From the validated records of every country; may take `cutoffs` and `as_of` by name as well."""
 _KEYS = ("event_time",)
 _NOT_SHARED = tuple(name for name in FEATURE_KEYS if name not in _KEYS)
 
 
-def build_shared(records: Mapping[str, pd.DataFrame], function: SharedFunction) -> pd.DataFrame:
+def build_shared(
+    records: Mapping[str, pd.DataFrame],
+    function: SharedFunction,
+    calendar: Calendar | None = None,
+) -> pd.DataFrame:
     """One row per event time with what is the same for every country, sorted and unique.
 
     Args:
         records: validated records of every listed country, in alphabetical order; a country
             without any has an empty frame with the same columns.
         function: the product's pure function; gives `event_time` and the shared features.
+        calendar: of a product with cut-offs.
 
     Raises:
         TrainingError: the function raised or returned something else.
     """
     try:
-        made = function({country: records[country].copy() for country in sorted(records)})
+        given = {country: records[country].copy() for country in sorted(records)}
+        made = function(given, **told_of(calendar, function))
     except Exception as error:
         raise TrainingError(
             f"{function_name(function)} raised {type(error).__name__}: {error}.",
@@ -63,6 +70,7 @@ def build_shared_as_of(
     target: TargetSpec,
     *,
     moment: pd.Timestamp,
+    calendar: Calendar | None = None,
 ) -> pd.DataFrame:
     """Shared features as they could have been computed at a moment.
 
@@ -76,8 +84,10 @@ def build_shared_as_of(
         source: names event time, arrival time and what is known later.
         target: label maturity.
         moment: naive, UTC.
+        calendar: of a product with cut-offs; later ones are hidden.
     """
-    return build_shared(_known(records, source, target, moment), function)
+    known = _known(records, source, target, moment)
+    return build_shared(known, function, calendar and calendar.until(moment))
 
 
 def check_shared_point_in_time(
@@ -87,6 +97,7 @@ def check_shared_point_in_time(
     source: SourceSpec,
     *,
     target: TargetSpec,
+    calendar: Calendar | None = None,
     samples: int = 3,
     seed: int = 0,
 ) -> PointInTime:
@@ -100,21 +111,18 @@ def check_shared_point_in_time(
         function: the shared function.
         source: names event time, arrival time and what is known later.
         target: label maturity.
+        calendar: that `shared` was built with.
         samples: cutoffs, drawn from the later three quarters of the event times.
         seed: of the draw.
     """
     cutoffs = sampled_cutoffs(shared["event_time"], samples, seed)
-    found: list[Difference] = []
-    rows = count = 0
+    found = []
     for cutoff in cutoffs:
-        then = build_shared(_known(records, source, target, cutoff), function)
+        known = _known(records, source, target, cutoff)
+        then = build_shared(known, function, calendar and calendar.until(cutoff))
         expected = shared[shared["event_time"] <= cutoff]
-        if source.arrival_time is not None:  # of a time all records of which arrived later
-            expected = having_rows(expected, then, _KEYS)
-        differing = differences(expected, then, _KEYS)
-        rows, count = rows + len(expected), count + len(differing)
-        found += differing[: max(0, 20 - len(found))]
-    return PointInTime(rows, tuple(cutoffs), tuple(found), count)
+        found.append(compared(expected, then, cutoff, _KEYS, source=source))
+    return point_in_time(cutoffs, found)
 
 
 def _known(

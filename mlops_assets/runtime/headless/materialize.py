@@ -100,7 +100,7 @@ class Materializer:
             return self._ended(countries)
         going = self._ingest(countries)
         begin, rest = (*_RECORDS, "features"), _LAST[self.job]
-        if self.ctx.spec.shared_features:
+        if self.ctx.spec.made_after_all_records:
             going, begin = self._share(going), ("features",)
         if self.job in ("all", "train") and self._pools():
             going = self._each(going, begin, "features")
@@ -128,8 +128,9 @@ class Materializer:
     def _share(self, countries: Sequence[str]) -> list[str]:
         """Records, then the features shared by all; the countries that are through.
 
-        Countries that nobody asked for take part with the records they have; those whose records
-        were never judged are judged now, and stop nothing.
+        The records of all also say how late it is, where there are cut-offs. Countries that
+        nobody asked for take part with the records they have; those whose records were never
+        judged are judged now, and stop nothing.
         """
         judged = self._having("validated") | self._having("quarantine") | set(countries)
         others = sorted(self._having("raw") - judged)

@@ -27,6 +27,7 @@ TRAINING_SECTIONS = (
     *RECORDS,
     "features",
     "shared_features",
+    "cutoffs",
     "task",
     "target",
     "metric",
@@ -85,7 +86,7 @@ class Recipe:
 
 
 _VALIDATED = Recipe(("contract",), (*RECORDS, "contract", "aliases", "source.country_names"))
-_MADE = (*RECORDS, "features", "shared_features", "target", "seed")
+_MADE = (*RECORDS, "features", "shared_features", "cutoffs", "target", "seed")
 RECIPES: Mapping[str, Recipe] = {
     "raw": Recipe(
         (),
@@ -101,7 +102,8 @@ RECIPES: Mapping[str, Recipe] = {
     "quarantine": _VALIDATED,
     "validated": _VALIDATED,
     "shared_features": Recipe(
-        ("shared_features",), (*RECORDS, "countries", "shared_features", "target", "seed")
+        ("shared_features",),
+        (*RECORDS, "countries", "shared_features", "cutoffs", "target", "seed"),
     ),
     "features": Recipe(("features",), _MADE),
     "pooled_model": Recipe(("features",), TRAINING_SECTIONS, overridden=("split",)),

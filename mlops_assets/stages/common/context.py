@@ -96,6 +96,10 @@ class ProductContext:
         wanted = self.countries if countries is None else list(countries)
         return self.store.current_all(self.path(asset), wanted)
 
+    def everywhere(self, asset: str) -> Mapping[str, Snapshot]:
+        """The same of every listed country, however few are looked at."""
+        return self.current_all(asset) if self.view is None else self.view.everywhere(asset)
+
 
 @dataclass(frozen=True)
 class CountryContext:
@@ -188,6 +192,7 @@ class ReadOnce:
         self.countries = countries
         self._ctx = ctx
         self._snapshots: dict[str, Mapping[str, Snapshot]] = {}
+        self._everywhere: dict[str, Mapping[str, Snapshot]] = {}
         self._whole: dict[str, Snapshot | None] = {}
         self._aliases: Mapping[str, Aliases] | None = None
 
@@ -204,6 +209,14 @@ class ReadOnce:
         if asset not in self._snapshots:
             self._snapshots[asset] = self._ctx.current_all(asset, self.countries)
         return self._snapshots[asset]
+
+    def everywhere(self, asset: str) -> Mapping[str, Snapshot]:
+        """The current snapshots of an asset, of every listed country that has one."""
+        if set(self.countries) == set(self._ctx.countries):
+            return self.having(asset)
+        if asset not in self._everywhere:
+            self._everywhere[asset] = self._ctx.current_all(asset)
+        return self._everywhere[asset]
 
     def aliases(self, country: str) -> Aliases:
         """What the registry names in a country; for many countries one query finds all."""

@@ -3,15 +3,17 @@
 A step asks it before it works, and `stages/staleness.py` asks the same for everybody else.
 """
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 import dagster as dg
 
 from mlops_assets.registry import Aliases
+from mlops_assets.stages.common.clock import clock_of, clock_of_all
 from mlops_assets.stages.common.code_versions import RECIPES
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.storage import Snapshot
@@ -28,6 +30,8 @@ SERVING_BASELINE = "mlops_assets/serving_baseline"
 does, and the reason; missing where the product has one alone, and in older ones."""
 SHARED = "shared_features"
 """Name of the asset of shared features, and of that input of a country's features."""
+CLOCK = "as_of"
+"""The clock of a product with cut-offs, as an input of what is made by it."""
 
 
 @dataclass(frozen=True)
@@ -138,16 +142,21 @@ def of_validated(ctx: CountryContext) -> Lineage:
 
 def of_shared_features(ctx: ProductContext, validated: Mapping[str, Snapshot]) -> Lineage:
     """The validated rows of every country that has some, and the function of all countries."""
-    return _of_product(ctx, SHARED, validated)
+    lineage = _of_product(ctx, SHARED, validated)
+    return replace(lineage, inputs={**lineage.inputs, **_time(clock_of_all(ctx))})
 
 
 def of_features(ctx: CountryContext) -> Lineage:
-    """Validated rows, the feature function, and the shared features of a product that has them."""
+    """Validated rows, the feature function, and the shared features of a product that has them.
+
+    With cut-offs also the time up to which things are known.
+    """
     shared = {}
     if ctx.product.spec.shared_features:
         made = ctx.whole.current(SHARED)
         shared[SHARED] = made.content_hash if made else ""
-    return _of_country(ctx, "features", {**_inputs(ctx, "validated"), **shared})
+    inputs = {**_inputs(ctx, "validated"), **shared, **_time(clock_of(ctx))}
+    return _of_country(ctx, "features", inputs)
 
 
 def of_pooled_model(ctx: ProductContext, features: Mapping[str, Snapshot]) -> Lineage:
@@ -232,6 +241,15 @@ def _of_country(ctx: CountryContext, asset: str, inputs: Mapping[str, str]) -> L
 def _of_product(ctx: ProductContext, asset: str, inputs: Mapping[str, Snapshot]) -> Lineage:
     recipe, hashes = RECIPES[asset], {name: each.content_hash for name, each in inputs.items()}
     return Lineage(hashes, recipe.code_hash(ctx.product), recipe.config_hash(ctx.product))
+
+
+def as_of_in(inputs: Mapping[str, str]) -> dt.datetime | None:
+    """The clock among the inputs that something was made from, UTC without a zone; None: none."""
+    return dt.datetime.fromisoformat(inputs[CLOCK]) if inputs.get(CLOCK) else None
+
+
+def _time(clock: dt.datetime | None) -> dict[str, str]:
+    return {} if clock is None else {CLOCK: clock.isoformat()}
 
 
 def _inputs(ctx: CountryContext, *names: str) -> dict[str, str]:

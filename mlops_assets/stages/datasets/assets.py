@@ -31,6 +31,7 @@ from mlops_assets.stages.common.base import (
     passed,
     warned,
 )
+from mlops_assets.stages.common.clock import INGESTED_UNTIL, clock_metadata
 from mlops_assets.stages.common.code_versions import RECIPES
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import CODE, Lineage, named_input, of_validated
@@ -86,7 +87,7 @@ from mlops_assets.stages.datasets.restatements import (
 from mlops_assets.storage import Snapshot, WriteResult
 from mlops_assets.storage.io_manager import Unchanged
 
-_SEEN = "mlops_assets/ingested_until"
+_SEEN = INGESTED_UNTIL
 """Newest ingestion when a country's rows were last accepted: later ones are judged alone, too."""
 _EXAMPLES = 5  # rows and names shown where a list could be long
 
@@ -303,7 +304,13 @@ def _apply_contract(step: _Step, judged: JudgedCountry) -> StepEvents:
             yield warned(step.key, name, "not judged: the delivery was refused")
         raise _refused(step, reason)
     restated = compare_with_stored(step.ctx, result.accepted)
-    accepted = {**preview(result.accepted), **step.lineage.metadata(), _SEEN: step.newest}
+    times = result.accepted[step.ctx.spec.source.event_time]
+    accepted = {
+        **preview(result.accepted),
+        **step.lineage.metadata(),
+        _SEEN: step.newest,
+        **clock_metadata(times, step.newest, step.moment),
+    }
     yield dg.Output(result.accepted, "validated", metadata=accepted)
     yield _contract_kept(step, judged, numbers, limits.max_rejected_share)
     yield _ledger(step, judged, refused=False)

@@ -8,7 +8,9 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from mlops_assets.ml.features.calendar import Calendar, calendar_of
 from mlops_assets.ml.features.feature_frame import (
+    Difference,
     FeatureFunction,
     PointInTime,
     build_features,
@@ -30,7 +32,13 @@ from mlops_assets.stages.common.base import (
     passed,
 )
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.lineage import Lineage, named_input, named_shared, of_features
+from mlops_assets.stages.common.lineage import (
+    Lineage,
+    as_of_in,
+    named_input,
+    named_shared,
+    of_features,
+)
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview, table_metadata
 from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
 from mlops_assets.stages.features.sharing import include
@@ -55,10 +63,14 @@ _KEY_DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class _Source:
-    """What features are computed from; without shared features, `shared` is None."""
+    """What features are computed from; without shared features, `shared` is None.
+
+    The calendar is that of a product with cut-offs, None for any other.
+    """
 
     validated: pd.DataFrame
     shared: pd.DataFrame | None
+    calendar: Calendar | None
 
 
 def build_features_stage(product: Product) -> list[dg.AssetsDefinition]:
@@ -104,6 +116,7 @@ def _read(ctx: CountryContext, lineage: Lineage) -> _Source:
     return _Source(
         validated=ctx.store.read(source.asset, ctx.country, version=source.version),
         shared=shared and ctx.store.read(shared.asset, None, version=shared.version),
+        calendar=calendar_of(ctx.spec.cutoffs, as_of_in(lineage.inputs)),
     )
 
 
@@ -115,7 +128,9 @@ def _compute(
 ) -> Iterator[dg.Output | dg.AssetCheckResult]:
     spec, key = ctx.spec, asset_key(ctx.product, "features")
     function = ctx.product.feature_function()
-    frame = features_from(source.validated, function, spec, moment, shared=source.shared)
+    frame = features_from(
+        source.validated, function, spec, moment, shared=source.shared, calendar=source.calendar
+    )
     result = check_point_in_time(
         source.validated,
         frame,
@@ -123,13 +138,14 @@ def _compute(
         spec.source,
         target=spec.target,
         shared=source.shared,
+        calendar=source.calendar,
         seed=spec.seed,
     )
     if not result.passed:
         yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
-            f"{ctx.product.name} {ctx.country}: {leak(result)} Nothing was written; correct "
-            f"{spec.features} so that it uses only rows up to the event time."
+            f"{ctx.product.name} {ctx.country}: {leak(result)} Nothing was written; "
+            f"{remedy(result, spec.features, spec)}"
         )
     infinite = told(infinite_columns(frame))
     frame = without_infinite(frame)
@@ -151,15 +167,23 @@ def features_from(
     moment: dt.datetime | None,
     *,
     shared: pd.DataFrame | None = None,
+    calendar: Calendar | None = None,
 ) -> pd.DataFrame:
     """The features of validated rows, as they are or as they could be known at a moment.
 
-    For a product with shared features these are `shared`.
+    For a product with shared features these are `shared`, for one with cut-offs they are in the
+    `calendar`.
     """
     if moment is None:
-        return build_features(validated, function, spec.target, shared)
+        return build_features(validated, function, spec.target, shared, calendar=calendar)
     return features_as_of(
-        validated, function, spec.source, spec.target, moment=naive(moment), shared=shared
+        validated,
+        function,
+        spec.source,
+        spec.target,
+        moment=naive(moment),
+        shared=shared,
+        calendar=calendar,
     )
 
 
@@ -173,28 +197,68 @@ def _about_rows(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def leak(result: PointInTime) -> str:
-    """What a failed point-in-time check says: how many values, and the first of them."""
-    first = result.differing[0]
-    of = f" of {first.entity}" if first.entity else ""
+    """What a failed point-in-time check says: how many values and rows, and the first of them."""
+    rows = result.missing_rows + result.extra_rows
+    told = [
+        (result.missing_rows, "rows are not made from what was known then"),
+        (result.extra_rows, "rows are made only from what was known then, and no longer later"),
+        (result.differences - rows, "feature values know the future"),
+    ]
+    counted = "; ".join(f"{count:,} {what}" for count, what in told if count)
+    return f"{counted}: {_told(result.differing[0])}."
+
+
+def remedy(result: PointInTime, function: str, spec: ProductSpec) -> str:
+    """What a person does about it: the second half of a sentence.
+
+    Args:
+        result: of a check that failed.
+        function: which made the rows, as the YAML names it.
+        spec: whether it has cut-offs.
+    """
+    if not result.missing_rows and not result.extra_rows:
+        return f"correct {function} so that it uses only rows up to the event time."
+    if spec.cutoffs is not None:
+        return (
+            f"correct {function} so that whether there is a row at a cut-off depends on records "
+            "before it and on the argument `cutoffs` alone."
+        )
     return (
-        f"{result.differences:,} feature values know the future: {first.column}{of} "
-        f"at {first.event_time} is {first.full!r}, but {first.truncated!r} from what was known "
-        "then."
+        f"correct {function} so that whether there is a row depends on records up to its event "
+        "time alone. If it makes rows at times of a calendar up to its newest record, it cannot "
+        "know that such a time has come: declare `cutoffs` in the YAML and make the rows at those "
+        "that it takes as its argument `cutoffs`."
     )
 
 
 def leak_numbers(result: PointInTime) -> dict[str, Any]:
     """A point-in-time check as metadata."""
     differing = pd.DataFrame(
-        [
-            [d.column, d.entity, str(d.event_time), str(d.full), str(d.truncated)]
-            for d in result.differing
-        ],
-        columns=["feature", "entity", "event_time", "with_future", "as_known_then"],
+        [[d.column, d.entity, str(d.event_time), *_both(d), d.kind] for d in result.differing],
+        columns=["feature", "entity", "event_time", "with_future", "as_known_then", "what"],
     )
     return {
         "checked_rows": result.checked_rows,
         "differences": result.differences,
+        "missing_rows": result.missing_rows,
+        "extra_rows": result.extra_rows,
         "cutoffs": dg.MetadataValue.json([str(cutoff) for cutoff in result.cutoffs]),
         "differing": table_metadata(differing),
     }
+
+
+def _told(first: Difference) -> str:
+    where = f"{f' of {first.entity}' if first.entity else ''} at {first.event_time}"
+    if first.kind == "missing":
+        return f"the row{where} is there, but missing from what was known then"
+    if first.kind == "extra":
+        return f"the row{where} is not there, but was made from what was known then"
+    return (
+        f"{first.column}{where} is {first.full!r}, but {first.truncated!r} from what was known then"
+    )
+
+
+def _both(found: Difference) -> tuple[str, str]:
+    """A difference as cells: the value, or whether there is a row."""
+    rows = {"missing": ("a row", "no row"), "extra": ("no row", "a row")}
+    return rows.get(found.kind, (str(found.full), str(found.truncated)))

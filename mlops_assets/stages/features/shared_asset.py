@@ -17,7 +17,7 @@ from mlops_assets.stages.common.base import (
 )
 from mlops_assets.stages.common.lineage import SHARED, of_shared_features
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
-from mlops_assets.stages.features.assets import leak, leak_numbers
+from mlops_assets.stages.features.assets import leak, leak_numbers, remedy
 from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
 from mlops_assets.stages.features.sharing import Shared, computed
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
@@ -104,8 +104,8 @@ def _events(product: Product, found: Shared) -> StepEvents:
         yield failed(key, _CHECK, leak(result), leak_numbers(result))
         raise dg.Failure(
             f"{product.name}: {leak(result)} Nothing was written, and the countries go on with "
-            f"the shared features of before; correct {product.spec.shared_features} so that it "
-            "uses only rows up to the event time."
+            "the shared features of before; "
+            f"{remedy(result, str(product.spec.shared_features), product.spec)}"
         )
     about_rows = _about_rows(product, found)
     damaged = "; ".join(

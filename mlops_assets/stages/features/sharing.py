@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import dagster as dg
 import pandas as pd
 
+from mlops_assets.ml.features.calendar import calendar_of
 from mlops_assets.ml.features.feature_frame import PointInTime
 from mlops_assets.ml.features.shared_features import (
     build_shared,
@@ -16,7 +17,13 @@ from mlops_assets.ml.features.shared_features import (
 from mlops_assets.ml.infinite import infinite_columns, told, without_infinite
 from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.common.context import CountryContext, ProductContext
-from mlops_assets.stages.common.lineage import INPUTS, SHARED, Lineage, of_shared_features
+from mlops_assets.stages.common.lineage import (
+    INPUTS,
+    SHARED,
+    Lineage,
+    as_of_in,
+    of_shared_features,
+)
 from mlops_assets.stages.common.readable import Readable, read_readable
 from mlops_assets.stages.features.finite import INFINITE
 from mlops_assets.storage import Snapshot
@@ -51,22 +58,34 @@ def computed(
     """The shared features of exactly these snapshots, at least one, checked but not stored."""
     spec, function = ctx.product.spec, ctx.product.shared_function()
     assert function is not None
-    read = _records(ctx, validated)
+    read, lineage = _records(ctx, validated), of_shared_features(ctx, validated)
     records = read.found
+    calendar = calendar_of(spec.cutoffs, as_of_in(lineage.inputs))
     if moment is None:
-        frame = build_shared(records, function)
+        frame = build_shared(records, function, calendar)
     else:
         frame = build_shared_as_of(
-            records, function, spec.source, spec.target, moment=naive(moment)
+            records,
+            function,
+            spec.source,
+            spec.target,
+            moment=naive(moment),
+            calendar=calendar,
         )
     check = check_shared_point_in_time(
-        records, frame, function, spec.source, target=spec.target, seed=spec.seed
+        records,
+        frame,
+        function,
+        spec.source,
+        target=spec.target,
+        calendar=calendar,
+        seed=spec.seed,
     )
     return Shared(
         frame=without_infinite(frame),
         check=check,
         validated=validated,
-        lineage=of_shared_features(ctx, validated),
+        lineage=lineage,
         infinite=told(infinite_columns(frame)),
         damaged=read.damaged,
     )

@@ -114,8 +114,9 @@ def landing_sensor(product: Product, jobs: Sequence[AssetJob]) -> dg.SensorDefin
         default_status=dg.DefaultSensorStatus.STOPPED,
         description="New or changed files: one ingestion for all countries, then datasets, "
         "features and predictions of just the countries that have new rows (with shared features "
-        "of all countries: these, and then the countries whose features change). Start it with "
-        "the switch on this page.",
+        "of all countries: these, and then the countries whose features change; with cut-offs: "
+        "the countries that have new rows or a new cut-off). Start it with the switch on this "
+        "page.",
     )
     def landing(
         context: dg.SensorEvaluationContext, storage: Storage
@@ -128,7 +129,8 @@ def landing_sensor(product: Product, jobs: Sequence[AssetJob]) -> dg.SensorDefin
         # Both: where files keep coming, countries would wait for ever if they came second.
         asked = [*([request] if request else []), *_countries(ctx)]
         before = _asked_before(asked, context.instance)
-        if product.spec.shared_features and not before.new and not before.going_on:
+        later = product.spec.made_after_all_records
+        if later and not before.new and not before.going_on:
             before = _after_records(ctx, context.instance, before)
         if not before.new:
             return dg.SkipReason(f"{why}{before.said()}")
@@ -224,8 +226,9 @@ def _countries(ctx: ProductContext) -> Iterator[dg.RunRequest]:
     """A run of each country whose raw rows nobody has validated yet.
 
     Where features are shared it ends at the records: the shared ones are made of all of them.
+    So it does with cut-offs: which are reached is known by the records of all.
     """
-    assets = _RECORDS if ctx.product.spec.shared_features else (*_RECORDS, *_FEATURES)
+    assets = _RECORDS if ctx.product.spec.made_after_all_records else (*_RECORDS, *_FEATURES)
     state = Staleness(ctx)
     for country, raw in state.having("raw").items():
         stale = state.first(country, ("validated",))
@@ -243,13 +246,16 @@ def _countries(ctx: ProductContext) -> Iterator[dg.RunRequest]:
 def _after_records(ctx: ProductContext, instance: dg.DagsterInstance, records: _Asked) -> _Asked:
     """The shared features when records changed; once they are made, the features they change.
 
+    Without shared features just those of the countries with other records or a new cut-off.
+
     Where they cannot be made, countries go on with those of last time.
     """
     state, asked = Staleness(ctx), _Asked([], [], 0)
     inputs = state.shared_inputs()
     if inputs is not None and inputs != made_from(ctx.current(SHARED)):
         asked = _asked_before([_shared_request(ctx.product, inputs)], instance)
-    if asked.new or asked.going_on or ctx.current(SHARED) is None:
+    missing = bool(ctx.spec.shared_features) and ctx.current(SHARED) is None
+    if asked.new or asked.going_on or missing:
         return records.and_also(asked)
     requests = _changed_features(ctx.product, state)
     return records.and_also(asked).and_also(_asked_before(requests, instance))
@@ -264,7 +270,7 @@ def _shared_request(product: Product, inputs: Mapping[str, str]) -> dg.RunReques
 
 
 def _changed_features(product: Product, state: Staleness) -> list[dg.RunRequest]:
-    """A run of each country whose records, or whose shared features, are others than before."""
+    """A run of each country whose records, shared features or clock are others than before."""
     due = [
         country
         for country in state.having("validated")
@@ -277,7 +283,7 @@ def _changed_features(product: Product, state: Staleness) -> list[dg.RunRequest]
             job_name=f"{product.name}_predict",
             partition_key=country,
             asset_selection=[asset_key(product, name) for name in _FEATURES],
-            tags={"product": product.name, TRIGGER: "new records or shared features"},
+            tags={"product": product.name, TRIGGER: "new records, shared features or cut-offs"},
         )
         for country in due
     ]

@@ -21,7 +21,7 @@ from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.registry.names import tag_name
 from mlops_assets.spec import CandidateSpec, ProductSpec
-from mlops_assets.stages.common.lineage import CODE, INPUTS, SHARED, Lineage
+from mlops_assets.stages.common.lineage import CLOCK, CODE, INPUTS, SHARED, Lineage
 from mlops_assets.stages.training.serving import PARAMS, params_of
 from mlops_assets.storage import Snapshot
 
@@ -50,6 +50,7 @@ class FeaturesInput:
         validated: content hash of the validated rows they were made from.
         code: hash of the feature function that made them.
         shared: content hash of the shared features they were made with; "" without any.
+        as_of: by the clock of a product with cut-offs (ISO 8601); "" without one.
     """
 
     version: str
@@ -58,6 +59,7 @@ class FeaturesInput:
     validated: str
     code: str
     shared: str
+    as_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def _input(snapshot: Snapshot) -> FeaturesInput:
         validated=str(made_from["validated"]),
         code=str(snapshot.metadata[CODE]),
         shared=str(made_from.get(SHARED, "")),
+        as_of=str(made_from.get(CLOCK, "")),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.errors import RegistryError, StorageError, TrainingError
+from mlops_assets.ml.features.calendar import calendar_of
 from mlops_assets.ml.infinite import without_infinite
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict
 from mlops_assets.ml.models.split import Split, split
@@ -28,7 +29,7 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import path
 from mlops_assets.stages.common.code_versions import TRAINING_SECTIONS
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.common.lineage import SHARED
+from mlops_assets.stages.common.lineage import CLOCK, SHARED, as_of_in
 from mlops_assets.stages.features.assets import features_from
 from mlops_assets.stages.training.serving import (
     evaluation_model,
@@ -188,7 +189,10 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
         shared = _rows(product, SHARED, None, used, store=store)
     function = product.feature_function()
     try:
-        made = features_from(validated, function, record.spec, record.as_of, shared=shared)
+        calendar = calendar_of(record.spec.cutoffs, as_of_in({CLOCK: original.features.as_of}))
+        made = features_from(
+            validated, function, record.spec, record.as_of, shared=shared, calendar=calendar
+        )
     except TrainingError as error:  # the answer to the question, not a failure to ask it
         return FeaturesAgain(None, error.problem, broken=True)
     return FeaturesAgain(features_gap(original.frame, without_infinite(made)))
