@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlops_assets.errors import BusyError
-from mlops_assets.escaping import escape
+from mlops_assets.quoting import escape
 
 _NOT_SUPPORTED = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 _LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ cuts nothing. Both are reversible, so that no two countries meet in one name.
 
 from __future__ import annotations
 
-from mlops_assets.escaping import escape, unescape
+from mlops_assets.quoting import escape, unescape
 
 _MODEL, _TAG = "~", ":"
 _KEPT_IN_TAGS = " ."

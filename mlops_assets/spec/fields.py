@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from mlops_assets.escaping import escape
+from mlops_assets.quoting import escape
 
 Task = Literal["regression", "classification"]
 Metric = Literal["mae", "rmse", "auc", "log_loss", "brier"]

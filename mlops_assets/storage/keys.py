@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from mlops_assets.errors import StorageError
-from mlops_assets.escaping import escape, unescape
+from mlops_assets.quoting import escape, unescape
 
 MAX_ENCODED_BYTES = 247
 """255, the longest file name of common file systems, less the prefix `country=` or a suffix."""
