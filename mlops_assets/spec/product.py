@@ -242,18 +242,26 @@ class ProductSpec(Strict):
         Args:
             sections: such as `split`, or one key of a section such as `source.columns`.
         """
-        content: Any = _as_before(self.model_dump(mode="json"))
+        content: Any = as_hashed(self.model_dump(mode="json"))
         if sections:
             content = {name: _at(content, name.split(".")) for name in sections}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _as_before(content: dict[str, Any]) -> dict[str, Any]:
-    """Without keys of later versions that say what holds without them, so that hashes stay."""
-    for name in _LATER_OF_SPLIT:
-        if content["split"][name] == SplitSpec.model_fields[name].default:
-            del content["split"][name]
-    return content
+def as_hashed(config: Any) -> Any:
+    """A config as JSON, without keys of later versions that say what holds without them.
+
+    So a hash stays what it was, whatever keys the spec has gained since.
+
+    Args:
+        config: `ProductSpec.model_dump`, or what was recorded of one.
+    """
+    split = config.get("split") if isinstance(config, dict) else None
+    if not isinstance(split, dict):
+        return config
+    later = {name: SplitSpec.model_fields[name].default for name in _LATER_OF_SPLIT}
+    kept = {k: v for k, v in split.items() if k not in later or v != later[k]}
+    return {**config, "split": kept}
 
 
 def _at(content: Any, keys: Iterable[str]) -> Any:

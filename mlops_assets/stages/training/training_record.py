@@ -20,6 +20,7 @@ from mlops_assets.product import Product
 from mlops_assets.provenance import Provenance, provenance_now
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import CandidateSpec, ProductSpec
+from mlops_assets.spec.product import as_hashed
 from mlops_assets.stages.common.lineage import CODE, INPUTS, SHARED, Lineage
 from mlops_assets.stages.training.serving import PARAMS, params_of
 from mlops_assets.storage import Snapshot
@@ -205,7 +206,7 @@ def recorded(version: ModelVersion, registry: Registry) -> TrainingRecord:
     """
     config = _read(version, registry, CONFIG_FILE)
     lineage = _read(version, registry, LINEAGE_FILE)
-    if _hash(config) != version.tags.get("config_hash"):
+    if version.tags.get("config_hash") not in (_hash(config), _hash(as_hashed(config))):
         raise _unusable(version, CONFIG_FILE, "is not the one the model was trained with")
     try:
         return _parsed(lineage, ProductSpec.model_validate(config))

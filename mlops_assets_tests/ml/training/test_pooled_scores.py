@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,6 +32,7 @@ from mlops_assets.ml.training.selection import (
     train_pooled,
 )
 from mlops_assets.spec import ProductSpec
+from mlops_assets.spec.product import as_hashed
 from mlops_assets_tests.ml.scenarios import (
     CLASSIFIER,
     classification_rows,
@@ -45,6 +48,7 @@ WEAK = {
     "scopes": ["pooled"],
     "params": {"max_iter": 1, "max_leaf_nodes": 2, "learning_rate": 0.01},
 }
+SPLIT: dict[str, Any] = {"holdout_from": "2023-12-01", "validation_days": 60}
 PRIOR = {"name": "prior", "rule": "mean"}
 LEVEL = {"name": "recency", "rule": "feature", "feature": "level"}
 FRAMES = {
@@ -198,3 +202,14 @@ def test_a_region_goes_before_all_countries_where_every_model_is_scored_on_it() 
     assert comparable([both, only], "") is None
     assert comparable([{"": replace(all_, value=float("nan"))}], "") is None
     assert comparable([], "") is None
+
+
+def test_a_limit_at_its_default_makes_nothing_again_and_another_one_does() -> None:
+    plain, asked = product(), product(split={**SPLIT, "min_validation_rows": 7})
+    content = plain.model_dump(mode="json")
+    del content["split"]["min_validation_rows"]  # as it was recorded before there was the key
+    raw = json.dumps(content, sort_keys=True).encode()
+    assert plain.config_hash() == hashlib.sha256(raw).hexdigest()[:12]
+    assert as_hashed(plain.model_dump(mode="json")) == as_hashed(content) == content
+    assert asked.config_hash("split") != product(split=SPLIT).config_hash("split")
+    assert as_hashed("damaged") == "damaged"
