@@ -7,7 +7,7 @@ not fit the others is left out with its reason, and the rest goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -64,7 +64,9 @@ def admit(spec: ProductSpec, frames: Frames) -> Admission:
 
     Left out whole are countries that have other features than most, a feature of another kind (text
     where it is a number), or labels that are no classes where classes are learned. Of a country
-    with labels from a time that the others do not know (see `common_end`), those rows are.
+    with labels from a time that the others do not know (see `common_end`), those rows are; and so
+    are labelled rows without the offset of a pooled candidate, which have no prediction, so that
+    one of them would leave all countries without a metric.
 
     Args:
         spec: the product.
@@ -74,17 +76,22 @@ def admit(spec: ProductSpec, frames: Frames) -> Admission:
     strangers = dict(_strangers(spec, found))
     kept = {country: frame for country, frame in found.items() if country not in strangers}
     end = common_end(spec, kept)
-    alike = _same_types({country: _until(frame, end) for country, frame in kept.items()})
-    cut = {country: len(kept[country]) - len(frame) for country, frame in alike.items()}
+    timely = {country: _until(frame, end) for country, frame in kept.items()}
+    cut = {country: len(kept[country]) - len(frame) for country, frame in timely.items()}
     late = f"with labels known after {end}, long after those of the others"
+    offsets = _offsets(spec)
+    usable = {country: _having(frame, offsets) for country, frame in timely.items()}
+    lacking = {country: len(timely[country]) - len(frame) for country, frame in usable.items()}
+    without = f"with a label and without a value of {' or '.join(offsets)}, which is an offset"
     left_out = [
         *(
             LeftOut(each, len(found[each]), len(found[each]), why)
             for each, why in strangers.items()
         ),
         *(LeftOut(each, rows, len(kept[each]), late) for each, rows in cut.items() if rows),
+        *(LeftOut(each, rows, len(kept[each]), without) for each, rows in lacking.items() if rows),
     ]
-    return Admission(alike, tuple(sorted(left_out, key=lambda each: each.country)))
+    return Admission(_same_types(usable), tuple(sorted(left_out, key=lambda each: each.country)))
 
 
 def common_end(spec: ProductSpec, frames: Frames) -> pd.Timestamp | None:
@@ -133,6 +140,19 @@ def _until(frame: pd.DataFrame, end: pd.Timestamp | None) -> pd.DataFrame:
         return frame
     late = frame["label"].notna() & (frame["label_time"] > end)
     return frame[~late].reset_index(drop=True) if late.any() else frame
+
+
+def _offsets(spec: ProductSpec) -> list[str]:
+    """The offsets of candidates that are trained on several countries."""
+    pooled = [each for each in spec.candidates if {"pooled", "region"} & set(each.scopes)]
+    return sorted({each.offset for each in pooled if each.offset is not None})
+
+
+def _having(frame: pd.DataFrame, offsets: Sequence[str]) -> pd.DataFrame:
+    """Without the labelled rows in which an offset is missing."""
+    missing = frame[[each for each in offsets if each in frame]].isna().any(axis=1)
+    lacking = frame["label"].notna() & missing
+    return frame[~lacking].reset_index(drop=True) if lacking.any() else frame
 
 
 def _strangers(spec: ProductSpec, frames: Frames) -> Iterator[tuple[str, str]]:

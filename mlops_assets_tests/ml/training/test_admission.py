@@ -241,3 +241,16 @@ def _by_entity(rows: pd.DataFrame) -> Mapping[str, pd.DataFrame]:
     return {
         str(name): part[columns].reset_index(drop=True) for name, part in rows.groupby("entity")
     }
+
+
+def test_rows_without_the_offset_leave_no_country_without_a_pooled_metric() -> None:
+    candidate = {**GBM.model_dump(), "offset": "level"}
+    spec = product(candidates=[candidate])
+    spoilt = with_one(lambda frame: frame.assign(level=frame["level"].where(frame.index < 390)))
+    (told,) = admit(spec, spoilt).left_out
+    assert (told.country, told.rows, told.of) == ("LUX", 10, 400)
+    assert "without a value of level" in told.reason
+    expected = with_one(lambda frame: frame.head(390))
+    ours, theirs = (train_pooled(spec, each, clock=time.monotonic) for each in (spoilt, expected))
+    assert np.isfinite(ours["gbm"].report.value)
+    assert ours["gbm"].report.value == theirs["gbm"].report.value
