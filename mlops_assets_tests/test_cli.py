@@ -48,7 +48,7 @@ from mlops_assets_tests.runtime.serving import BIN
 COMMANDS = (
     "up", "worker", "materialize", "demo", "status", "decisions", "sql", "quarantine", "retention",
     "reproduce", "backtest", "promote", "rollback", "approve", "undo", "card", "new-product",
-    "doctor",
+    "doctor", "deliveries", "unlisted",
 )  # fmt: skip
 GOES_ON = ("AUT", "BEL", "FRA")
 """Countries that get more rows at the end."""

@@ -16,14 +16,11 @@ COUNTRIES = ["DEU", "FRA", "NOR"]
 def tick(platform: Platform) -> dg.SensorResult | dg.SkipReason:
     """One evaluation, as the daemon makes it, with nothing remembered from earlier ones."""
     sensor = platform.defs.resolve_sensor_def("parcels_landing")
-    context = dg.build_sensor_context(
-        instance=platform.instance,
-        sensor_name="parcels_landing",
-        resources={
-            "storage": Storage(uri=platform.store.uri, landing_uri=str(platform.landing.parent))
-        },
-    )
-    found = sensor(context)
+    storage = Storage(uri=platform.store.uri, landing_uri=str(platform.landing.parent))
+    with dg.build_sensor_context(
+        instance=platform.instance, sensor_name="parcels_landing", resources={"storage": storage}
+    ) as context:
+        found = sensor(context)
     assert isinstance(found, dg.SensorResult | dg.SkipReason)
     return found
 

@@ -53,7 +53,7 @@ def test_after_a_delivery_that_was_answered_no_country_is_behind(
     found = platform.status()
     assert {each.state for each in found.values()} == {"waiting"}
     why = found[COUNTRY].why
-    assert why.startswith("local gbm has the best validation mae")
+    assert why.startswith("local gbm is the only one that could be had")
     assert "a training is asked for by an error worse than promised, drift" in why
     assert "no cause" in str(tick(platform)), "and the sensor, which decides it, says so"
 

@@ -49,6 +49,6 @@ def calendar_of(spec: CutoffsSpec | None, as_of: dt.datetime | None) -> Calendar
     return Calendar(reached, pd.Timestamp(as_of))
 
 
-def told_of(calendar: Calendar | None, function: Callable[..., Any]) -> dict[str, Any]:
+def calendar_arguments(calendar: Calendar | None, function: Callable[..., Any]) -> dict[str, Any]:
     """The keyword arguments of a function of features; none without a calendar."""
     return {} if calendar is None else calendar.told(function)

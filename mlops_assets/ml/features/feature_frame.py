@@ -12,7 +12,7 @@ from pandas.api import types
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.datasets.availability import known_records
-from mlops_assets.ml.features.calendar import Calendar, told_of
+from mlops_assets.ml.features.calendar import Calendar, calendar_arguments
 from mlops_assets.ml.features.names import as_texts, name_problems
 from mlops_assets.spec import FEATURE_KEYS, SourceSpec, TargetSpec
 
@@ -93,7 +93,7 @@ def build_features(
     """
     given = [validated.copy(), *([] if shared is None else [shared.copy()])]
     try:
-        made = function(*given, **told_of(calendar, function))
+        made = function(*given, **calendar_arguments(calendar, function))
     except Exception as error:
         raise TrainingError(
             f"{function_name(function)} raised {type(error).__name__}: {error}.",

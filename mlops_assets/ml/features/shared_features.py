@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mlops_assets.errors import TrainingError
-from mlops_assets.ml.features.calendar import Calendar, told_of
+from mlops_assets.ml.features.calendar import Calendar, calendar_arguments
 from mlops_assets.ml.features.feature_frame import (
     PointInTime,
     as_known_at,
@@ -48,7 +48,7 @@ def build_shared(
     """
     try:
         given = {country: records[country].copy() for country in sorted(records)}
-        made = function(given, **told_of(calendar, function))
+        made = function(given, **calendar_arguments(calendar, function))
     except Exception as error:
         raise TrainingError(
             f"{function_name(function)} raised {type(error).__name__}: {error}.",

@@ -560,12 +560,21 @@ def _chosen(
         first, reason = _by_many(world, of_many, lacking)
         best = _best([first, *local], metric) if can_judge(world.spec, validation) else first
         if best is first:
-            return first, reason
+            return first, f"{reason}{_without_local(tried, local)}"
     else:
         best = _best(local, metric)
+        if len(local) == 1:
+            return best, f"local {best.tried.name} is the only one that could be had"
         rows = f"{len(validation)} validation rows, though {lacking}"
         return best, f"local {best.tried.name}, the best of {len(local)} on {rows}"
     return best, _reason(best.tried, tried, metric)
+
+
+def _without_local(tried: tuple[CandidateOutcome, ...], local: list[_Contender]) -> str:
+    """Why no local model was chosen from, where none could be had."""
+    missed = [one for one in tried if one.scope == "local"] if not local else []
+    told = "; ".join(f"local {one.name} not judged: {one.reason}" for one in missed)
+    return f" ({told})" if told else ""
 
 
 def _by_many(world: _Country, of_many: list[_Contender], lacking: str) -> tuple[_Contender, str]:

@@ -29,16 +29,11 @@ def deliver_demo_data(
             None: the products' own seeded generators.
 
     Raises:
-        SourceError: the landing folder is not a local one, `data` is no folder, or has nothing
-            for any product.
+        SourceError: the landing folder is not a local one, or `data` has nothing for any product.
     """
     folders = {product.name: _landing(product, settings) for product in products}
     if data is None:
         return {each.name: _generate(each, folders[each.name]) for each in products}
-    if not data.is_dir():
-        raise SourceError(
-            f"{data} is not a folder.", way_out="Give the folder that holds the published files."
-        )
     files = list_files(str(data))
     delivered = {each.name: _copy(each, files, folders[each.name]) for each in products}
     if not any(delivered.values()):
@@ -48,6 +43,14 @@ def deliver_demo_data(
             way_out="Check the folder, or the columns under `source` in the product's YAML.",
         )
     return {name: ", ".join(names) for name, names in delivered.items() if names}
+
+
+def require_folder(data: Path | None) -> None:
+    """Raise a SourceError where the data are to come from what is no folder."""
+    if data is not None and not data.is_dir():
+        raise SourceError(
+            f"{data} is not a folder.", way_out="Give the folder that holds the published files."
+        )
 
 
 def _landing(product: Product, settings: Settings) -> Path:
