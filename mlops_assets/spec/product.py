@@ -244,6 +244,7 @@ class ProductSpec(Strict):
         standard = self.source.country_names == "standard"
         return _country_names(tuple(self.countries), tuple(self.aliases.items()), standard)
 
+    @property
     def made_after_all_records(self) -> bool:
         """Whether features of a country wait for the records of every one.
 

@@ -44,6 +44,8 @@ def test_an_infinite_feature_and_a_damaged_file_keep_no_country_from_the_pooled_
                 forest,
             ),
             ("holdout_from: 2024-10-01", "holdout_days: 60"),
+            # Else such records get no further than the contract.
+            ("schema_class: contract.Demand", "schema_class: contract.Demand\n    max_ahead: null"),
         )
     )
     data = generated(platform)

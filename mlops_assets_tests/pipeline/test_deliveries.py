@@ -53,8 +53,7 @@ def test_a_small_delivery_that_is_wholly_bad_stops_its_country_and_no_row_of_it_
     platform.deliver(sample)
     assert platform.run(COUNTRY, assets=DATASETS).success
     before = platform.version("validated", COUNTRY)
-    wrong = week(WEEK[0]).rename(columns={VALUE: "Deliveries"})
-    platform.deliver(wrong, "week.parquet")
+    platform.deliver(week(WEEK[0]).assign(**{VALUE: -1.0}), "week.parquet")
     result = platform.run(COUNTRY, assets=DATASETS)
     assert not result.success
     assert "7 of 7 rows delivered since the last good data (100.0%)" in failures(result)
@@ -157,21 +156,24 @@ def test_every_ingestion_ends_with_a_report_against_those_before(
     platform.deliver(week(WEEK[0], "DEU", "FRA", "NO"), "week.parquet")
     assert checks(platform.run_range(first, last))["raw.delivery"].passed
     assert checks(platform.run_range(first, last))["raw.delivery"].description == "no new files"
-    odd = week(WEEK[1], COUNTRY, "XXX").rename(columns={VALUE: "Deliveries"})
-    platform.deliver(odd, "odd.parquet")
+    platform.deliver(week(WEEK[1], COUNTRY, "XXX").assign(Deliveries=1.0), "odd.parquet")
+    platform.deliver(week(WEEK[2]).rename(columns={VALUE: "Deliveries"}), "lacking.parquet")
     result = platform.run_range(first, last)
     found = checks(result)["raw.delivery"]
     assert (found.passed, found.severity.value) == (False, "WARN")
+    assert f"no column '{VALUE}'" in found.description
+    aside = found.description.partition(": ")[2].partition(". odd.parquet")[0]
     assert found.description == (
-        f"odd.parquet: no column '{VALUE}', which every earlier file had; a column 'Deliveries', "
+        f"set aside, so that no row of it is used: {aside}. odd.parquet: a column 'Deliveries', "
         "which no earlier file had. no row of DEU, NOR, which all of the 2 deliveries before had. "
         "delivered: files: 1 (odd.parquet); rows: 14; countries: 1; 7 rows of countries that are "
-        "not listed"
+        "not listed; set aside: lacking.parquet"
     )
-    (row,) = found.metadata["files"].records
+    row, other = found.metadata["files"].records
+    assert (other.data["file"], other.data["rows"]) == ("lacking.parquet", 0)
     assert (row.data["file"], row.data["rows"], row.data["countries"]) == ("odd.parquet", 14, 1)
     reports = delivery_reports(platform.context)
-    assert [len(each.said) for each in reports] == [0, 0, 2]
+    assert [len(each.said) for each in reports] == [0, 0, 3]
     assert reports[-1].run_id == result.run_id
     assert reports[-1].facts.by_country == {COUNTRY: 7}
     assert told(platform) == ["parcels: a delivery is unlike those before"]

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlops_assets.errors import some
 from mlops_assets.spec import ContractSpec
 
 _EARLIER = 2
@@ -25,6 +26,7 @@ class FileFacts:
         columns: as published; empty when they are not known any more.
         by_country: listed country: rows.
         unlisted_rows: rows of other countries.
+        set_aside: why no row of it was taken; "" for a file that was.
     """
 
     name: str
@@ -32,6 +34,7 @@ class FileFacts:
     columns: tuple[str, ...]
     by_country: Mapping[str, int]
     unlisted_rows: int = 0
+    set_aside: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,17 @@ class DeliveryFacts:
     """The files of one ingestion.
 
     Attributes:
-        files: that it took.
+        files: that it took, and those that it set aside.
         whole: whether it was for every listed country.
     """
 
     files: tuple[FileFacts, ...]
     whole: bool = True
+
+    @property
+    def taken(self) -> list[FileFacts]:
+        """The files that are not set aside."""
+        return [file for file in self.files if not file.set_aside]
 
     @property
     def by_country(self) -> dict[str, int]:
@@ -57,13 +65,15 @@ class DeliveryFacts:
 
     def summary(self) -> str:
         """Files, rows and countries in a line."""
-        names = _listed([file.name for file in self.files])
+        names = _listed([file.name for file in self.taken])
+        aside = _listed([file.name for file in self.files if file.set_aside])
         rows, by_country = sum(file.rows for file in self.files), self.by_country
         unlisted = sum(file.unlisted_rows for file in self.files)
         more = f"; {unlisted:,} rows of countries that are not listed" if unlisted else ""
+        more += f"; set aside: {aside}" if aside else ""
         return (
-            f"files: {len(self.files):,} ({names}); rows: {rows:,}; countries: "
-            f"{len(by_country):,}{more}"
+            f"files: {len(self.taken):,}{f' ({names})' if names else ''}; rows: {rows:,}; "
+            f"countries: {len(by_country):,}{more}"
         )
 
 
@@ -79,11 +89,19 @@ def compare_deliveries(
         earlier: those before, oldest first.
         limits: country: how many rows are usual.
     """
+    earlier = [each for each in earlier if each.taken]
     return (
+        *_set_aside(now),
         *_columns(now, earlier),
         *_missing_countries(now, [each for each in earlier if each.whole]),
         *_unusual_rows(now, earlier, limits),
     )
+
+
+def _set_aside(now: DeliveryFacts) -> Iterator[str]:
+    said = [file.set_aside.rstrip(".") for file in now.files if file.set_aside]
+    if said:
+        yield f"set aside, so that no row of it is used: {some(said, _NAMES, '; ')}"
 
 
 def _columns(now: DeliveryFacts, earlier: Sequence[DeliveryFacts]) -> Iterator[str]:
@@ -108,7 +126,7 @@ def _columns(now: DeliveryFacts, earlier: Sequence[DeliveryFacts]) -> Iterator[s
 
 
 def _missing_countries(now: DeliveryFacts, earlier: Sequence[DeliveryFacts]) -> Iterator[str]:
-    if not now.whole or len(earlier) < _EARLIER:
+    if not now.whole or not now.taken or len(earlier) < _EARLIER:
         return
     always = set.intersection(*(set(each.by_country) for each in earlier))
     missing = sorted(always - set(now.by_country))

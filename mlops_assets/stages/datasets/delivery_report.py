@@ -53,18 +53,31 @@ class DeliveryReport:
 def report_delivery(ctx: ProductContext, taken: Ingestion, run_id: str) -> DeliveryReport | None:
     """Compare what was taken with the deliveries before and append it to the log.
 
-    None when no file was taken.
+    A file that is set aside takes part once, until it is taken or is set aside for another reason.
+    None when no file was taken, and none is newly set aside.
     """
-    if not taken.taken_files:
+    reports = delivery_reports(ctx, last=_COMPARED)
+    files = (*taken.taken_files, *_newly_set_aside(taken.problems, reports))
+    if not files:
         return None
     limits = {country: ctx.product.resolved(country).contract for country in ctx.countries}
     whole = set(ctx.countries) <= taken.asked
-    facts = DeliveryFacts(tuple(taken.taken_files), whole)
-    earlier = [each.facts for each in delivery_reports(ctx, last=_COMPARED)]
-    said = compare_deliveries(facts, earlier, limits)
+    facts = DeliveryFacts(files, whole)
+    said = compare_deliveries(facts, [each.facts for each in reports], limits)
     report = DeliveryReport(dt.datetime.now(dt.UTC), run_id, facts, said)
     ctx.store.append(ctx.path(DELIVERY_LOG), None, _frame(report))
     return report
+
+
+def _newly_set_aside(
+    problems: Mapping[str, str], reports: Sequence[DeliveryReport]
+) -> list[FileFacts]:
+    told = {file.name: file.set_aside for each in reports for file in each.facts.files}
+    return [
+        FileFacts(name, 0, (), {}, set_aside=problem)
+        for name, problem in problems.items()
+        if told.get(name) != problem
+    ]
 
 
 def delivery_reports(ctx: ProductContext, *, last: int | None = None) -> list[DeliveryReport]:
@@ -133,6 +146,7 @@ def _frame(report: DeliveryReport) -> pd.DataFrame:
                 "unlisted_rows": file.unlisted_rows,
                 "columns": json.dumps(list(file.columns)),
                 "by_country": json.dumps(dict(file.by_country)),
+                "set_aside": file.set_aside,
                 "said": json.dumps(list(report.said)),
             }
             for file in report.facts.files
@@ -148,6 +162,7 @@ def _read(rows: Sequence[Mapping[Any, Any]]) -> DeliveryReport:
             tuple(json.loads(row["columns"])),
             json.loads(row["by_country"]),
             unlisted_rows=int(row["unlisted_rows"]),
+            set_aside=str(row["set_aside"]),
         )
         for row in rows
     )
