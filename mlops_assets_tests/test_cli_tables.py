@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mlops_assets.cli import app
-from mlops_assets.cli.outcomes import report
-from mlops_assets.cli.tables import table_lines
+from mlops_assets.cli.output.outcomes import report
+from mlops_assets.cli.output.tables import table_lines
 from mlops_assets.runtime.headless.materialize import DECIDED_BEFORE, Outcome
 
 words = st.text(st.sampled_from("abc1.9-_,é漢"), min_size=1, max_size=12)

@@ -40,7 +40,7 @@ def print_rows(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) 
     """
     from rich.console import Console
 
-    from mlops_assets.cli.tables import cell, table_lines
+    from mlops_assets.cli.output.tables import cell, table_lines
 
     if title:
         say(title)

@@ -25,7 +25,7 @@ from mlops_assets.cli.base import (
     registry_of,
     say,
 )
-from mlops_assets.cli.outcomes import outcome_row, report
+from mlops_assets.cli.output.outcomes import outcome_row, report
 from mlops_assets.cli.views import print_status, status_rows
 from mlops_assets.errors import ConfigurationError
 from mlops_assets.settings import AS_OF, BROKER, Settings, load_settings, parse_moment

@@ -62,7 +62,7 @@ def failing_sensors(products: Sequence[Product]) -> list[str]:
         return []
     import dagster as dg
 
-    from mlops_assets.stages.common.automation import automation_names, failing_automation
+    from mlops_assets.stages.common.history.automation import automation_names, failing_automation
 
     names = {name for each in products for name in automation_names(each)}
     try:

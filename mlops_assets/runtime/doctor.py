@@ -135,7 +135,7 @@ def _sensors(settings: Settings) -> str:
 
     from mlops_assets.components.loading import load_products
     from mlops_assets.runtime.instance import prepare_instance
-    from mlops_assets.stages.common.automation import (
+    from mlops_assets.stages.common.history.automation import (
         automation_names,
         failing_automation,
         switched_on,

@@ -48,7 +48,7 @@ from mlops_assets.runtime.headless import jobs, workers
 from mlops_assets.runtime.workers import coordinator, kubernetes, run_executor, sizes
 from mlops_assets.spec.fields import Cron
 from mlops_assets.stages.common import runs
-from mlops_assets.stages.common.run_history import OfPartition
+from mlops_assets.stages.common.history.run_history import OfPartition
 from mlops_assets.stages.retraining import state
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.relied_on import names_in, parameters, typed

@@ -12,7 +12,7 @@ from mlops_assets.stages.alerting.conditions import (
     asset_page,
     sentence,
 )
-from mlops_assets.stages.common.run_history import (
+from mlops_assets.stages.common.history.run_history import (
     EvaluatedCheck,
     error_of,
     evaluated_checks,

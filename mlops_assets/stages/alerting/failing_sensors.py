@@ -6,13 +6,13 @@ import dagster as dg
 
 from mlops_assets.product import Product
 from mlops_assets.stages.alerting.conditions import AlertCondition, digest, sentence
-from mlops_assets.stages.common.automation import (
+from mlops_assets.stages.common.history.automation import (
     ALERTS,
     FailingAutomation,
     automation_names,
     failing_automation,
 )
-from mlops_assets.stages.common.run_history import first_line
+from mlops_assets.stages.common.history.run_history import first_line
 
 _LONGEST_ERROR = 500  # characters
 _TICKS = {"sensor": 2, "schedule": 1}

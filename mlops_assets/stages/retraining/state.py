@@ -26,8 +26,8 @@ from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import asset_key
 from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.history.run_history import evaluated_checks
 from mlops_assets.stages.common.lineage import holds, made_from
-from mlops_assets.stages.common.run_history import evaluated_checks
 from mlops_assets.stages.common.runs import (
     ASKED,
     ASKED_BY,

@@ -20,7 +20,7 @@ from mlops_assets.spec import AlertsSpec, SinkSpec
 from mlops_assets.stages.alerting import failed_runs
 from mlops_assets.stages.alerting import sensor as alerting
 from mlops_assets.stages.alerting.failing_sensors import failing_sensors
-from mlops_assets.stages.common.automation import automation_names, failing_automation
+from mlops_assets.stages.common.history.automation import automation_names, failing_automation
 from mlops_assets.stages.retraining import state
 from mlops_assets_tests.effort import WHOLE, examples
 from mlops_assets_tests.platform import Platform, copied, dagster_home, platform_of

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_assets.product import Product
-from mlops_assets.stages.common.run_history import first_line
+from mlops_assets.stages.common.history.run_history import first_line
 
 ALERTS = "alerts"
 _OF_PRODUCT = ("landing", "retraining", ALERTS, "periodic", "pooled_periodic", "shared_periodic")

@@ -1,0 +1,1 @@
+"""What Dagster remembers of runs, sensors and schedules."""
