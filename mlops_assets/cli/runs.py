@@ -189,9 +189,9 @@ def demo(
     no_wait: NoWait = False,
 ) -> None:
     """All products, all countries, raw to predictions."""
-    from mlops_assets.runtime.headless.demo import deliver_demo_data, require_folder
+    from mlops_assets.runtime.headless.demo import deliver_demo_data, require_data_folder
 
-    require_folder(data)
+    require_data_folder(data)
     started = time.monotonic()
     products = all_products()
     with _alone({product.name: None for product in products}, no_wait):

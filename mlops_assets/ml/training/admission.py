@@ -20,7 +20,7 @@ from mlops_assets.ml.infinite import without_infinite
 from mlops_assets.spec import ProductSpec
 
 Frames = Mapping[str, pd.DataFrame]
-FeatureKind = Literal["number", "text", "empty"]
+ColumnHolds = Literal["number", "text", "empty"]
 H = TypeVar("H", bound=Hashable)
 _SHOWN = 5
 
@@ -163,7 +163,7 @@ def _strangers(spec: ProductSpec, frames: Frames) -> Iterator[tuple[str, str]]:
     usual = _most({country: frozenset(feature_columns(f)) for country, f in filled.items()}, filled)
     same = {c: f for c, f in filled.items() if frozenset(feature_columns(f)) == usual}
     kinds = {country: _kinds(frame) for country, frame in same.items()}
-    common: dict[str, FeatureKind] = {name: _common_kind(name, kinds, filled) for name in usual}
+    common: dict[str, ColumnHolds] = {name: _common_kind(name, kinds, filled) for name in usual}
     for country, frame in filled.items():
         reason = (
             _other_kinds(kinds[country], common)
@@ -184,11 +184,11 @@ def _most(of: Mapping[str, H], frames: Frames) -> H:
     return max(countries, key=lambda each: (countries[each], rows[each]))
 
 
-def _kinds(frame: pd.DataFrame) -> dict[str, FeatureKind]:
+def _kinds(frame: pd.DataFrame) -> dict[str, ColumnHolds]:
     return {name: _kind(frame[name]) for name in feature_columns(frame)}
 
 
-def _kind(values: pd.Series) -> FeatureKind:
+def _kind(values: pd.Series) -> ColumnHolds:
     """What a feature holds; a column without a value may be of any type."""
     if values.isna().all():
         return "empty"
@@ -196,15 +196,15 @@ def _kind(values: pd.Series) -> FeatureKind:
 
 
 def _common_kind(
-    name: str, kinds: Mapping[str, Mapping[str, FeatureKind]], frames: Frames
-) -> FeatureKind:
+    name: str, kinds: Mapping[str, Mapping[str, ColumnHolds]], frames: Frames
+) -> ColumnHolds:
     known = {country: kind for country, each in kinds.items() if (kind := each[name]) != "empty"}
     if not known:
         return "empty"
     return "number" if _most(known, frames) == "number" else "text"
 
 
-def _other_kinds(own: Mapping[str, FeatureKind], common: Mapping[str, FeatureKind]) -> str:
+def _other_kinds(own: Mapping[str, ColumnHolds], common: Mapping[str, ColumnHolds]) -> str:
     other = [n for n, kind in own.items() if kind not in ("empty", common[n])]
     if not other:
         return ""

@@ -45,7 +45,7 @@ def deliver_demo_data(
     return {name: ", ".join(names) for name, names in delivered.items() if names}
 
 
-def require_folder(data: Path | None) -> None:
+def require_data_folder(data: Path | None) -> None:
     """Raise a SourceError where the data are to come from what is no folder."""
     if data is not None and not data.is_dir():
         raise SourceError(
