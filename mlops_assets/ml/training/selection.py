@@ -21,6 +21,7 @@ from mlops_assets.ml.training.pooled_scores import (
     ChosenBaseline,
     PooledScores,
     ValidationRows,
+    baselines_by_country,
     can_judge,
     choose_baseline,
     comparable,
@@ -91,6 +92,8 @@ class PooledRows:
         known: what serves learns these; `final` itself where the product does not refit.
         known_until: label time of the newest label that is known in a country; None without any.
         holdout_country: of each row of `holdout`, shape (rows,).
+        holdout_baselines: what each baseline says of the rows of `holdout` in their own country,
+            shape (rows,) each.
         validation: the rows between `train` and `holdout`, with what baselines say of them.
     """
 
@@ -100,6 +103,7 @@ class PooledRows:
     known: pd.DataFrame
     known_until: pd.Timestamp | None
     holdout_country: np.ndarray
+    holdout_baselines: Mapping[str, np.ndarray]
     validation: ValidationRows
 
 
@@ -302,6 +306,7 @@ def _stacked(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRow
         for country in sorted(frames)
     }
     parts = list(of.values())
+    held = [name for name, part in of.items() if len(part.holdout)] or list(of)[:1]
     final = _stack([part.final for part in parts])
     return PooledRows(
         train=_stack([part.train for part in parts]),
@@ -311,6 +316,11 @@ def _stacked(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRow
         known_until=until,
         holdout_country=np.repeat(
             np.array(list(of), dtype="object"), [len(part.holdout) for part in parts]
+        ),
+        holdout_baselines=baselines_by_country(
+            spec,
+            {name: part.final for name, part in of.items()},
+            {name: of[name].holdout for name in held},
         ),
         validation=validation_rows(spec, of),
     )
@@ -435,7 +445,14 @@ def _pooled(
         for_validation=for_validation,
         final=final,
         served=_again(chosen, final, rows.known, spec),
-        report=evaluate(rows.holdout, predicted, spec, rows.final, countries=rows.holdout_country),
+        report=evaluate(
+            rows.holdout,
+            predicted,
+            spec,
+            rows.final,
+            countries=rows.holdout_country,
+            naive=rows.holdout_baselines,
+        ),
         region=region,
         known_until=rows.known_until,
         trials=tuned.trials,

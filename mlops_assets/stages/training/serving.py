@@ -296,6 +296,7 @@ def report_to_json(report: Report) -> str:
         "footprint": None if report.footprint is None else asdict(report.footprint),
         "interval_problem": report.interval_problem,
         "drawn": None if report.drawn is None else asdict(report.drawn),
+        "baselines_by_country": report.baselines_by_country,
     }
     return json.dumps(held | {name: _ends(getattr(report, name)) for name in _ESTIMATES})
 
@@ -321,6 +322,7 @@ def report_from_json(text: str) -> Report:
         footprint=None if footprint is None else Footprint(**footprint),
         interval_problem=held["interval_problem"],
         drawn=None if drawn is None else Drawn(**drawn),
+        baselines_by_country=held.get("baselines_by_country", False),
         **told,
     )
 
