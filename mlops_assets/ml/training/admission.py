@@ -58,6 +58,11 @@ class Admission:
     frames: Frames
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def sample(self) -> pd.DataFrame:
+        """Rows as they are trained on: those of the first country that has any."""
+        return next((each for each in self.frames.values() if len(each)), pd.DataFrame())
+
 
 def admit(spec: ProductSpec, frames: Frames) -> Admission:
     """Leave out what would decide over all other countries; the others are untouched by it.

@@ -16,7 +16,7 @@ from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, fit, predict, with_params
 from mlops_assets.ml.models.split import Split, newest_label, split
 from mlops_assets.ml.stats.metrics import is_better, score
-from mlops_assets.ml.training.admission import admit
+from mlops_assets.ml.training.admission import Admission, admit
 from mlops_assets.ml.training.pooled_scores import (
     ChosenBaseline,
     PooledScores,
@@ -232,7 +232,11 @@ def members(spec: ProductSpec, of: Mapping[str, T], region: str) -> dict[str, T]
 
 
 def train_pooled(
-    spec: ProductSpec, frames: Mapping[str, pd.DataFrame], *, clock: Clock
+    spec: ProductSpec,
+    frames: Mapping[str, pd.DataFrame],
+    *,
+    clock: Clock,
+    admission: Admission | None = None,
 ) -> Mapping[str, PooledModel]:
     """Train every pooled candidate on the rows of all countries, and of each region.
 
@@ -245,6 +249,7 @@ def train_pooled(
         spec: the product; a country's override of `split` applies to its own rows.
         frames: features frame per country.
         clock: gives the time, for the budget.
+        admission: `admit` of them, where it is known already.
 
     Returns:
         Model per pooled name; without those of regions whose countries have no `min_train_rows`
@@ -255,7 +260,7 @@ def train_pooled(
     """
     wanted = pooled_names(spec) if frames else {}
     deadline = _deadline(spec.tuning.pooled_seconds, clock)
-    admitted = admit(spec, frames).frames if wanted else {}
+    admitted = (admission or admit(spec, frames)).frames if wanted else {}
     rows = {
         region: _stacked(spec, of_region)
         for region in dict.fromkeys(["", *(region for _, region in wanted.values())])

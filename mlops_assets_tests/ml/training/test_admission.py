@@ -118,6 +118,15 @@ def test_a_country_that_does_not_fit_is_left_out_with_the_reason_and_the_others_
     )
 
 
+@pytest.mark.parametrize("spoil", [lambda f: f.drop(columns="flag"), lambda f: f.iloc[:0]])
+def test_the_first_country_left_out_is_no_example_of_what_is_trained_on(spoil: Spoil) -> None:
+    spoilt = with_one(spoil, "DEU")
+    found = admit(product(), spoilt)
+    models = train_pooled(product(), spoilt, clock=time.monotonic, admission=found)
+    assert np.isfinite(predict(models["gbm"].served, found.sample, "regression")).all()
+    assert set(found.sample["entity"]) == {"FRA"}
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
