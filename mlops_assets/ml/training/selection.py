@@ -510,8 +510,15 @@ def _of_many(candidate: CandidateSpec, scope: Scope, world: _Country) -> _Conten
     else:
         model = world.pooled[name]
         validation = world.parts.validation
-        judged = _judged(model.for_validation, scope, candidate, world.spec, validation=validation)
-        return replace(judged, final=model.final, served=model.served)
+        try:
+            judged = _judged(
+                model.for_validation, scope, candidate, world.spec, validation=validation
+            )
+            for each in (model.final, model.served):  # it has to read what it is to predict
+                predict(each, world.parts.holdout.head(1), world.spec.task)
+            return replace(judged, final=model.final, served=model.served)
+        except TrainingError as error:  # the country's own model may do
+            problem = error.problem
     return _Contender(CandidateOutcome(candidate.name, scope, 0, NAN, problem), candidate)
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -138,6 +138,24 @@ def test_a_country_with_too_few_rows_gets_the_pooled_model_and_the_reason(
     assert (chosen.kind, chosen.name) == ("pooled", "gbm")
     assert chosen.model is pooled["gbm"].final
     assert by_scope(chosen)["gbm", "local"].reason == "100 training rows are needed, there are 0"
+
+
+@pytest.mark.parametrize(
+    "fits",
+    [lambda f: f.assign(x=np.where(f["x"] > 0, "much", "little")), lambda f: f.drop(columns="x")],
+)
+def test_a_country_whose_features_the_pooled_model_cannot_read_trains_its_own(
+    pooled: Mapping[str, PooledModel], fits: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    spec = product()
+    parts = split(fits(FRAMES["DEU"]), spec.split)
+    selection = train_candidates(spec, parts, pooled)
+    assert selection.kind == "local"
+    tried = by_scope(selection)["gbm", "pooled"]
+    assert np.isnan(tried.value)
+    assert tried.reason.startswith("Model gbm")
+    with pytest.raises(TrainingError, match="Model gbm"):
+        predict(pooled["gbm"].final, parts.holdout, spec.task)
 
 
 def test_without_any_model_the_first_baseline_serves_and_says_how_many_rows_are_needed() -> None:
