@@ -105,7 +105,8 @@ def common_end(spec: ProductSpec, frames: Frames) -> pd.Timestamp | None:
     A holdout that moves begins `holdout_days` before the newest label, so that a few rows of one
     country, dated years ahead, would be all of it. Labels after a gap in the label times of all
     countries longer than a quarter of the holdout wait until at least half of the countries from
-    before it have some; after one as long as the holdout, there are to be `min_holdout_rows` too.
+    before it have some; after one as long as the holdout, there are to be `min_holdout_rows` too,
+    unless several countries come back after it together, as those do that have labels once a year.
 
     Args:
         spec: the product.
@@ -121,11 +122,13 @@ def common_end(spec: ProductSpec, frames: Frames) -> pd.Timestamp | None:
     end: np.datetime64 | None = None
     for place in gaps[::-1].tolist():
         before, start = (pd.Timestamp(each).to_datetime64() for each in every[place : place + 2])
-        after = [_between(each, start, end) for each in times.values()]
-        usual = [_between(each, before - holdout, before) for each in times.values()]
-        few = np.count_nonzero(after) * 2 < np.count_nonzero(usual)
-        long = start - before > holdout and sum(after) < spec.split.min_holdout_rows
-        if not (few or long):
+        after = {name for name, each in times.items() if _between(each, start, end)}
+        usual = {name for name, each in times.items() if _between(each, before - holdout, before)}
+        few = len(after) * 2 < len(usual)
+        together = len(usual) > 1 and usual <= after
+        rows = sum(_between(each, start, None) for each in times.values())
+        lone = rows < spec.split.min_holdout_rows and not together
+        if not (few or (lone and start - before > holdout)):
             break
         end = before
     return None if end is None else pd.Timestamp(end)
