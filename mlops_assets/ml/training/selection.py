@@ -14,7 +14,7 @@ from mlops_assets.ml.evaluation.behaviour import Behaved, behaviours
 from mlops_assets.ml.evaluation.report import Report, evaluate
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, fit, predict, with_params
-from mlops_assets.ml.models.split import Split, newest_label, split
+from mlops_assets.ml.models.split import Split, newest_label, split, with_offset
 from mlops_assets.ml.stats.metrics import is_better, score
 from mlops_assets.ml.training.admission import Admission, admit
 from mlops_assets.ml.training.pooled_scores import (
@@ -336,13 +336,15 @@ def country_split(
 ) -> Split:
     """A country's rows, such that none of its holdout is from before that of a pooled model.
 
+    Rows without the offset of all candidates are not judged by (see `with_offset`).
+
     Args:
         features: of the country.
         spec: the product as it is for this country.
         pooled: `PooledModel.known_until` of those that the country can choose.
     """
     newest = max((each for each in pooled if each is not None), default=None)
-    return split(features, spec.split, newest=newest)
+    return with_offset(split(features, spec.split, newest=newest), spec)
 
 
 def rows_served(spec: ProductSpec, parts: Split) -> pd.DataFrame:
@@ -393,6 +395,8 @@ def train_candidates(
     if not able:
         return _baseline(world, tried, trials)
     best, reason = _chosen(world, able, tried)
+    if parts.without_offset:
+        reason += f"; {parts.without_offset:,} labelled rows without the offset are not judged by"
     model = best.final or fit(best.candidate, parts.final, spec.task, spec.seed)
     predicted = np.empty(0) if best.predicted is None else best.predicted
     return Selection(

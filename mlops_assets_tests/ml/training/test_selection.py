@@ -13,6 +13,7 @@ from mlops_assets.errors import TrainingError
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict, with_params
 from mlops_assets.ml.models.split import Split, split
 from mlops_assets.ml.training import selection as module
+from mlops_assets.ml.training.admission import admit
 from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
@@ -156,6 +157,35 @@ def test_a_country_whose_features_the_pooled_model_cannot_read_trains_its_own(
     assert tried.reason.startswith("Model gbm")
     with pytest.raises(TrainingError, match="Model gbm"):
         predict(pooled["gbm"].final, parts.holdout, spec.task)
+
+
+@pytest.mark.parametrize("scope", ["local", "pooled"])
+def test_rows_without_the_offset_keep_no_country_without_a_judged_holdout(scope: str) -> None:
+    offset = {**GBM.model_dump(), "offset": "level", "scopes": [scope]}
+    spec = product(candidates=[offset])
+    frame = FRAMES["DEU"]
+    spoilt = frame.assign(level=frame["level"].where(~frame.index.isin([300, 350, 360])))
+    models = train_pooled(spec, {**FRAMES, "DEU": spoilt})
+    parts = country_split(spoilt, spec)
+    selection = train_candidates(spec, parts, models)
+    assert selection.kind == scope
+    assert np.isfinite(selected_predictions(selection, spec, parts.holdout, parts.final)).all()
+    assert "; 3 labelled rows without the offset are not judged by" in selection.reason
+    whole = split(spoilt, spec.split)
+    assert (
+        len(whole.holdout) + len(whole.validation) == len(parts.holdout) + len(parts.validation) + 3
+    )
+    pd.testing.assert_frame_equal(parts.final, whole.final)
+
+
+def test_rows_without_the_offset_of_one_candidate_are_judged_by_the_others() -> None:
+    offset = {**GBM.model_dump(), "offset": "level"}
+    spec = product(candidates=[offset, {**GBM.model_dump(), "name": "plain"}])
+    frames = {c: f.assign(level=f["level"].where(f.index < 340)) for c, f in FRAMES.items()}
+    parts = country_split(frames["DEU"], spec)
+    pd.testing.assert_frame_equal(parts.holdout, split(frames["DEU"], spec.split).holdout)
+    assert admit(spec, frames).left_out == ()
+    assert np.isfinite(train_pooled(spec, frames)["plain"].report.value)
 
 
 def test_without_any_model_the_first_baseline_serves_and_says_how_many_rows_are_needed() -> None:
