@@ -7,7 +7,7 @@ validation rows of its own to choose by chooses by these.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -128,6 +128,14 @@ def pooled_scores(
     }
     predicted = predict(model, held.rows, spec.task) if len(held.rows) else np.empty(0)
     return {each: _score(spec, held, predicted, inside[each]) for each in regions}
+
+
+def merged_scores(models: Iterable[PooledScores]) -> dict[str, PooledScore]:
+    """Scores by every region that any model is for, of the first that has it: for the baselines."""
+    found: dict[str, PooledScore] = {}
+    for each in models:
+        found = {**each, **found}
+    return found
 
 
 def lacking_rows(spec: ProductSpec, validation: pd.DataFrame) -> str:

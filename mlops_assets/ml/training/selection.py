@@ -26,6 +26,7 @@ from mlops_assets.ml.training.pooled_scores import (
     choose_baseline,
     comparable,
     lacking_rows,
+    merged_scores,
     pooled_scores,
     told_of,
     validation_rows,
@@ -380,12 +381,12 @@ def train_candidates(
         pooled: models trained before on many countries, by pooled name.
         country: says which region's models are its own.
         clock: gives the time, for the budget.
-        scores: of any pooled model of the newest training, in use or not, for the baselines on the
+        scores: of the pooled models of the newest training, in use or not, for the baselines on the
             same rows; None for those of `pooled`.
     """
     deadline, region = _deadline(spec.tuning.seconds, clock), region_of(spec, country)
     if scores is None:
-        scores = next((model.scores for model in pooled.values() if model.scores), {})
+        scores = merged_scores(model.scores for model in pooled.values())
     naive = choose_baseline(spec, parts, scores, region)
     world = _Country(spec, parts, pooled, region, clock, deadline, naive)
     contenders = _contenders(world)

@@ -15,7 +15,7 @@ from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
 from mlops_assets.ml.stats.draws import Drawn
 from mlops_assets.ml.stats.metrics import Estimate
-from mlops_assets.ml.training.pooled_scores import PooledScores, scores_from_json
+from mlops_assets.ml.training.pooled_scores import PooledScores, merged_scores, scores_from_json
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS
@@ -111,12 +111,16 @@ def load_pooled(
 
 
 def scores_of_newest(ctx: ProductContext) -> PooledScores:
-    """Scores of a pooled model of the newest training, put into use or not; empty without any."""
+    """Scores of the pooled models of the newest training, in use or not; empty without any."""
     made = ctx.current("pooled_model")
     if made is None:
         return {}
     held = ctx.store.read(made.asset, None, version=made.version)
-    return scores_from_json(str(held[SCORES].iloc[0])) if SCORES in held and len(held) else {}
+    return (
+        merged_scores(scores_from_json(str(each)) for each in held[SCORES])
+        if SCORES in held
+        else {}
+    )
 
 
 def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> PooledModel:

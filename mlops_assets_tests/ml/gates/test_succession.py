@@ -91,6 +91,17 @@ def test_own_rows_that_say_significantly_worse_are_a_veto() -> None:
     assert decided(few, shared(), product(evaluation={"block_days": 7})).verdict == "promoted"
 
 
+def test_own_rows_that_say_better_by_less_than_the_margin_are_no_veto() -> None:
+    spec = product(evaluation={"block_days": 2}, decision={"margin": 0.2})
+    all_say = shared(0.4, lower=0.3)
+    few, many = (decided(of_country(n, -0.1, noise=0.001), all_say, spec) for n in (19, 60))
+    assert (few.verdict, few.basis, few.veto) == ("promoted", "pooled", False)
+    assert (many.verdict, many.basis, many.veto) == ("kept", "own", False)  # they can tell
+    for rows in (19, 60):
+        worse = decided(of_country(rows, 0.5, noise=0.001), all_say, spec)
+        assert (worse.verdict, worse.veto) == ("kept", True)
+
+
 def test_own_rows_that_cannot_tell_leave_it_to_all_countries_however_many_they_are() -> None:
     many = of_country(MONTHS, 0.0)
     alone, with_all = decided(many, None), decided(many, shared())
