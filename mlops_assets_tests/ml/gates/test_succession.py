@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.evaluation.behaviour import Behaved, behaved_from_json, behaved_to_json
 from mlops_assets.ml.evaluation.report import Report, evaluate
+from mlops_assets.ml.gates import succession
 from mlops_assets.ml.gates.gates import GateResult, above_floor, beats_baseline, behaviour
 from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.gates.succession import (
     HoldoutRows,
     PooledComparison,
     compare_pooled,
+    compare_successors,
     compared_again,
     comparison_for,
     comparisons_from_json,
@@ -26,6 +28,7 @@ from mlops_assets.ml.gates.succession import (
     level_used,
 )
 from mlops_assets.ml.promotion.decision import Decision, decide
+from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.promotion.test_decision import PASSED, evidence
@@ -182,6 +185,27 @@ def test_a_comparison_is_of_the_rows_that_both_predict_and_is_made_again_from_th
     assert (made.level, made.problem) == (level_used(spec), "")
     [read] = comparisons_from_json(comparisons_to_json([made]))
     assert compared_again(read, frame) == made == read
+
+
+def test_pairs_of_the_same_rows_are_drawn_once_and_compared_as_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, frame = product(regions={"west": ["DEU", "FRA"]}), held(product())
+    frame = frame.assign(region=np.where(frame["country"] == "LUX", "", "west"))
+    frame["other"] = frame[OLD] * 1.01
+    frame["older"] = frame[OLD].where(frame["country"] != "FRA")
+    drawn, draw = [], succession.draw_rows
+
+    def counted(*args: Any, **named: Any) -> BootstrapWeights:
+        drawn.append(args)
+        return draw(*args, **named)
+
+    monkeypatch.setattr(succession, "draw_rows", counted)
+    made = compare_successors(spec, frame, [NEW, "other"], [OLD, "older"])
+    assert (len(made), len(drawn)) == (8, 4)
+    for each in made:
+        alone = compare_pooled(spec, frame, each.candidate, each.champion, region=each.region)
+        assert each == alone
 
 
 def test_a_country_goes_by_its_region_where_that_can_tell() -> None:
