@@ -36,7 +36,7 @@ from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
 from mlops_assets.ml.stats.metrics import score
 from mlops_assets.ml.training.candidate import TrainedCandidate, train_country
-from mlops_assets.ml.training.pooled_scores import PooledScores
+from mlops_assets.ml.training.pooled_scores import PooledScores, merged_scores
 from mlops_assets.ml.training.references import Reference, make_reference, newest_rows
 from mlops_assets.ml.training.selection import (
     ModelKind,
@@ -64,7 +64,7 @@ class Pooled:
     Args:
         models: by pooled name; those that beat the best baseline.
         made: when each of them was trained.
-        scores: of any model of the newest training, in use or not, for the baselines.
+        scores: of the models of the newest training, in use or not, for the baselines.
         compared: the models beside those they may follow, when they were trained.
     """
 
@@ -236,7 +236,7 @@ def pooled_at(past: BacktestData, moment: pd.Timestamp, clock: Clock) -> tuple[P
         for name, model in models.items()
         if gates.beats_baseline(model.report, past.spec).passed
     }
-    scores = next((model.scores for model in models.values()), {})
+    scores = merged_scores(model.scores for model in models.values())
     return Pooled(good, dict.fromkeys(good, moment), scores), seconds
 
 

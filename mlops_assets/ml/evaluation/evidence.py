@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def evidence_frame(
     high: np.ndarray | None = None,
     champion: np.ndarray | None = None,
     countries: np.ndarray | None = None,
+    naive: Mapping[str, np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """What a decision is made from, so that it can be made again from nothing else.
 
@@ -53,6 +54,8 @@ def evidence_frame(
         high: upper ends.
         champion: the champion's predictions of the same rows; None without one.
         countries: of each row, where they are of several; None: all are of one.
+        naive: what each baseline says of the rows in their own country, shape (rows,) each; None:
+            all rows are of one country, and it follows from `train`.
 
     Returns:
         One row per holdout row: entity, event_time, label_time, label, candidate, low, high and
@@ -60,7 +63,8 @@ def evidence_frame(
         told), `country` where several are given, and a text column for each declared slice or group
         whose feature the rows have, named by `slice_column`.
     """
-    naive = {each.name: baseline_predictions(each, train, holdout) for each in spec.baselines}
+    if naive is None:
+        naive = {each.name: baseline_predictions(each, train, holdout) for each in spec.baselines}
     label = holdout["label"].to_numpy(dtype="float64")
     best = best_of(spec.metric, {n: score(spec.metric, label, p) for n, p in naive.items()})
     none = np.full(len(holdout), np.nan)

@@ -86,6 +86,8 @@ class Report:
         footprint: what the model costs; None where it was not measured.
         interval_problem: why intervals are NaN; "" where they are not.
         drawn: what intervals are drawn from; None in reports stored before it was told.
+        baselines_by_country: whether the rows are of several countries, and what baselines say of
+            each is from its own country; False in reports stored before it was told.
     """
 
     rows: int
@@ -112,6 +114,7 @@ class Report:
     footprint: Footprint | None = None
     interval_problem: str = ""
     drawn: Drawn | None = None
+    baselines_by_country: bool = False
 
     @property
     def judged(self) -> bool:
@@ -141,6 +144,7 @@ def evaluate(
     model: FittedModel | None = None,
     footprint: Footprint | None = None,
     countries: np.ndarray | None = None,
+    naive: Mapping[str, np.ndarray] | None = None,
 ) -> Report:
     """Judge predictions of labelled rows next to every baseline of the product.
 
@@ -155,6 +159,8 @@ def evaluate(
         model: what predicted, to tell what it relies on; None: not told.
         footprint: what the model costs; None where it was not measured.
         countries: of each row, where they are of several; None: all are of one.
+        naive: what each baseline says of the rows in their own country, shape (rows,) each; None:
+            all rows are of one country, and it follows from `train`.
     """
     evidence = evidence_frame(
         spec,
@@ -165,8 +171,9 @@ def evaluate(
         high=high,
         champion=champion,
         countries=countries,
+        naive=naive,
     )
-    return full_report(spec, evidence, rows, train, model=model, footprint=footprint)
+    return full_report(spec, evidence, rows, train, model=model, footprint=footprint, naive=naive)
 
 
 def full_report(
@@ -177,15 +184,15 @@ def full_report(
     *,
     model: FittedModel | None,
     footprint: Footprint | None,
+    naive: Mapping[str, np.ndarray] | None = None,
 ) -> Report:
     """`report_of` the evidence and what needs the rows and the model, too; see `evaluate`."""
     label = rows["label"].to_numpy(dtype="float64")
+    told = naive or {base.name: baseline_predictions(base, train, rows) for base in spec.baselines}
     return replace(
         report_of(spec, evidence),
-        baselines={
-            base.name: score(spec.metric, label, baseline_predictions(base, train, rows))
-            for base in spec.baselines
-        },
+        baselines={name: score(spec.metric, label, values) for name, values in told.items()},
+        baselines_by_country=naive is not None,
         importance=no_importance()
         if model is None or rows.empty
         else permutation_importance(model, rows, spec.metric, spec.seed),

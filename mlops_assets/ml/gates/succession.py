@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ import pandas as pd
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
 from mlops_assets.ml.stats.bootstrap import gain_estimate
-from mlops_assets.ml.stats.draws import draw_rows
+from mlops_assets.ml.stats.draws import BootstrapWeights, draw_rows
 from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate, score
 from mlops_assets.spec import EvaluationSpec, ProductSpec
 
@@ -185,8 +185,9 @@ def compare_successors(
         candidates: columns of it.
         champions: columns of it.
     """
+    drawn: dict[bytes, BootstrapWeights] = {}  # most pairs are of the same rows
     return [
-        compare_pooled(spec, evidence, candidate, champion, region=region)
+        compared_again(_asked(spec, candidate, champion, region), evidence, drawn)
         for candidate in candidates
         for champion in champions
         for region in ("", *spec.regions)
@@ -205,8 +206,13 @@ def compare_pooled(
         champion: column of it.
         region: whose rows; "" for those of all countries.
     """
+    return compared_again(_asked(spec, candidate, champion, region), evidence)
+
+
+def _asked(spec: ProductSpec, candidate: str, champion: str, region: str) -> PooledComparison:
+    """A comparison that is still to be made."""
     level = level_used(spec)
-    asked = PooledComparison(
+    return PooledComparison(
         candidate,
         champion,
         region,
@@ -217,21 +223,29 @@ def compare_pooled(
         draw_by=spec.evaluation.draw_by,
         seed=spec.seed,
     )
-    return compared_again(asked, evidence)
 
 
-def compared_again(asked: PooledComparison, evidence: pd.DataFrame) -> PooledComparison:
+def compared_again(
+    asked: PooledComparison,
+    evidence: pd.DataFrame,
+    drawn: MutableMapping[bytes, BootstrapWeights] | None = None,
+) -> PooledComparison:
     """The same comparison from the rows it was made from; what it says beside them is taken.
 
     Args:
         asked: a comparison; its numbers are not looked at.
         evidence: its frame.
+        drawn: what was drawn of its rows before, by which of them, for comparisons that are drawn
+            alike; added to.
     """
     inside = (evidence["region"] == asked.region) if asked.region else evidence["country"].notna()
     both = inside & evidence[asked.candidate].notna() & evidence[asked.champion].notna()
     rows = evidence[both]
-    evaluation = EvaluationSpec(block_days=asked.block_days, draw_by=asked.draw_by)
-    draws = draw_rows(evaluation, rows, seed=asked.seed, draws=asked.draws)
+    of, known = both.to_numpy(bool).tobytes(), {} if drawn is None else drawn
+    if of not in known:
+        evaluation = EvaluationSpec(block_days=asked.block_days, draw_by=asked.draw_by)
+        known[of] = draw_rows(evaluation, rows, seed=asked.seed, draws=asked.draws)
+    draws = known[of]
     y, ours, theirs = (
         rows[name].to_numpy(dtype="float64") for name in ("label", asked.candidate, asked.champion)
     )

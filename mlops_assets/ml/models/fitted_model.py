@@ -102,7 +102,7 @@ def predict(model: FittedModel, features: pd.DataFrame, task: Task) -> np.ndarra
     """Predictions of shape (rows,): values in the label's unit, or probabilities of class 1.
 
     Raises:
-        TrainingError: a feature the model was trained on is missing.
+        TrainingError: a feature the model was trained on is missing, or the estimator raised.
     """
     missing = [name for name in model.features if name not in features]
     if missing:
@@ -116,9 +116,20 @@ def predict(model: FittedModel, features: pd.DataFrame, task: Task) -> np.ndarra
     if features.empty:
         return np.empty(0)
     inputs = features[list(model.features)]
-    if task == "classification":
-        return np.asarray(model.estimator.predict_proba(inputs)[:, 1], dtype="float64")
-    return np.asarray(model.estimator.predict(inputs), dtype="float64")
+    try:
+        if task == "classification":
+            return np.asarray(model.estimator.predict_proba(inputs)[:, 1], dtype="float64")
+        return np.asarray(model.estimator.predict(inputs), dtype="float64")
+    except TrainingError:
+        raise
+    except Exception as error:
+        raise TrainingError(
+            f"Model {model.name} could not predict {len(inputs)} rows: "
+            f"{type(error).__name__}: {error}.",
+            stored="Nothing was predicted.",
+            way_out="Build the features with the code the model was trained with, or train again.",
+            culprits={"candidate": model.name},
+        ) from error
 
 
 def build_estimator(candidate: CandidateSpec, task: Task, seed: int, text: list[int]) -> Any:

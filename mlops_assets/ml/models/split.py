@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from mlops_assets.spec import SplitSpec
+from mlops_assets.spec import ProductSpec, Scope, SplitSpec
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Split:
         known: every labelled row since the start of training, the holdout included; what a model
             learns that is fitted again once it is judged.
         holdout_from: start of the holdout; None while there is no label that says.
+        without_offset: rows that validation and holdout lack, as no candidate could predict them;
+            see `with_offset`.
     """
 
     train: pd.DataFrame
@@ -35,6 +38,7 @@ class Split:
     open: pd.DataFrame
     known: pd.DataFrame
     holdout_from: pd.Timestamp | None
+    without_offset: int = 0
 
 
 def split(features: pd.DataFrame, spec: SplitSpec, *, newest: pd.Timestamp | None = None) -> Split:
@@ -75,6 +79,30 @@ def split(features: pd.DataFrame, spec: SplitSpec, *, newest: pd.Timestamp | Non
         known=rows(known & started),
         holdout_from=holdout_from,
     )
+
+
+def with_offset(parts: Split, spec: ProductSpec) -> Split:
+    """Judged on the rows alone that have the offset of all candidates: others no model predicts.
+
+    What models learn is as it was: they take no notice of a row without their offset.
+    """
+    offset = common_offset(spec, ("local", "region", "pooled"))
+    if offset is None:
+        return parts
+    validation, holdout = (_having(each, offset) for each in (parts.validation, parts.holdout))
+    rows = len(parts.validation) + len(parts.holdout) - len(validation) - len(holdout)
+    return replace(parts, validation=validation, holdout=holdout, without_offset=rows)
+
+
+def common_offset(spec: ProductSpec, scopes: Collection[Scope]) -> str | None:
+    """The offset that every candidate of these scopes has; None where they have no common one."""
+    found = {each.offset for each in spec.candidates if set(scopes) & set(each.scopes)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _having(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    known = rows[name].notna() if name in rows else pd.Series(True, index=rows.index)
+    return rows if known.all() else rows[known].reset_index(drop=True)
 
 
 def newest_label(features: pd.DataFrame) -> pd.Timestamp | None:

@@ -178,7 +178,9 @@ def promise_of(spec: ProductSpec, report: Report | None, *, pooled: bool = False
     """What a report promises, with intervals at `monitoring.confidence`.
 
     The share of the baseline's error has the paired interval of the gain where the first baseline
-    is the best one, as the gain is on that; else that of the value.
+    is the best one, as the gain is on that; else that of the value. A pooled report of an earlier
+    version, whose rule `mean` is the mean of all countries, tells no share: no country's own
+    mean has such errors.
 
     Args:
         spec: the product as it is for this country.
@@ -188,9 +190,11 @@ def promise_of(spec: ProductSpec, report: Report | None, *, pooled: bool = False
     if report is None:
         return Promise(spec.metric, UNKNOWN, NAN, 0)
     first, same = spec.baselines[0].name, report.metric == spec.metric
+    own_mean = report.baselines_by_country or spec.baselines[0].rule != "mean"
+    told = same and (own_mean or not pooled)
     value = report.estimates.get(spec.metric, Estimate(report.value) if same else UNKNOWN)
-    baseline = report.baselines.get(first, NAN) if same else NAN
-    paired = same and report.best_baseline == first and spec.metric not in GREATER_IS_BETTER
+    baseline = report.baselines.get(first, NAN) if told else NAN
+    paired = told and report.best_baseline == first and spec.metric not in GREATER_IS_BETTER
     share = _as_share(report.gain) if paired else UNKNOWN
     return Promise(
         spec.metric,

@@ -282,10 +282,12 @@ def _by_all(
     text = _told_of_all(spec, pooled, outcome)
     if not promoted:
         return replace(told, verdict="kept", reason=f"{text}; own rows: {own.own_rows}")
-    vetoed, why = _vetoed(spec, rows, values, pooled.gain)
-    if vetoed and own.verdict == "kept":
+    upper, why = _own_upper(spec, rows, values)
+    margin = spec.decision.margin
+    vetoed = upper < -margin
+    if own.verdict == "kept" and upper < (margin if pooled.gain.lower > margin else -margin):
         against = f"{own.reason}, against pooled evidence ({pooled.told_of})"
-        return replace(own, reason=against, veto=True)
+        return replace(own, reason=against, veto=vetoed)
     if vetoed:
         text = f"veto of {why}, though by {text}"
         return replace(told, verdict="kept", reason=f"{text}; the champion stays", veto=True)
@@ -308,13 +310,12 @@ def _told_of_all(spec: ProductSpec, pooled: PooledComparison, outcome: str) -> s
     )
 
 
-def _vetoed(
-    spec: ProductSpec, rows: pd.DataFrame, values: _Values, gain: Estimate
-) -> tuple[bool, str]:
-    """Whether own rows say significantly worse, and what they say.
+def _own_upper(spec: ProductSpec, rows: pd.DataFrame, values: _Values) -> tuple[float, str]:
+    """The upper end of the gain on own rows (NaN: they cannot tell), and what they say.
 
     At `decision.level`, which is not lowered where many countries decide: that is against false
-    promotions, and a veto promotes nobody. Worse is under the limit that all countries are above.
+    promotions, and a veto promotes nobody. A veto is of rows that say worse by more than the
+    margin; better by less than the margin is none.
     """
     level, margin = spec.decision.level, spec.decision.margin
     own, problem = UNKNOWN, "they have no value to compare"
@@ -324,9 +325,9 @@ def _vetoed(
         own, problem = _gain(spec, rows, values, level, drawn=drawn), drawn.problem
     told = f"the country's own rows ({len(rows)})"
     if not own.has_interval:
-        return False, f"no veto of {told}: {problem or 'they cannot tell'}"
-    worse = own.upper < (margin if gain.lower > margin else -margin)
-    return worse, f"{'' if worse else 'no veto of '}{told}: {_describe_gain(spec, own, level)}"
+        return NAN, f"no veto of {told}: {problem or 'they cannot tell'}"
+    against = "" if own.upper < -margin else "no veto of "
+    return own.upper, f"{against}{told}: {_describe_gain(spec, own, level)}"
 
 
 def _gain(

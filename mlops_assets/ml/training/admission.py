@@ -7,7 +7,7 @@ not fit the others is left out with its reason, and the rest goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -17,6 +17,7 @@ from pandas.api import types
 
 from mlops_assets.ml.features.feature_frame import feature_columns
 from mlops_assets.ml.infinite import without_infinite
+from mlops_assets.ml.models.split import common_offset
 from mlops_assets.spec import ProductSpec
 
 Frames = Mapping[str, pd.DataFrame]
@@ -58,6 +59,11 @@ class Admission:
     frames: Frames
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def sample(self) -> pd.DataFrame:
+        """Rows as they are trained on: those of the first country that has any."""
+        return next((each for each in self.frames.values() if len(each)), pd.DataFrame())
+
 
 def admit(spec: ProductSpec, frames: Frames) -> Admission:
     """Leave out what would decide over all other countries; the others are untouched by it.
@@ -65,8 +71,8 @@ def admit(spec: ProductSpec, frames: Frames) -> Admission:
     Left out whole are countries that have other features than most, a feature of another kind (text
     where it is a number), or labels that are no classes where classes are learned. Of a country
     with labels from a time that the others do not know (see `common_end`), those rows are; and so
-    are labelled rows without the offset of a pooled candidate, which have no prediction, so that
-    one of them would leave all countries without a metric.
+    are labelled rows without the offset that all pooled candidates have, which have no prediction,
+    so that one of them would leave all countries without a metric.
 
     Args:
         spec: the product.
@@ -79,10 +85,10 @@ def admit(spec: ProductSpec, frames: Frames) -> Admission:
     timely = {country: _until(frame, end) for country, frame in kept.items()}
     cut = {country: len(kept[country]) - len(frame) for country, frame in timely.items()}
     late = f"with labels known after {end}, long after those of the others"
-    offsets = _offsets(spec)
-    usable = {country: _having(frame, offsets) for country, frame in timely.items()}
+    offset = common_offset(spec, ("region", "pooled"))
+    usable = {country: _having(frame, offset) for country, frame in timely.items()}
     lacking = {country: len(timely[country]) - len(frame) for country, frame in usable.items()}
-    without = f"with a label and without a value of {' or '.join(offsets)}, which is an offset"
+    without = f"with a label and without a value of {offset}, which is the offset"
     left_out = [
         *(
             LeftOut(each, len(found[each]), len(found[each]), why)
@@ -100,7 +106,8 @@ def common_end(spec: ProductSpec, frames: Frames) -> pd.Timestamp | None:
     A holdout that moves begins `holdout_days` before the newest label, so that a few rows of one
     country, dated years ahead, would be all of it. Labels after a gap in the label times of all
     countries longer than a quarter of the holdout wait until at least half of the countries from
-    before it have some; after one as long as the holdout, there are to be `min_holdout_rows` too.
+    before it have some; after one as long as the holdout, there are to be `min_holdout_rows` too,
+    unless several countries come back after it together, as those do that have labels once a year.
 
     Args:
         spec: the product.
@@ -116,11 +123,13 @@ def common_end(spec: ProductSpec, frames: Frames) -> pd.Timestamp | None:
     end: np.datetime64 | None = None
     for place in gaps[::-1].tolist():
         before, start = (pd.Timestamp(each).to_datetime64() for each in every[place : place + 2])
-        after = [_between(each, start, end) for each in times.values()]
-        usual = [_between(each, before - holdout, before) for each in times.values()]
-        few = np.count_nonzero(after) * 2 < np.count_nonzero(usual)
-        long = start - before > holdout and sum(after) < spec.split.min_holdout_rows
-        if not (few or long):
+        after = {name for name, each in times.items() if _between(each, start, end)}
+        usual = {name for name, each in times.items() if _between(each, before - holdout, before)}
+        few = len(after) * 2 < len(usual)
+        together = len(usual) > 1 and usual <= after
+        rows = sum(_between(each, start, None) for each in times.values())
+        lone = rows < spec.split.min_holdout_rows and not together
+        if not (few or (lone and start - before > holdout)):
             break
         end = before
     return None if end is None else pd.Timestamp(end)
@@ -142,16 +151,11 @@ def _until(frame: pd.DataFrame, end: pd.Timestamp | None) -> pd.DataFrame:
     return frame[~late].reset_index(drop=True) if late.any() else frame
 
 
-def _offsets(spec: ProductSpec) -> list[str]:
-    """The offsets of candidates that are trained on several countries."""
-    pooled = [each for each in spec.candidates if {"pooled", "region"} & set(each.scopes)]
-    return sorted({each.offset for each in pooled if each.offset is not None})
-
-
-def _having(frame: pd.DataFrame, offsets: Sequence[str]) -> pd.DataFrame:
-    """Without the labelled rows in which an offset is missing."""
-    missing = frame[[each for each in offsets if each in frame]].isna().any(axis=1)
-    lacking = frame["label"].notna() & missing
+def _having(frame: pd.DataFrame, offset: str | None) -> pd.DataFrame:
+    """Without the labelled rows in which the offset is missing."""
+    if offset is None or offset not in frame:
+        return frame
+    lacking = frame["label"].notna() & frame[offset].isna()
     return frame[~lacking].reset_index(drop=True) if lacking.any() else frame
 
 

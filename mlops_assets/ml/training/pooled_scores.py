@@ -7,7 +7,7 @@ validation rows of its own to choose by chooses by these.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -80,14 +80,34 @@ def validation_rows(spec: ProductSpec, parts: Mapping[str, Split]) -> Validation
         parts: rows of each country by their use; at least one country.
     """
     names = [name for name in sorted(parts) if len(parts[name].validation)] or sorted(parts)[:1]
-    every = pd.concat([part.train["label"] for part in parts.values()]).mean()
-    naive = {
-        base.name: np.concatenate([_naive(base, parts[name], float(every)) for name in names])
-        for base in spec.baselines
-    }
+    naive = baselines_by_country(
+        spec,
+        {name: part.train for name, part in parts.items()},
+        {name: parts[name].validation for name in names},
+    )
     rows = pd.concat([parts[name].validation for name in names], ignore_index=True)
     country = np.repeat(np.array(names, dtype="object"), [len(parts[n].validation) for n in names])
     return ValidationRows(rows, country, naive)
+
+
+def baselines_by_country(
+    spec: ProductSpec, learned: Mapping[str, pd.DataFrame], rows: Mapping[str, pd.DataFrame]
+) -> dict[str, np.ndarray]:
+    """What each baseline says of rows in their own country, shape (all rows,) each.
+
+    Args:
+        spec: the product.
+        learned: rows of each country that its mean label is of; that of all countries stands in
+            where a country has none.
+        rows: to predict, by country; at least one country, each also in `learned`.
+    """
+    every = float(pd.concat([each["label"] for each in learned.values()]).mean())
+    return {
+        base.name: np.concatenate(
+            [_naive(base, learned[name], each, every) for name, each in rows.items()]
+        )
+        for base in spec.baselines
+    }
 
 
 def pooled_scores(
@@ -108,6 +128,14 @@ def pooled_scores(
     }
     predicted = predict(model, held.rows, spec.task) if len(held.rows) else np.empty(0)
     return {each: _score(spec, held, predicted, inside[each]) for each in regions}
+
+
+def merged_scores(models: Iterable[PooledScores]) -> dict[str, PooledScore]:
+    """Scores by every region that any model is for, of the first that has it: for the baselines."""
+    found: dict[str, PooledScore] = {}
+    for each in models:
+        found = {**each, **found}
+    return found
 
 
 def lacking_rows(spec: ProductSpec, validation: pd.DataFrame) -> str:
@@ -182,7 +210,8 @@ def choose_baseline(
         return ChosenBaseline(best, f"{text}{_others(held.baselines, best)}, because {lacking}")
     label = parts.validation["label"].to_numpy(dtype="float64")
     values = {
-        base.name: score(spec.metric, label, _naive(base, parts, NAN)) for base in spec.baselines
+        base.name: score(spec.metric, label, _naive(base, parts.train, parts.validation, NAN))
+        for base in spec.baselines
     }
     best = best_of(spec.metric, values)
     if not best:
@@ -221,9 +250,11 @@ def _rarer_class(validation: pd.DataFrame) -> int:
     return min(ones, len(validation) - ones)
 
 
-def _naive(base: BaselineSpec, parts: Split, otherwise: float) -> np.ndarray:
-    """What a baseline says of the validation rows; a country without history: the mean of all."""
-    values = baseline_predictions(base, parts.train, parts.validation)
+def _naive(
+    base: BaselineSpec, learned: pd.DataFrame, rows: pd.DataFrame, otherwise: float
+) -> np.ndarray:
+    """What a baseline says of a country's rows; of one without history what is given otherwise."""
+    values = baseline_predictions(base, learned, rows)
     return np.where(np.isfinite(values), values, otherwise)
 
 

@@ -14,17 +14,19 @@ from mlops_assets.ml.evaluation.behaviour import Behaved, behaviours
 from mlops_assets.ml.evaluation.report import Report, evaluate
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, fit, predict, with_params
-from mlops_assets.ml.models.split import Split, newest_label, split
+from mlops_assets.ml.models.split import Split, newest_label, split, with_offset
 from mlops_assets.ml.stats.metrics import is_better, score
-from mlops_assets.ml.training.admission import admit
+from mlops_assets.ml.training.admission import Admission, admit
 from mlops_assets.ml.training.pooled_scores import (
     ChosenBaseline,
     PooledScores,
     ValidationRows,
+    baselines_by_country,
     can_judge,
     choose_baseline,
     comparable,
     lacking_rows,
+    merged_scores,
     pooled_scores,
     told_of,
     validation_rows,
@@ -91,6 +93,8 @@ class PooledRows:
         known: what serves learns these; `final` itself where the product does not refit.
         known_until: label time of the newest label that is known in a country; None without any.
         holdout_country: of each row of `holdout`, shape (rows,).
+        holdout_baselines: what each baseline says of the rows of `holdout` in their own country,
+            shape (rows,) each.
         validation: the rows between `train` and `holdout`, with what baselines say of them.
     """
 
@@ -100,6 +104,7 @@ class PooledRows:
     known: pd.DataFrame
     known_until: pd.Timestamp | None
     holdout_country: np.ndarray
+    holdout_baselines: Mapping[str, np.ndarray]
     validation: ValidationRows
 
 
@@ -228,7 +233,11 @@ def members(spec: ProductSpec, of: Mapping[str, T], region: str) -> dict[str, T]
 
 
 def train_pooled(
-    spec: ProductSpec, frames: Mapping[str, pd.DataFrame], *, clock: Clock
+    spec: ProductSpec,
+    frames: Mapping[str, pd.DataFrame],
+    *,
+    clock: Clock,
+    admission: Admission | None = None,
 ) -> Mapping[str, PooledModel]:
     """Train every pooled candidate on the rows of all countries, and of each region.
 
@@ -241,6 +250,7 @@ def train_pooled(
         spec: the product; a country's override of `split` applies to its own rows.
         frames: features frame per country.
         clock: gives the time, for the budget.
+        admission: `admit` of them, where it is known already.
 
     Returns:
         Model per pooled name; without those of regions whose countries have no `min_train_rows`
@@ -251,7 +261,7 @@ def train_pooled(
     """
     wanted = pooled_names(spec) if frames else {}
     deadline = _deadline(spec.tuning.pooled_seconds, clock)
-    admitted = admit(spec, frames).frames if wanted else {}
+    admitted = (admission or admit(spec, frames)).frames if wanted else {}
     rows = {
         region: _stacked(spec, of_region)
         for region in dict.fromkeys(["", *(region for _, region in wanted.values())])
@@ -302,6 +312,7 @@ def _stacked(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRow
         for country in sorted(frames)
     }
     parts = list(of.values())
+    held = [name for name, part in of.items() if len(part.holdout)] or list(of)[:1]
     final = _stack([part.final for part in parts])
     return PooledRows(
         train=_stack([part.train for part in parts]),
@@ -312,6 +323,11 @@ def _stacked(spec: ProductSpec, frames: Mapping[str, pd.DataFrame]) -> PooledRow
         holdout_country=np.repeat(
             np.array(list(of), dtype="object"), [len(part.holdout) for part in parts]
         ),
+        holdout_baselines=baselines_by_country(
+            spec,
+            {name: part.final for name, part in of.items()},
+            {name: of[name].holdout for name in held},
+        ),
         validation=validation_rows(spec, of),
     )
 
@@ -321,13 +337,15 @@ def country_split(
 ) -> Split:
     """A country's rows, such that none of its holdout is from before that of a pooled model.
 
+    Rows without the offset of all candidates are not judged by (see `with_offset`).
+
     Args:
         features: of the country.
         spec: the product as it is for this country.
         pooled: `PooledModel.known_until` of those that the country can choose.
     """
     newest = max((each for each in pooled if each is not None), default=None)
-    return split(features, spec.split, newest=newest)
+    return with_offset(split(features, spec.split, newest=newest), spec)
 
 
 def rows_served(spec: ProductSpec, parts: Split) -> pd.DataFrame:
@@ -363,12 +381,12 @@ def train_candidates(
         pooled: models trained before on many countries, by pooled name.
         country: says which region's models are its own.
         clock: gives the time, for the budget.
-        scores: of any pooled model of the newest training, in use or not, for the baselines on the
+        scores: of the pooled models of the newest training, in use or not, for the baselines on the
             same rows; None for those of `pooled`.
     """
     deadline, region = _deadline(spec.tuning.seconds, clock), region_of(spec, country)
     if scores is None:
-        scores = next((model.scores for model in pooled.values() if model.scores), {})
+        scores = merged_scores(model.scores for model in pooled.values())
     naive = choose_baseline(spec, parts, scores, region)
     world = _Country(spec, parts, pooled, region, clock, deadline, naive)
     contenders = _contenders(world)
@@ -378,6 +396,8 @@ def train_candidates(
     if not able:
         return _baseline(world, tried, trials)
     best, reason = _chosen(world, able, tried)
+    if parts.without_offset:
+        reason += f"; {parts.without_offset:,} labelled rows without the offset are not judged by"
     model = best.final or fit(best.candidate, parts.final, spec.task, spec.seed)
     predicted = np.empty(0) if best.predicted is None else best.predicted
     return Selection(
@@ -435,7 +455,14 @@ def _pooled(
         for_validation=for_validation,
         final=final,
         served=_again(chosen, final, rows.known, spec),
-        report=evaluate(rows.holdout, predicted, spec, rows.final, countries=rows.holdout_country),
+        report=evaluate(
+            rows.holdout,
+            predicted,
+            spec,
+            rows.final,
+            countries=rows.holdout_country,
+            naive=rows.holdout_baselines,
+        ),
         region=region,
         known_until=rows.known_until,
         trials=tuned.trials,
@@ -488,8 +515,15 @@ def _of_many(candidate: CandidateSpec, scope: Scope, world: _Country) -> _Conten
     else:
         model = world.pooled[name]
         validation = world.parts.validation
-        judged = _judged(model.for_validation, scope, candidate, world.spec, validation=validation)
-        return replace(judged, final=model.final, served=model.served)
+        try:
+            judged = _judged(
+                model.for_validation, scope, candidate, world.spec, validation=validation
+            )
+            for each in (model.final, model.served):  # it has to read what it is to predict
+                predict(each, world.parts.holdout.head(1), world.spec.task)
+            return replace(judged, final=model.final, served=model.served)
+        except TrainingError as error:  # the country's own model may do
+            problem = error.problem
     return _Contender(CandidateOutcome(candidate.name, scope, 0, NAN, problem), candidate)
 
 

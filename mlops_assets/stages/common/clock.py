@@ -4,14 +4,16 @@ It goes by the records and never by the time of day, so that the same records al
 clock: in a rerun, a reproduction, a run as of an earlier moment. What a country has is not enough:
 where customers are few, the newest record can be months old, and that nobody bought since would
 never be known. So a time counts as known when two countries have records of it, or the country
-itself; one alone moves no other one's clock.
+itself; one alone moves no other one's clock. What is stored of a country and damaged says nothing,
+and stops no other one.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlops_assets.stages.common.context import CountryContext, ProductContext
+from mlops_assets.stages.common.readable import read_readable
 from mlops_assets.storage import Snapshot
 
 if TYPE_CHECKING:
@@ -57,22 +59,39 @@ def _clock(ctx: ProductContext, country: str | None) -> dt.datetime | None:
     spec = ctx.spec
     if spec.cutoffs is None:
         return None
-    known = _known_until(ctx, ctx.everywhere("validated"))
+    known = (
+        ctx.view.once("known until", lambda: _known_until(ctx)) if ctx.view else _known_until(ctx)
+    )
     by_time = sorted(known.values(), reverse=True)
     second = by_time[: 2 if len(spec.countries) > 1 else 1][-1:]
     own = [known[country]] if country in known else []
     return spec.cutoffs.clock(max([*second, *own], default=None), spec.target.maturity)
 
 
-def _known_until(ctx: ProductContext, validated: Mapping[str, Snapshot]) -> dict[str, dt.datetime]:
-    """Up to when each country's records are known, of those that have any."""
+def _known_until(ctx: ProductContext) -> dict[str, dt.datetime]:
+    """Up to when each country's records are known, of those that have any that can be read."""
     assert ctx.spec.cutoffs is not None
+
+    def validated(wanted: Sequence[str]) -> Mapping[str, Snapshot]:
+        every = len(wanted) == len(ctx.countries)
+        return ctx.everywhere("validated") if every else ctx.current_all("validated", wanted)
+
     found = {}
-    for country, made in validated.items():
-        newest, until = _recorded(ctx, country, made)
+    for country, made in read_readable(ctx.countries, validated).found.items():
+        newest, until = _readable(ctx, country, made)
         if newest is not None:
             found[country] = ctx.spec.cutoffs.known_until(newest, until)
     return found
+
+
+def _readable(
+    ctx: ProductContext, country: str, made: Snapshot
+) -> tuple[dt.datetime | None, dt.datetime]:
+    """What a country's snapshot says; as one without records where its file is damaged."""
+    nothing = (None, _LATEST)
+    return read_readable(
+        [country], lambda left: _recorded(ctx, country, made) if left else nothing
+    ).found
 
 
 def _recorded(
@@ -80,9 +99,9 @@ def _recorded(
 ) -> tuple[dt.datetime | None, dt.datetime]:
     recorded: Mapping[str, Any] = made.metadata
     if _KNOWN_UNTIL not in recorded:  # made before there were cut-offs
-        times = ctx.store.read(made.asset, country, version=made.version)
-        column = times[ctx.spec.source.event_time]
-        recorded = clock_metadata(column, str(recorded.get(INGESTED_UNTIL, "")), None)
+        name = ctx.spec.source.event_time
+        times = ctx.store.read(made.asset, country, version=made.version, columns=[name])
+        recorded = clock_metadata(times[name], str(recorded.get(INGESTED_UNTIL, "")), None)
     newest = recorded[_NEWEST_EVENT]
     until = dt.datetime.fromisoformat(recorded[_KNOWN_UNTIL])
     return dt.datetime.fromisoformat(newest) if newest else None, until

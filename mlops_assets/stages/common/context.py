@@ -4,14 +4,17 @@ What every function of the stages is handed: who wants a path, a snapshot or a r
 here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases, ModelVersion, Registry
 from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.storage import Snapshot, SnapshotStore
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,7 @@ class ReadOnce:
         self._everywhere: dict[str, Mapping[str, Snapshot]] = {}
         self._whole: dict[str, Snapshot | None] = {}
         self._aliases: Mapping[str, Aliases] | None = None
+        self._made: dict[str, Any] = {}
 
     def current(self, asset: str, country: str | None) -> Snapshot | None:
         """Of a country, or (None) of an asset that is one thing of all of them."""
@@ -217,6 +221,12 @@ class ReadOnce:
         if asset not in self._everywhere:
             self._everywhere[asset] = self._ctx.current_all(asset)
         return self._everywhere[asset]
+
+    def once(self, name: str, make: Callable[[], _T]) -> _T:
+        """What is made of these snapshots, made when first asked for."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def aliases(self, country: str) -> Aliases:
         """What the registry names in a country; for many countries one query finds all."""

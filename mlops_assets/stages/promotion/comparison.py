@@ -15,7 +15,7 @@ from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.gates.gates import GateResult, gates_from_json
 from mlops_assets.ml.gates.judgement import gates_again
 from mlops_assets.ml.gates.model_pair import ModelPair
-from mlops_assets.ml.models.split import split
+from mlops_assets.ml.models.split import split, with_offset
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.ml.promotion.verdicts import Circumstances, VerdictSettings, conclude
 from mlops_assets.registry import ModelVersion
@@ -176,7 +176,7 @@ def _again(
     """Evidence about the model that is in use now, stored beside the one that was there."""
     candidate = ctx.version(str(row["version"]))
     frame = ctx.store.read(features.asset, ctx.country, version=features.version)
-    parts = split(frame, evaluation_split(candidate, ctx.spec))
+    parts = with_offset(split(frame, evaluation_split(candidate, ctx.spec)), ctx.spec)
     theirs = _side(ctx, in_use, parts.holdout)
     if held is not None:
         before = ctx.store.read(held.asset, ctx.country, version=held.version)

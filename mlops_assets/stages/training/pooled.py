@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops_assets.ml.evaluation.behaviour import behaved_to_json
 from mlops_assets.ml.gates.gates import beats_baseline
-from mlops_assets.ml.training.admission import admit
+from mlops_assets.ml.training.admission import Admission, admit
 from mlops_assets.ml.training.pooled_scores import scores_to_json
 from mlops_assets.ml.training.selection import PooledModel, train_pooled
 from mlops_assets.product import Product
@@ -146,12 +146,13 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
 
 def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry) -> StepEvents:
     product, source = ctx.product, _features_of_all(ctx)
-    key, left_out = asset_key(product, "pooled_model"), _left_out(product.spec, source)
+    admission = admit(product.spec, source.frames)
+    key, left_out = asset_key(product, "pooled_model"), _left_out(source, admission)
     lineage = of_pooled_model(ctx, source.snapshots)
     read = {country: source.snapshots[country] for country in source.frames}
     record = record_now(product, "", read, {}, as_of=storage.moment)
-    models = train_pooled(product.spec, source.frames, clock=time.monotonic)
-    sample = next(iter(source.frames.values()))
+    models = train_pooled(product.spec, source.frames, clock=time.monotonic, admission=admission)
+    sample = admission.sample
     with mlflow.training_run(product.name, "pooled", run_tags(record, lineage)) as run:
         run.log_texts({**record.texts(), **trials_file(_trials(models))})
         versions = {
@@ -171,13 +172,13 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
     yield _all_countries(key, "; ".join(left_out))
 
 
-def _left_out(spec: ProductSpec, source: _Features) -> list[str]:
+def _left_out(source: _Features, admission: Admission) -> list[str]:
     """Each country whose part is not in the pooled models, with the reason."""
     damaged = [
         f"{country}: all rows, since {problem.rstrip('.')}"
         for country, problem in source.damaged.items()
     ]
-    return [*damaged, *map(str, admit(spec, source.frames).left_out)]
+    return [*damaged, *map(str, admission.left_out)]
 
 
 def _all_countries(key: dg.AssetKey, left_out: str) -> dg.AssetCheckResult:

@@ -15,7 +15,7 @@ from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.models.fitted_model import FittedModel, Param, predict
 from mlops_assets.ml.stats.draws import Drawn
 from mlops_assets.ml.stats.metrics import Estimate
-from mlops_assets.ml.training.pooled_scores import PooledScores, scores_from_json
+from mlops_assets.ml.training.pooled_scores import PooledScores, merged_scores, scores_from_json
 from mlops_assets.ml.training.selection import PooledModel, pooled_names, region_of
 from mlops_assets.registry import Aliases, LoggedModel, ModelVersion, Registry
 from mlops_assets.registry.models import CHAMPION, DIGEST_TAG, POOLED, PREVIOUS
@@ -111,12 +111,16 @@ def load_pooled(
 
 
 def scores_of_newest(ctx: ProductContext) -> PooledScores:
-    """Scores of a pooled model of the newest training, put into use or not; empty without any."""
+    """Scores of the pooled models of the newest training, in use or not; empty without any."""
     made = ctx.current("pooled_model")
     if made is None:
         return {}
     held = ctx.store.read(made.asset, None, version=made.version)
-    return scores_from_json(str(held[SCORES].iloc[0])) if SCORES in held and len(held) else {}
+    return (
+        merged_scores(scores_from_json(str(each)) for each in held[SCORES])
+        if SCORES in held
+        else {}
+    )
 
 
 def _pooled(name: str, version: ModelVersion, spec: ProductSpec, registry: Registry) -> PooledModel:
@@ -296,6 +300,7 @@ def report_to_json(report: Report) -> str:
         "footprint": None if report.footprint is None else asdict(report.footprint),
         "interval_problem": report.interval_problem,
         "drawn": None if report.drawn is None else asdict(report.drawn),
+        "baselines_by_country": report.baselines_by_country,
     }
     return json.dumps(held | {name: _ends(getattr(report, name)) for name in _ESTIMATES})
 
@@ -321,6 +326,7 @@ def report_from_json(text: str) -> Report:
         footprint=None if footprint is None else Footprint(**footprint),
         interval_problem=held["interval_problem"],
         drawn=None if drawn is None else Drawn(**drawn),
+        baselines_by_country=held.get("baselines_by_country", False),
         **told,
     )
 

@@ -11,7 +11,7 @@ from mlops_assets.errors import RegistryError, StorageError, TrainingError
 from mlops_assets.ml.features.calendar import calendar_of
 from mlops_assets.ml.infinite import without_infinite
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict
-from mlops_assets.ml.models.split import Split, split
+from mlops_assets.ml.models.split import Split, split, with_offset
 from mlops_assets.ml.promotion.reproduction import changes, features_gap, prediction_gap
 from mlops_assets.ml.promotion.reproduction_record import (
     FeaturesAgain,
@@ -75,7 +75,8 @@ class _Original:
     @property
     def parts(self) -> Split:
         """The rows by their use, with the holdout of then."""
-        return split(self.frame, evaluation_split(self.version, self.record.spec))
+        parts = split(self.frame, evaluation_split(self.version, self.record.spec))
+        return with_offset(parts, self.record.spec)
 
     @property
     def features(self) -> FeaturesInput:
@@ -195,7 +196,7 @@ def _features_again(original: _Original, store: SnapshotStore) -> FeaturesAgain:
         )
     except TrainingError as error:  # the answer to the question, not a failure to ask it
         return FeaturesAgain(None, error.problem, broken=True)
-    return FeaturesAgain(features_gap(original.frame, without_infinite(made)))
+    return FeaturesAgain(features_gap(without_infinite(original.frame), without_infinite(made)))
 
 
 def _rows(

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.evaluation.behaviour import Behaved, behaved_from_json, behaved_to_json
 from mlops_assets.ml.evaluation.report import Report, evaluate
+from mlops_assets.ml.gates import succession
 from mlops_assets.ml.gates.gates import GateResult, above_floor, beats_baseline, behaviour
 from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.gates.succession import (
     HoldoutRows,
     PooledComparison,
     compare_pooled,
+    compare_successors,
     compared_again,
     comparison_for,
     comparisons_from_json,
@@ -26,6 +28,7 @@ from mlops_assets.ml.gates.succession import (
     level_used,
 )
 from mlops_assets.ml.promotion.decision import Decision, decide
+from mlops_assets.ml.stats.draws import BootstrapWeights
 from mlops_assets.ml.stats.metrics import Estimate
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.promotion.test_decision import PASSED, evidence
@@ -89,6 +92,17 @@ def test_own_rows_that_say_significantly_worse_are_a_veto() -> None:
     assert (found.verdict, found.basis, found.veto) == ("kept", "pooled", True)
     assert "veto of the country's own rows (19)" in found.reason
     assert decided(few, shared(), product(evaluation={"block_days": 7})).verdict == "promoted"
+
+
+def test_own_rows_that_say_better_by_less_than_the_margin_are_no_veto() -> None:
+    spec = product(evaluation={"block_days": 2}, decision={"margin": 0.2})
+    all_say = shared(0.4, lower=0.3)
+    few, many = (decided(of_country(n, -0.1, noise=0.001), all_say, spec) for n in (19, 60))
+    assert (few.verdict, few.basis, few.veto) == ("promoted", "pooled", False)
+    assert (many.verdict, many.basis, many.veto) == ("kept", "own", False)  # they can tell
+    for rows in (19, 60):
+        worse = decided(of_country(rows, 0.5, noise=0.001), all_say, spec)
+        assert (worse.verdict, worse.veto) == ("kept", True)
 
 
 def test_own_rows_that_cannot_tell_leave_it_to_all_countries_however_many_they_are() -> None:
@@ -171,6 +185,27 @@ def test_a_comparison_is_of_the_rows_that_both_predict_and_is_made_again_from_th
     assert (made.level, made.problem) == (level_used(spec), "")
     [read] = comparisons_from_json(comparisons_to_json([made]))
     assert compared_again(read, frame) == made == read
+
+
+def test_pairs_of_the_same_rows_are_drawn_once_and_compared_as_each_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, frame = product(regions={"west": ["DEU", "FRA"]}), held(product())
+    frame = frame.assign(region=np.where(frame["country"] == "LUX", "", "west"))
+    frame["other"] = frame[OLD] * 1.01
+    frame["older"] = frame[OLD].where(frame["country"] != "FRA")
+    drawn, draw = [], succession.draw_rows
+
+    def counted(*args: Any, **named: Any) -> BootstrapWeights:
+        drawn.append(args)
+        return draw(*args, **named)
+
+    monkeypatch.setattr(succession, "draw_rows", counted)
+    made = compare_successors(spec, frame, [NEW, "other"], [OLD, "older"])
+    assert (len(made), len(drawn)) == (8, 4)
+    for each in made:
+        alone = compare_pooled(spec, frame, each.candidate, each.champion, region=each.region)
+        assert each == alone
 
 
 def test_a_country_goes_by_its_region_where_that_can_tell() -> None:

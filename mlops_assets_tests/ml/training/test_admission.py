@@ -118,6 +118,15 @@ def test_a_country_that_does_not_fit_is_left_out_with_the_reason_and_the_others_
     )
 
 
+@pytest.mark.parametrize("spoil", [lambda f: f.drop(columns="flag"), lambda f: f.iloc[:0]])
+def test_the_first_country_left_out_is_no_example_of_what_is_trained_on(spoil: Spoil) -> None:
+    spoilt = with_one(spoil, "DEU")
+    found = admit(product(), spoilt)
+    models = train_pooled(product(), spoilt, clock=time.monotonic, admission=found)
+    assert np.isfinite(predict(models["gbm"].served, found.sample, "regression")).all()
+    assert set(found.sample["entity"]) == {"FRA"}
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -193,6 +202,33 @@ def test_after_a_pause_of_everybody_the_holdout_is_of_the_new_records() -> None:
     again = {name: dated(frame, "2026-01-01", 30) for name, frame in frames().items()}
     assert admit(spec, again).left_out == ()
     assert pooled_rows(spec, again).known_until == pd.Timestamp("2026-01-31")
+
+
+def yearly(rows: int, first: int) -> pd.DataFrame:
+    """Some records on the first days of each of eight years."""
+    days = pd.DatetimeIndex(
+        [f"{year}-01-{first + day:02}" for year in range(2016, 2024) for day in range(rows)]
+    )
+    return regression_rows(len(days)).assign(event_time=days, label_time=days)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6, 9])
+@pytest.mark.parametrize("apart", [0, 3])
+def test_countries_with_labels_once_a_year_lose_no_year(rows: int, apart: int) -> None:
+    spec = rolling(min_holdout_rows=30)
+    sparse = {
+        name: yearly(rows, 1 + place * apart).assign(entity=name)
+        for place, name in enumerate(("DEU", "FRA", "LUX"))
+    }
+    assert admit(spec, sparse).left_out == ()
+    ahead = {**sparse, "FRA": dated(sparse["FRA"], "2062-11-15")}
+    (out,) = admit(spec, ahead).left_out
+    assert (out.country, out.rows) == ("FRA", 2)
+
+
+def test_one_country_with_labels_once_a_year_loses_no_more_than_its_newest_ones() -> None:
+    spec = rolling(min_holdout_rows=15)
+    assert common_end(spec, {"DEU": yearly(9, 1)}) == pd.Timestamp("2022-01-09")
 
 
 def test_fixed_dates_take_all_labels() -> None:

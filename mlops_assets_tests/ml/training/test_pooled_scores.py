@@ -20,6 +20,7 @@ from mlops_assets.ml.training.pooled_scores import (
     PooledScore,
     choose_baseline,
     comparable,
+    merged_scores,
     scores_from_json,
     scores_to_json,
 )
@@ -96,6 +97,15 @@ def test_scores_are_of_the_validation_rows_of_all_countries_that_no_model_has_se
         assert score.value == pytest.approx(told)
         assert score.baselines["recency"] == pytest.approx(roc_auc_score(label, rows["level"]))
         assert scores_from_json(scores_to_json(model.scores)) == model.scores
+
+
+def test_a_region_chooses_its_baseline_by_its_own_rows_whichever_model_was_trained_first() -> None:
+    first, second = (PooledScore(900, 2, 0.7, {"prior": 0.5, "recency": r}) for r in (0.4, 0.8))
+    held = merged_scores([{"north": first}, {"south": second}, {"north": second}])
+    assert held == {"north": first, "south": second}
+    parts = split(FRAMES["DEU"].head(0), spec_of().split)
+    chosen = [choose_baseline(spec_of(), parts, held, each).name for each in ("north", "south")]
+    assert chosen == ["prior", "recency"]
 
 
 @given(rows=st.integers(0, 60), seed=st.integers(0, 20))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from mlops_assets.errors import TrainingError
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict, with_params
 from mlops_assets.ml.models.split import Split, split
 from mlops_assets.ml.training import selection as module
+from mlops_assets.ml.training.admission import admit
 from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
@@ -138,6 +139,53 @@ def test_a_country_with_too_few_rows_gets_the_pooled_model_and_the_reason(
     assert (chosen.kind, chosen.name) == ("pooled", "gbm")
     assert chosen.model is pooled["gbm"].final
     assert by_scope(chosen)["gbm", "local"].reason == "100 training rows are needed, there are 0"
+
+
+@pytest.mark.parametrize(
+    "fits",
+    [lambda f: f.assign(x=np.where(f["x"] > 0, "much", "little")), lambda f: f.drop(columns="x")],
+)
+def test_a_country_whose_features_the_pooled_model_cannot_read_trains_its_own(
+    pooled: Mapping[str, PooledModel], fits: Callable[[pd.DataFrame], pd.DataFrame]
+) -> None:
+    spec = product()
+    parts = split(fits(FRAMES["DEU"]), spec.split)
+    selection = train_candidates(spec, parts, pooled)
+    assert selection.kind == "local"
+    tried = by_scope(selection)["gbm", "pooled"]
+    assert np.isnan(tried.value)
+    assert tried.reason.startswith("Model gbm")
+    with pytest.raises(TrainingError, match="Model gbm"):
+        predict(pooled["gbm"].final, parts.holdout, spec.task)
+
+
+@pytest.mark.parametrize("scope", ["local", "pooled"])
+def test_rows_without_the_offset_keep_no_country_without_a_judged_holdout(scope: str) -> None:
+    offset = {**GBM.model_dump(), "offset": "level", "scopes": [scope]}
+    spec = product(candidates=[offset])
+    frame = FRAMES["DEU"]
+    spoilt = frame.assign(level=frame["level"].where(~frame.index.isin([300, 350, 360])))
+    models = train_pooled(spec, {**FRAMES, "DEU": spoilt})
+    parts = country_split(spoilt, spec)
+    selection = train_candidates(spec, parts, models)
+    assert selection.kind == scope
+    assert np.isfinite(selected_predictions(selection, spec, parts.holdout, parts.final)).all()
+    assert "; 3 labelled rows without the offset are not judged by" in selection.reason
+    whole = split(spoilt, spec.split)
+    assert (
+        len(whole.holdout) + len(whole.validation) == len(parts.holdout) + len(parts.validation) + 3
+    )
+    pd.testing.assert_frame_equal(parts.final, whole.final)
+
+
+def test_rows_without_the_offset_of_one_candidate_are_judged_by_the_others() -> None:
+    offset = {**GBM.model_dump(), "offset": "level"}
+    spec = product(candidates=[offset, {**GBM.model_dump(), "name": "plain"}])
+    frames = {c: f.assign(level=f["level"].where(f.index < 340)) for c, f in FRAMES.items()}
+    parts = country_split(frames["DEU"], spec)
+    pd.testing.assert_frame_equal(parts.holdout, split(frames["DEU"], spec.split).holdout)
+    assert admit(spec, frames).left_out == ()
+    assert np.isfinite(train_pooled(spec, frames)["plain"].report.value)
 
 
 def test_without_any_model_the_first_baseline_serves_and_says_how_many_rows_are_needed() -> None:

@@ -119,8 +119,12 @@ def test_a_report_reads_back_from_json_but_for_its_tables(
     assert again.estimates == report.estimates
     assert again.footprint == report.footprint == cards.FOOTPRINT
     assert again.drawn == report.drawn
-    earlier = {name: value for name, value in json.loads(text).items() if name != "drawn"}
+    newer = {"drawn", "baselines_by_country"}
+    earlier = {name: value for name, value in json.loads(text).items() if name not in newer}
     assert report_from_json(json.dumps(earlier)).drawn is None
+    assert not report_from_json(json.dumps(earlier)).baselines_by_country
+    of_all = report_to_json(replace(report, baselines_by_country=True))
+    assert report_from_json(of_all).baselines_by_country
     for name in ("gain", "champion", "champion_gain", "calibration", "coverage"):
         kept, was = (tuple(vars(getattr(each, name)).values()) for each in (again, report))
         np.testing.assert_array_equal(kept, was, err_msg=name)
