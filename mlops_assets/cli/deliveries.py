@@ -145,7 +145,8 @@ def _not_used(ctx: ProductContext, country: str | None) -> pd.DataFrame:
     from mlops_assets.stages.datasets.judgement import not_used_by_country
 
     wanted = None if country is None else [country]
-    found = not_used_by_country(ctx.current_all("quarantine", wanted), ctx.product)
+    quarantines, raw = ctx.current_all("quarantine", wanted), ctx.current_all("raw", wanted)
+    found = not_used_by_country(quarantines, raw, ctx.product)
     rows = [{"country": name, **asdict(each)} for name, listed in found.items() for each in listed]
     names = ["country", "file", "ingested_at", "rows", "rejected", "verdict"]
     return pd.DataFrame(rows, columns=names)

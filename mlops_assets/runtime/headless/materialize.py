@@ -114,15 +114,16 @@ class Materializer:
         return self._ended(countries)
 
     def _ended(self, countries: Sequence[str]) -> Outcome:
-        self._note_not_used(self._made - self.outcome.failures.keys())
+        self._note_not_used(set(countries) - self.outcome.failures.keys())
         told = {*self.outcome.failures, *self.outcome.nothing, *self._made}
         self.outcome.unchanged.update(each for each in countries if each not in told)
         return self.outcome
 
     def _note_not_used(self, countries: Collection[str]) -> None:
-        """Deliveries that this command judged and that are not used; a refused country says so."""
+        """Deliveries that are not used, each time until they are; a refused country says so."""
         quarantines = self.ctx.current_all("quarantine", [*countries])
-        for country, found in not_used_by_country(quarantines, self.ctx.product).items():
+        raw = self.ctx.current_all("raw", [*countries])
+        for country, found in not_used_by_country(quarantines, raw, self.ctx.product).items():
             self.outcome.not_used[country] = describe_not_used(found)
 
     def _share(self, countries: Sequence[str]) -> list[str]:

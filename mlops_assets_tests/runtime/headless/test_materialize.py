@@ -14,6 +14,7 @@ from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_promotion
+from mlops_assets_tests.pipeline.test_deliveries import bad, week
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
 from mlops_assets_tests.platform import Platform, edit, generated, rebuilt
 from mlops_assets_tests.runtime.test_status import nothing_of
@@ -102,6 +103,25 @@ def test_a_delivery_that_was_refused_is_not_tried_again_until_it_or_the_contract
     )
     allowed = materialized(rebuilt(platform), "predict", COUNTRY)
     assert (allowed.failures, allowed.nothing) == ({}, {})
+
+
+def test_a_delivery_that_is_not_used_is_told_each_time_and_hides_no_other_state(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    platform.deliver(only(sample, COUNTRY))
+    assert not materialized(platform, "predict", COUNTRY).failures
+    platform.deliver(bad(week("2025-01-06")), "broken.parquet")
+    platform.deliver(week("2025-01-13"), "good.parquet")
+    first = materialized(platform, "predict", COUNTRY)
+    again = materialized(platform, "predict", COUNTRY)
+    assert (again.failures, again.unchanged) == ({}, {COUNTRY})
+    assert again.not_used == first.not_used
+    assert "broken.parquet" in again.not_used[COUNTRY]
+    assert platform.status()[COUNTRY].state == "delivery_not_used"
+    edit(platform.product.folder / "features.py", ("import pandas", "import math\nimport pandas"))
+    status = rebuilt(platform).status()[COUNTRY]
+    assert status.state == "behind"
+    assert "broken.parquet" in status.why
 
 
 def test_a_country_with_nothing_to_predict_is_no_failure_and_keeps_no_other_from_anything(
