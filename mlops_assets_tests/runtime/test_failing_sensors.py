@@ -53,6 +53,20 @@ def test_doctor_and_status_name_a_sensor_that_fails_until_a_tick_goes_well(
     assert found(settings) == (False, f"RuntimeError: {told}")
 
 
+def test_alerts_that_fail_are_told_by_other_products_while_they_are_declared(
+    settings: Settings, tmp_path: Path
+) -> None:
+    small_product("letters", tmp_path / "defs")
+    letters, parcels = load_products(settings.defs)
+    with dg.DagsterInstance.from_config(str(prepare_instance(settings))) as instance:
+        for name in ("parcels_alerts", "gone_alerts"):
+            write_ticks(instance, name, True, [TickStatus.FAILURE, TickStatus.FAILURE])
+        assert [each.place for each in failing_sensors(letters, instance)] == [
+            "sensor parcels_alerts"
+        ]
+        assert failing_sensors(parcels, instance) == []
+
+
 @pytest.mark.parametrize("before", [[], [TickStatus.FAILURE, TickStatus.SUCCESS]])
 def test_a_sensor_that_fails_for_weeks_is_told_once(
     settings: Settings, before: list[TickStatus]
