@@ -138,7 +138,8 @@ def _state(
         return "no_data", "no row was ever delivered"
     stale = state.all(ctx.country)
     if any(REFUSED in each.causes for each in stale):
-        return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
+        told = f"the newest delivery breaks the contract; {_good_data(ctx)}"
+        return "contract_broken", "; ".join([told, *_predictions_behind(ctx, stale)])
     name, why = _state_of_accepted(ctx, stale, champion, decision)
     not_used = not_used_now(ctx.current("quarantine"), raw)
     if not not_used:
@@ -223,6 +224,12 @@ def _why_behind(ctx: CountryContext, stale: Stale) -> str:
         in_use = ctx.aliases().champion or BASELINE
         return f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
     return stale.describe()
+
+
+def _predictions_behind(ctx: CountryContext, stale: Sequence[Stale]) -> list[str]:
+    """Why predictions that are there are not of what is in use, in a sentence."""
+    old = [each for each in stale if each.asset == "predictions" and not each.is_missing]
+    return [_why_behind(ctx, each) for each in old]
 
 
 def _called(version: str) -> str:

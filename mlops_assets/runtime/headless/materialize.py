@@ -199,22 +199,26 @@ class Materializer:
         Those with most rows go first, so that nobody waits at the end for the one that takes long.
         Where only predictions and what follows are to be made, as after a person moved a champion,
         the run has nothing else: a gate that stopped the candidate must not keep them from it.
+        Of a country whose newest delivery was refused, what follows from its last good data is.
         """
         state = Staleness(self.ctx, countries)
         refused = {country for country in countries if self._is_refused(state, country, assets)}
+        good = tuple(each for each in assets if each not in _RECORDS)
+        wanted = {country: good if country in refused else assets for country in countries}
+        without = {each for each in refused if state.current(each, "validated") is None}
         stale = {
             country: found
             for country in countries
-            if country not in refused and (found := self._to_make(state, country, assets))
+            if country not in without and (found := self._to_make(state, country, wanted[country]))
         }
         self._made.update(stale)
         self._note_nothing(state, countries)
         orders = [
-            self._order(_from(stale[country], assets), country=country)
+            self._order(_from(stale[country], wanted[country]), country=country)
             for country in self._largest_first(stale)
         ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
-        return [country for country in countries if country not in failed | refused]
+        return [country for country in countries if country not in failed | without]
 
     def _is_refused(self, state: Staleness, country: str, assets: Sequence[str]) -> bool:
         """Whether the contract would refuse the very delivery that it has refused before."""
