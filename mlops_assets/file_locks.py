@@ -78,11 +78,13 @@ def holding(
                 raise _busy(file, why)
             told(holder_of(file))
             _taken(descriptor, kind)
-        _sign(descriptor, command)
-        yield
-        # Not only closed: a fork that was started meanwhile has it open for as long as it lives.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        try:
+            _sign(descriptor, command)
+            yield
+        finally:
+            # Not only closed: a fork started meanwhile has it open for as long as it lives.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
@@ -113,6 +115,18 @@ def holder_of(file: Path) -> Holder | None:
         return Holder(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def is_held(file: Path) -> bool:
+    """Whether somebody holds the lock of a file alone just now; none is made."""
+    try:
+        descriptor = os.open(file, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _taken(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
 
 
 def this_command() -> str:

@@ -19,6 +19,10 @@ AS_OF = "MLOPS_ASSETS_AS_OF"
 """Environment variable with the moment of an as-of run."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to 1 in every process that computes: two with a thread a core each cost six times the CPU."""
+_HOME, _DAGSTER, _MLFLOW = "MLOPS_ASSETS_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI"
+_PLACES = {_HOME: "home", _DAGSTER: "home of Dagster", _MLFLOW: "MLflow database"}
+"""Environment variable of a path with databases below it, or of one: what it is."""
+_SQLITE = "sqlite:///"
 _NO_PLACE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFS = PROJECT_ROOT / "mlops_assets" / "defs"
@@ -119,37 +123,50 @@ def _apart(settings: Settings, moment: dt.datetime) -> Settings:
     )
 
 
-def _allowed(home: Path) -> Path:
-    """A home whose name all libraries take as it is.
+def _allowed(place: Path, variable: str) -> Path:
+    """A folder or file whose name all libraries take as it is.
+
+    Args:
+        place: as it is set.
+        variable: of the environment, that sets it.
 
     Raises:
         ConfigurationError: one would take it for another: in the address of a database a question
             mark ends the path, and MLflow takes a percent sign with two digits for a character.
     """
-    if _NO_PLACE.search(str(home)):
+    if _NO_PLACE.search(str(place)):
+        what = _PLACES[variable]
         raise ConfigurationError(
-            f"The home {str(home)!r} has `?`, `%` with two hexadecimal digits or a control "
+            f"The {what} {str(place)!r} has `?`, `%` with two hexadecimal digits or a control "
             "character in its path, which databases would take for something else.",
             stored="Nothing was read or written.",
-            way_out="Rename the folder, or set MLOPS_ASSETS_HOME to another one.",
-            culprits={"home": str(home)},
+            way_out=f"Rename the folder, or set {variable} to another one.",
+            culprits={what: str(place)},
         )
-    return home
+    return place
+
+
+def _mlflow_uri(home: Path) -> str:
+    uri = os.environ.get(_MLFLOW) or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    if uri.startswith(_SQLITE):
+        # What follows a question mark in an address are options; one in the path cannot be told.
+        _allowed(Path(uri.removeprefix(_SQLITE)), _MLFLOW)
+    return uri
 
 
 def _here() -> Settings:
-    home = _allowed(Path(os.environ.get("MLOPS_ASSETS_HOME") or PROJECT_ROOT / "data").resolve())
+    home = _allowed(Path(os.environ.get(_HOME) or PROJECT_ROOT / "data").resolve(), _HOME)
+    dagster_home = Path(os.environ.get(_DAGSTER) or home / "dagster").resolve()
     return Settings(
         home=home,
         storage=os.environ.get("MLOPS_ASSETS_STORAGE") or str(home / "store"),
         landing=os.environ.get("MLOPS_ASSETS_LANDING") or str(home / "landing"),
-        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}",
+        mlflow_uri=_mlflow_uri(home),
         mlflow_artifacts=os.environ.get("MLOPS_ASSETS_MLFLOW_ARTIFACTS")
         or (home / "mlflow" / "artifacts").as_uri(),
         mlflow_ui=os.environ.get("MLOPS_ASSETS_MLFLOW_UI") or "http://127.0.0.1:5000",
         dagster_ui=(os.environ.get("MLOPS_ASSETS_DAGSTER_UI") or "").rstrip("/"),
-        dagster_home=Path(os.environ.get("DAGSTER_HOME") or home / "dagster").resolve(),
+        dagster_home=_allowed(dagster_home, _DAGSTER),
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
         dagster_db=os.environ.get(DAGSTER_DB) or "",
         broker=os.environ.get(BROKER) or "",

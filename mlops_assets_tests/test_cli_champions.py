@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from mlops_assets.cli import main
 from mlops_assets.registry import Aliases
 from mlops_assets.registry.models import registered_name
+from mlops_assets.runtime.headless import jobs
 from mlops_assets_tests.platform import Platform, copied, rebuilt
 from mlops_assets_tests.stages.proposals import (
     COUNTRIES,
@@ -27,6 +29,7 @@ from mlops_assets_tests.stages.proposals import (
     shows,
 )
 from mlops_assets_tests.test_cli import Said, mlops_assets
+from mlops_assets_tests.test_file_locks import another
 
 COUNTRY, OTHER = "FRA", "DEU"
 WHY = ("--reason", "prices went wrong", "--by", "ana")
@@ -89,6 +92,25 @@ def look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def instance_of(platform: Platform) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_config(str(platform.home / "dagster"))
+
+
+def test_who_a_rollback_waits_for_is_said_before_it_waits(
+    home: Platform, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = home.home / "locks" / "runs" / PRODUCT / f"{COUNTRY}.lock"
+    lock.parent.mkdir(parents=True)
+    with another(lock) as process:
+
+        def once_it_ends(*arguments: Any, **named: Any) -> jobs.JobOutcome:
+            process.kill()
+            process.wait()
+            return run_job(*arguments, **named)
+
+        run_job = jobs.run_job
+        monkeypatch.setattr(jobs, "run_job", once_it_ends)
+        said = look(home, "rollback", PRODUCT, COUNTRY, "--yes", *WHY)
+    assert f"{PRODUCT} {COUNTRY}: waits for process {process.pid} on" in said.err
+    assert in_use(home, COUNTRY) == "1"
 
 
 def test_a_rollback_lists_what_moves_is_a_dagster_run_and_is_undone(home: Platform) -> None:

@@ -76,6 +76,35 @@ def test_sql_shows_whole_numbers_whole_and_null_as_null() -> None:
         ]
 
 
+def test_sql_loses_no_value_of_columns_with_one_name() -> None:
+    (row,) = json.loads(query("select 1 as a, 2 as a, 3 as a_1, 4 as a", "--json")[0])
+    assert row == {"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}
+
+
+def test_sql_writes_json_whatever_values_are_made_of() -> None:
+    asked = (
+        "select [1.5, 'nan'::double] as l, {'t': date '2024-01-02', 'i': 'inf'::float} as s, "
+        "map {date '2024-01-02': ['-inf'::double]} as m"
+    )
+
+    def refused(text: str) -> object:
+        raise AssertionError(f"{text} is no JSON")
+
+    (row,) = json.loads(query(asked, "--json")[0], parse_constant=refused)
+    assert row == {
+        "l": [1.5, None],
+        "s": {"t": "2024-01-02", "i": None},
+        "m": {"2024-01-02": [None]},
+    }
+
+
+def test_sql_runs_each_statement_once() -> None:
+    asked = "create temp table t (n int); insert into t values (1); select count(*) as n from t"
+    assert json.loads(query(asked, "--json")[0]) == [{"n": 1}]
+    counted = "create temp sequence s; select nextval('s') as n"
+    assert json.loads(query(counted, "--json")[0]) == [{"n": 1}]
+
+
 @pytest.mark.parametrize(
     ("asked", "shown", "said"),
     [

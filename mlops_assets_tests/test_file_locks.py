@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_assets.errors import BusyError
-from mlops_assets.file_locks import Holder, holder_of, holding, holding_all, lock_file
+from mlops_assets.file_locks import Holder, holder_of, holding, holding_all, is_held, lock_file
 from mlops_assets.settings import PROJECT_ROOT
 
 _HOLD = (
@@ -87,19 +87,34 @@ def test_shared_holders_are_together_and_keep_out_who_wants_it_alone(tmp_path: P
         refusal(file)
 
 
-def test_a_lock_that_is_let_go_is_free_though_a_fork_of_it_lives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lock_that_is_let_go_is_free_though_a_fork_of_it_lives(
+    tmp_path: Path, fails: bool
+) -> None:
     file = tmp_path / "a.lock"
-    with holding(file, "first", None):
+    with suppress(ZeroDivisionError), holding(file, "first", None):
         child = os.fork()
         if child == 0:  # pragma: no cover
             time.sleep(_SECONDS)
             os._exit(0)
+        if fails:
+            raise ZeroDivisionError
     try:
         with holding(file, "second", None):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_a_look_at_a_lock_says_whether_it_is_held_and_leaves_it_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "a.lock"
+    assert not is_held(file)
+    assert not file.exists()
+    with another(file) as process:
+        assert is_held(file)
+        assert holder_of(file).pid == process.pid  # type: ignore[union-attr]
+    assert not is_held(file)
 
 
 @given(st.lists(st.sampled_from(["DEU", "a/b", "..", "Côte d'Ivoire"]), max_size=6))

@@ -292,12 +292,23 @@ def _carry_out(
     if not yes and not typer.confirm(f"{kind.capitalize()} as listed?", err=True):
         say("Nothing was moved.")
         raise typer.Exit(1)
+    _tell_waits(plan)
     asked = {**config, **word, **_where(plan)}
     trigger = {TRIGGER: f"mlops-assets {kind}"}
     outcome = run_job(load_settings(), plan.product, kind, asked, tags=trigger)
     if outcome.problem:
         raise RegistryError(outcome.problem, stored="")
     _print_plan(plan, outcome.shown["change_set"], outcome.run_id, as_json)
+
+
+def _tell_waits(plan: ChangePlan) -> None:
+    """Say whom the job will wait for, whose log nobody sees here."""
+    from mlops_assets.stages.common.locks import waited_for
+
+    countries = [move.country for move in plan.moves]
+    for country, holder in waited_for(load_settings().locks, plan.product, countries).items():
+        text = f"{plan.product} {country}: waits for {holder or 'another run'}. Nothing was moved."
+        typer.echo(text, err=True)
 
 
 def _where(plan: ChangePlan) -> dict[str, Any]:

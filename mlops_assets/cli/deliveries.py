@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_assets.cli.base import AsJson, app, context_of, print_table, product_named, say
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.settings import load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from mlops_assets.file_locks import Holder
     from mlops_assets.stages.common.context import ProductContext
     from mlops_assets.stages.upkeep.unlisted import Unlisted
 
@@ -75,16 +78,29 @@ def unlisted(
     if drop is not None or move is not None:
         _require(drop, move, to, reason)
     if drop is not None:
-        gone = drop_country(ctx, drop, reason=reason)
+        with _alone(product, drop):
+            gone = drop_country(ctx, drop, reason=reason)
         say(f"{product}: {drop} is dropped, with {gone.raw_rows:,} rows as published.")
     elif move is not None and to is not None:
-        moved = move_country(ctx, move, to, reason=reason)
+        with _alone(product, move, to):
+            moved = move_country(ctx, move, to, reason=reason)
         say(
             f"{product}: {moved.raw_rows:,} rows of {move} are {to}'s now. Make the rest with: "
             f"mlops-assets materialize {product} --country {to}"
         )
     else:
         _list(unlisted_countries(ctx), as_json=as_json)
+
+
+def _alone(product: str, *countries: str) -> AbstractContextManager[None]:
+    """Of countries, and of the product's ingestion: no run takes rows for them meanwhile."""
+    from mlops_assets.file_locks import this_command
+    from mlops_assets.stages.common.locks import alone_with_raw
+
+    def told(holder: Holder | None) -> None:
+        typer.echo(f"Waits for {holder or 'a run'}. Nothing was changed.", err=True)
+
+    return alone_with_raw(load_settings().locks, product, countries, told, command=this_command())
 
 
 def _require(drop: str | None, move: str | None, to: str | None, reason: str) -> None:
@@ -145,7 +161,8 @@ def _not_used(ctx: ProductContext, country: str | None) -> pd.DataFrame:
     from mlops_assets.stages.datasets.judgement import not_used_by_country
 
     wanted = None if country is None else [country]
-    found = not_used_by_country(ctx.current_all("quarantine", wanted), ctx.product)
+    quarantines, raw = ctx.current_all("quarantine", wanted), ctx.current_all("raw", wanted)
+    found = not_used_by_country(quarantines, raw, ctx.product)
     rows = [{"country": name, **asdict(each)} for name, listed in found.items() for each in listed]
     names = ["country", "file", "ingested_at", "rows", "rejected", "verdict"]
     return pd.DataFrame(rows, columns=names)

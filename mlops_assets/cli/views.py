@@ -7,7 +7,7 @@ import datetime as dt
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -149,12 +149,23 @@ def _as_json(found: SqlRows) -> None:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it: no number that is none, times in ISO 8601."""
+    """A value as JSON has it, with all it is made of: no number that is none, times in ISO 8601."""
+    if isinstance(value, Mapping):
+        return {_key(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
+        if not value.is_finite():
+            return None
         return int(value) if value == value.to_integral_value() else float(value)
     return value.isoformat() if isinstance(value, dt.date | dt.time) else value
+
+
+def _key(key: object) -> str:
+    plain = _plain(key)
+    return plain if isinstance(plain, str) else str(key)
 
 
 def status_rows(product: Product) -> list[CountryStatus]:

@@ -65,6 +65,18 @@ def knows_schema(revision: str) -> bool:
         return False
 
 
+def newest_schema() -> str:
+    """The revision of the tables that this MLflow makes.
+
+    Relies on `_get_alembic_config` as `knows_schema`.
+    """
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db import utils
+
+    script = ScriptDirectory.from_config(utils._get_alembic_config(db_url=""))
+    return str(script.get_current_head())
+
+
 def close_idle() -> None:
     """Close the connections that MLflow keeps to its databases and nobody uses just now.
 

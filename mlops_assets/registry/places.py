@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlops_assets.errors import BusyError, RegistryError
 from mlops_assets.file_locks import holder_of, holding
+from mlops_assets.registry.problems import older_schema
 
 _DEFAULT = "0"
 """MLflow's own experiment, which nothing here writes to."""
@@ -30,6 +32,8 @@ _COLUMNS = (
 """Columns in which MLflow keeps where files of experiments are."""
 _BELOW = re.compile(r"/((?P<product>[^/]+)/(?:models/m-[^/]+|[0-9a-f]{32})/artifacts(?:/.*)?)")
 """End of the address of a run's or a model's files: below the root of all of them."""
+_PATIENCE, _SIGNED, _PAUSE = 20.0, 0.5, 0.05
+"""Seconds: longest wait for others of this home; until who takes a lock says who it is; a look."""
 _LOG = logging.getLogger(__name__)
 _at_home: dict[tuple[str, str], contextlib.ExitStack] = {}
 """Databases and roots that this process has found true, with the lock that keeps them so."""
@@ -61,22 +65,54 @@ def settle_in(database: Path, root: str) -> None:
 
     Raises:
         BusyError: another process uses the database under another root.
-        RegistryError: the database cannot be read or changed.
+        RegistryError: the database cannot be read or changed; or an older MLflow has made it, which
+            the one that is installed would begin to change.
     """
     key = str(database), root
     if key in _at_home or _local(root) is None or not database.exists():
         return
-    lock, stack = database.with_suffix(".place.lock"), contextlib.ExitStack()
     try:
-        if any(True for _ in _strangers(database, root)):
-            with holding(lock, f"with files at {root}", None):
-                _rewrite(database, root)
-        stack.enter_context(holding(lock, f"with files at {root}", None, shared=True))
-    except BusyError as error:
-        raise _two_places(database, root, lock) from error
+        if (revision := _without_tables(database)) is not None:
+            raise older_schema(f"sqlite:///{database}", revision)
+        _at_home[key] = _settled(database, root)
     except (OSError, sqlite3.Error) as error:
         raise _unreadable(database, error) from error
-    _at_home[key] = stack
+
+
+def _settled(database: Path, root: str) -> contextlib.ExitStack:
+    """The lock that keeps the addresses true, once they are.
+
+    Of several that start at once on a moved home one makes them true; the others wait for that.
+    """
+    lock, stack = database.with_suffix(".place.lock"), contextlib.ExitStack()
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            if any(True for _ in _strangers(database, root)):
+                with holding(lock, f"with files at {root}", None):
+                    _rewrite(database, root)
+            stack.enter_context(holding(lock, f"with files at {root}", None, shared=True))
+            return stack
+        except BusyError as error:
+            left = end - time.monotonic()
+            if left < 0 or (left < _PATIENCE - _SIGNED and not _is_of_root(lock, root)):
+                raise _two_places(database, root, lock) from error
+        time.sleep(_PAUSE)
+
+
+def _without_tables(database: Path) -> str | None:
+    """The revision of a database that lacks tables or columns read here; None of one with all."""
+    with _open(database) as connection:
+        if _there(connection) == list(_COLUMNS):
+            return None
+        (revision,) = connection.execute("select version_num from alembic_version").fetchone()
+    return str(revision)
+
+
+def _is_of_root(lock: Path, root: str) -> bool:
+    """Whether who holds the lock makes the addresses lead to this very root."""
+    holder = holder_of(lock)
+    return holder is not None and holder.command == f"with files at {root}"
 
 
 def elsewhere(database: Path, root: str) -> Elsewhere | None:
@@ -132,15 +168,19 @@ def _rewrite(database: Path, root: str) -> None:
 def _experiments(connection: sqlite3.Connection, root: str) -> list[tuple[str, str]]:
     """Name and place of the experiments whose new runs would not go under the root.
 
-    Only of those made here, which have their files in a folder of their name.
+    Only of those made here, which have their files in a folder of their name: here it is there, or
+    models are registered for a product of that name.
     """
     asked = "select name, artifact_location from experiments where experiment_id != ?"
+    products = "select value from registered_model_tags where key = 'product'"
+    ours = {name for (name,) in connection.execute(products)}
     return [
         (name, location)
         for name, location in connection.execute(asked, (_DEFAULT,))
         if _local(location or "") is not None
         and location.endswith(f"/{name}")
         and location != f"{root.rstrip('/')}/{name}"
+        and (name in ours or _is_here(root, name))
     ]
 
 
@@ -148,13 +188,21 @@ def _addresses(
     connection: sqlite3.Connection, root: str
 ) -> Iterator[tuple[str, str, int, str, str]]:
     """Table, column, row and address of what is not under the root, and what is below its own."""
-    for table, column in _COLUMNS:
+    for table, column in _there(connection):
         asked = f"select rowid, {column} from {table} where substr({column}, 1, ?) != ?"
         under = f"{root.rstrip('/')}/"
         for row, address in connection.execute(asked, (len(under), under)).fetchall():
             found = _BELOW.search(address)
             if found and address.endswith(found[1]) and _local(address) is not None:
                 yield table, column, row, address, found[1]
+
+
+def _there(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Those of the columns that the database has: an older MLflow made fewer of them."""
+    asked = "select name from pragma_table_info(?)"
+    tables = {table for table, _ in _COLUMNS}
+    had = {table: {name for (name,) in connection.execute(asked, (table,))} for table in tables}
+    return [(table, column) for table, column in _COLUMNS if column in had[table]]
 
 
 def _is_here(root: str, below: str) -> bool:

@@ -39,6 +39,18 @@ def deleted_experiment(uri: str, product: str, experiment_id: str) -> RegistryEr
     )
 
 
+def older_schema(uri: str, found: str) -> RegistryError:
+    """A database without tables that the installed MLflow has.
+
+    Args:
+        uri: of the database.
+        found: revision of its tables.
+    """
+    from mlops_assets.registry.mlflow_compat import newest_schema
+
+    return _other_schema(uri, found, newest_schema())
+
+
 def _other_schema(uri: str, found: str, expected: str) -> RegistryError:
     from mlops_assets.registry.mlflow_compat import knows_schema
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
-from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_of
+from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_now
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import REALISED, realised_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
@@ -23,6 +23,8 @@ _FOLLOWS = {
     **dict.fromkeys(("predictions", "performance", "drift"), "predictions"),
 }
 """Asset: the one without which it being missing is no news (`model`, `predictions`: a state)."""
+_BEFORE_NOT_USED = ("behind", "no_prediction", "awaits_approval")
+"""States that come before a delivery that is not used, which their reason names too."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ class CountryStatus:
 
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
-            last good data in use); `delivery_not_used` (a delivery broke the contract and waits
-            for a corrected one, what else came is in use); `nothing_to_predict` (its features have
-            no row);
-            `behind` (an asset is older than what it is made from); `no_prediction`;
-            `never_trained` (the baseline serves); `awaits_approval` (a promotion waits for a
-            person); `gate_failed` (newest candidate stopped); `not_judged` (newest candidate could
-            not be judged); `waiting` (newer data than the newest candidate's, and policy says when
-            the next is trained). In all of the last four, what served before serves on.
+            last good data in use); `behind` (an asset is older than what it is made from);
+            `no_prediction`; `awaits_approval` (a promotion waits for a person);
+            `delivery_not_used` (a delivery broke the contract and waits for a corrected one, what
+            else came is in use); `nothing_to_predict` (its features have no row); `never_trained`
+            (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
+            candidate could not be judged); `waiting` (newer data than the newest candidate's, and
+            policy says when the next is trained). In `awaits_approval` and all of the last three,
+            what served before serves on.
         why: the state in a sentence; of what serves, and why that one.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
@@ -131,13 +133,28 @@ def _state(
     state: Staleness, ctx: CountryContext, champion: Mapping[str, Any], decision: Entry | None
 ) -> tuple[str, str]:
     """The first of the states that holds; what is `behind` is what `materialize` would make."""
-    if ctx.current("raw") is None:
+    raw = ctx.current("raw")
+    if raw is None:
         return "no_data", "no row was ever delivered"
     stale = state.all(ctx.country)
     if any(REFUSED in each.causes for each in stale):
-        return "contract_broken", f"the newest delivery breaks the contract; {_good_data(ctx)}"
-    if not_used := not_used_of(ctx.current("quarantine")):
-        return "delivery_not_used", f"not used: {describe_not_used(not_used)}; the rest is"
+        told = f"the newest delivery breaks the contract; {_good_data(ctx)}"
+        return "contract_broken", "; ".join([told, *_predictions_behind(ctx, stale)])
+    name, why = _state_of_accepted(ctx, stale, champion, decision)
+    not_used = not_used_now(ctx.current("quarantine"), raw)
+    if not not_used:
+        return name, why
+    told = f"not used: {describe_not_used(not_used)}; the rest is"
+    return (name, f"{why}; {told}") if name in _BEFORE_NOT_USED else ("delivery_not_used", told)
+
+
+def _state_of_accepted(
+    ctx: CountryContext,
+    stale: Sequence[Stale],
+    champion: Mapping[str, Any],
+    decision: Entry | None,
+) -> tuple[str, str]:
+    """The state of a country, whatever delivery of it is not used."""
     missing = {each.asset for each in stale if each.is_missing}
     if ctx.has_nothing_to_predict:
         return "nothing_to_predict", "its features have no row, so that nothing is made of them"
@@ -207,6 +224,12 @@ def _why_behind(ctx: CountryContext, stale: Stale) -> str:
         in_use = ctx.aliases().champion or BASELINE
         return f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
     return stale.describe()
+
+
+def _predictions_behind(ctx: CountryContext, stale: Sequence[Stale]) -> list[str]:
+    """Why predictions that are there are not of what is in use, in a sentence."""
+    old = [each for each in stale if each.asset == "predictions" and not each.is_missing]
+    return [_why_behind(ctx, each) for each in old]
 
 
 def _called(version: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from mlops_assets.atomic import settle, temporary
@@ -132,7 +133,7 @@ class SqlRows:
     """Rows of a query with the very values of the database: whole numbers are whole, null is None.
 
     Attributes:
-        names: of the columns; of two alike the second is as it is.
+        names: of the columns, no two alike: a second `a` is `a_1`.
         rows: one tuple of Python values a row.
         left_out: how many more rows there are.
     """
@@ -200,14 +201,31 @@ def _frame(connection: duckdb.DuckDBPyConnection, query: str) -> pd.DataFrame:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str, limit: int | None) -> SqlRows:
-    if connection.sql(query) is None:
+    statements = connection.extract_statements(query)
+    if not statements:
         return SqlRows((), ())
-    found, left_out = connection.execute(query), 0
-    names = [str(column[0]) for column in found.description or ()]
+    *before, last = statements  # each is run once; the last one has the rows
+    for each in before:
+        connection.execute(each)
+    found = connection.execute(last)
+    names, left_out = _apart(str(column[0]) for column in found.description or ()), 0
     kept = found.fetchall() if limit is None else found.fetchmany(limit)
     while more := found.fetchmany(_COUNTED_AT_ONCE):
         left_out += len(more)
     return SqlRows(names, kept, left_out)
+
+
+def _apart(names: Iterable[str]) -> list[str]:
+    """Names of which no two are alike: a second `a` is `a_1`, where no other column is."""
+    given = list(names)
+    taken, found = set(given), []
+    for place, name in enumerate(given):
+        free = name
+        if name in given[:place]:
+            free = next(each for n in count(1) if (each := f"{name}_{n}") not in taken)
+            taken.add(free)
+        found.append(free)
+    return found
 
 
 def _run(

@@ -82,10 +82,15 @@ def test_a_good_file_is_used_beside_a_bad_one_until_that_is_corrected(
     ledger = facts(checks(result)["validated.ledger"])
     assert ledger["held back (delivery refused, or not known yet)"] == "3"
     assert checks(result)["validated.ledger"].passed
-    assert platform.status()[COUNTRY].state == "delivery_not_used"
+    status = platform.status()[COUNTRY]
+    assert status.state == "behind"
+    assert "not used: broken.parquet (4 of 7 rows break the contract)" in status.why
     assert told(platform) == [f"parcels {COUNTRY}: broken.parquet is not used"]
 
     platform.deliver(week(WEEK[2]), "next.parquet")
+    assert platform.run(COUNTRY, assets=["raw"]).success
+    assert "broken.parquet" not in str(platform.status()[COUNTRY]), "until it is judged again"
+    assert told(platform) == []
     assert platform.run(COUNTRY, assets=DATASETS).success
     assert days_of(platform) == mine + 14, "no row of it slips in with a later delivery"
     assert not_used(platform) == [("broken.parquet", 7, 4, "refused")]

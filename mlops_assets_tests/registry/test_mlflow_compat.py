@@ -24,6 +24,7 @@ def test_a_revision_is_known_exactly_if_mlflow_has_a_migration_to_it() -> None:
     assert "db_url" in parameters(utils._get_alembic_config)
     assert mlflow_compat.knows_schema(utils._get_latest_schema_revision())
     assert not mlflow_compat.knows_schema("ffffffffffff")
+    assert mlflow_compat.newest_schema() == utils._get_latest_schema_revision()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from mlflow.tracking import MlflowClient
 from sklearn.linear_model import Ridge
 
 from mlops_assets.errors import BusyError, RegistryError
+from mlops_assets.file_locks import holding
 from mlops_assets.registry import LoggedModel, ModelVersion, Registry, models, places
 from mlops_assets.registry.models import log_model
 from mlops_assets_tests.registry.conftest import ROWS, open_run
@@ -164,6 +167,56 @@ def test_experiments_of_others_are_left_as_they_are(home: Path, tmp_path: Path) 
     moved = home.rename(tmp_path / "moved")
     found = registry_in(moved).client().get_experiment(theirs)
     assert found.artifact_location == "file:///srv/somewhere/else"
+
+
+def test_an_experiment_of_others_in_a_folder_of_its_name_is_left_as_it_is(
+    home: Path, tmp_path: Path
+) -> None:
+    client = MlflowClient(registry_in(home).tracking_uri)
+    theirs = client.create_experiment("theirs", artifact_location="file:///srv/shared/theirs")
+    moved = home.rename(tmp_path / "moved")
+    registry = registry_in(moved)
+    assert registry.client().get_experiment(theirs).artifact_location == "file:///srv/shared/theirs"
+    assert str(home) not in addresses(moved)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_home_of_an_older_mlflow_is_told_how_to_upgrade_and_left_as_it_is(
+    home: Path, tmp_path: Path, moves: bool
+) -> None:
+    place = home.rename(tmp_path / "moved") if moves else home
+    with closing(sqlite3.connect(place / "mlflow.db")) as connection, connection:
+        tables = "select name from sqlite_master where type = 'table' and name like 'logged_model%'"
+        for (table,) in connection.execute(tables).fetchall():
+            connection.execute(f"drop table {table}")
+        connection.execute("update alembic_version set version_num = 'acf3f17fdcc7'")
+    before = schema_of(place)
+    registry = registry_in(place)
+    with pytest.raises(RegistryError, match="mlflow db upgrade"):
+        registry.champions(PRODUCT)
+    assert schema_of(place) == before
+    assert places.elsewhere(place / "mlflow.db", registry.artifact_root) is None or moves
+
+
+def schema_of(home: Path) -> list[tuple[str, ...]]:
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection:
+        return connection.execute("select name, sql from sqlite_master order by name").fetchall()
+
+
+def test_who_meets_another_that_settles_a_moved_home_waits_and_goes_on(
+    home: Path, tmp_path: Path
+) -> None:
+    moved = home.rename(tmp_path / "moved")
+    registry, lock = registry_in(moved), moved / "mlflow.place.lock"
+    with ThreadPoolExecutor(1) as pool:
+        with holding(lock, f"with files at {registry.artifact_root}", None):
+            second = pool.submit(registry.champions, PRODUCT)
+            time.sleep(1)
+            assert not second.done(), second.exception()
+            places._rewrite(moved / "mlflow.db", registry.artifact_root)
+        with holding(lock, f"with files at {registry.artifact_root}", None, shared=True):
+            assert list(second.result(timeout=30)) == [COUNTRY]
+    assert str(home) not in addresses(moved)
 
 
 def test_a_home_in_use_under_another_path_is_not_changed_under_its_user(

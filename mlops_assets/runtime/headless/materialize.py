@@ -114,15 +114,16 @@ class Materializer:
         return self._ended(countries)
 
     def _ended(self, countries: Sequence[str]) -> Outcome:
-        self._note_not_used(self._made - self.outcome.failures.keys())
+        self._note_not_used(set(countries) - self.outcome.failures.keys())
         told = {*self.outcome.failures, *self.outcome.nothing, *self._made}
         self.outcome.unchanged.update(each for each in countries if each not in told)
         return self.outcome
 
     def _note_not_used(self, countries: Collection[str]) -> None:
-        """Deliveries that this command judged and that are not used; a refused country says so."""
+        """Deliveries that are not used, each time until they are; a refused country says so."""
         quarantines = self.ctx.current_all("quarantine", [*countries])
-        for country, found in not_used_by_country(quarantines, self.ctx.product).items():
+        raw = self.ctx.current_all("raw", [*countries])
+        for country, found in not_used_by_country(quarantines, raw, self.ctx.product).items():
             self.outcome.not_used[country] = describe_not_used(found)
 
     def _share(self, countries: Sequence[str]) -> list[str]:
@@ -198,22 +199,26 @@ class Materializer:
         Those with most rows go first, so that nobody waits at the end for the one that takes long.
         Where only predictions and what follows are to be made, as after a person moved a champion,
         the run has nothing else: a gate that stopped the candidate must not keep them from it.
+        Of a country whose newest delivery was refused, what follows from its last good data is.
         """
         state = Staleness(self.ctx, countries)
         refused = {country for country in countries if self._is_refused(state, country, assets)}
+        good = tuple(each for each in assets if each not in _RECORDS)
+        wanted = {country: good if country in refused else assets for country in countries}
+        without = {each for each in refused if state.current(each, "validated") is None}
         stale = {
             country: found
             for country in countries
-            if country not in refused and (found := self._to_make(state, country, assets))
+            if country not in without and (found := self._to_make(state, country, wanted[country]))
         }
         self._made.update(stale)
         self._note_nothing(state, countries)
         orders = [
-            self._order(_from(stale[country], assets), country=country)
+            self._order(_from(stale[country], wanted[country]), country=country)
             for country in self._largest_first(stale)
         ]
         failed = {each.order.country for each in self._run(phase, orders) if not each.success}
-        return [country for country in countries if country not in failed | refused]
+        return [country for country in countries if country not in failed | without]
 
     def _is_refused(self, state: Staleness, country: str, assets: Sequence[str]) -> bool:
         """Whether the contract would refuse the very delivery that it has refused before."""

@@ -22,7 +22,8 @@ def delivery_conditions(ctx: ProductContext, now: dt.datetime) -> Iterator[Alert
         if report.said and report.taken_at >= now - LOOKS_BACK:
             yield _unusual(ctx.product, report)
     quarantines, validated = ctx.current_all("quarantine"), ctx.current_all("validated")
-    for country, found in not_used_by_country(quarantines, ctx.product).items():
+    raw = ctx.current_all("raw")
+    for country, found in not_used_by_country(quarantines, raw, ctx.product).items():
         judged = made_from(quarantines[country]).get("raw")
         if made_from(validated.get(country)).get("raw") == judged:
             yield from (_not_used(ctx.product, country, each) for each in found)

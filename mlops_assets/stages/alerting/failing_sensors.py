@@ -22,9 +22,11 @@ _TICKS = {"sensor": 2, "schedule": 1}
 def failing_sensors(product: Product, instance: dg.DagsterInstance) -> list[AlertCondition]:
     """Sensors and schedules of a product that fail, and the alerts of others that do.
 
-    Whose alerts fail tells nobody; the sinks of every other product do.
+    Whose alerts fail tells nobody; the sinks of every other product do. One that is declared no
+    more has nobody who could see to it.
     """
-    others = {state.name for state in instance.all_instigator_state() if _tells(state.name)}
+    declared = product.folder.parent.glob("*/defs.yaml")
+    others = {f"{each.parent.name}_{ALERTS}" for each in declared}
     mine = f"{product.name}_{ALERTS}"  # says itself what it cannot look at
     found = failing_automation(instance, {*automation_names(product), *others} - {mine})
     return [_condition(product, each) for each in found if each.ticks >= _TICKS[each.kind]]
@@ -55,10 +57,6 @@ def cannot_look(product: Product, what: str, error: Exception, now: dt.datetime)
         "/automation",
         f"sensor {name}",
     )
-
-
-def _tells(name: str) -> bool:
-    return name.endswith(f"_{ALERTS}")
 
 
 def _condition(product: Product, failing: FailingAutomation) -> AlertCondition:

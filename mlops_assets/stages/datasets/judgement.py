@@ -21,6 +21,7 @@ from mlops_assets.sources.files.union import INGESTED, REPLACED
 from mlops_assets.spec import ContractSpec
 from mlops_assets.stages.common.base import naive
 from mlops_assets.stages.common.context import CountryContext
+from mlops_assets.stages.common.lineage import made_from
 from mlops_assets.stages.datasets.ingestion import Delivered, deliveries_of, first_new, live_rows
 from mlops_assets.storage import Snapshot
 
@@ -239,12 +240,28 @@ def _standing_in(ctx: CountryContext, raw: pd.DataFrame, refused: Sequence[NotUs
     return back
 
 
+def not_used_now(quarantine: Snapshot | None, raw: Snapshot | None) -> tuple[NotUsed, ...]:
+    """As `not_used_of`, while the quarantine is of the newest raw rows.
+
+    What came since may have corrected or replaced them; the next judging says.
+    """
+    if raw is None or made_from(quarantine).get("raw") != raw.content_hash:
+        return ()
+    return not_used_of(quarantine)
+
+
 def not_used_by_country(
-    quarantines: Mapping[str, Snapshot], product: Product
+    quarantines: Mapping[str, Snapshot], raw: Mapping[str, Snapshot], product: Product
 ) -> dict[str, tuple[NotUsed, ...]]:
-    """Listed countries with deliveries that are not used and need a person."""
+    """Listed countries with deliveries that are not used and need a person.
+
+    Args:
+        quarantines: by country, as they are.
+        raw: the raw rows by country, as they are.
+        product: whose countries.
+    """
     found = {
-        country: not_used_of(made)
+        country: not_used_now(made, raw.get(country))
         for country, made in quarantines.items()
         if country in product.spec.countries
     }

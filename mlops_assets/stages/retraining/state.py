@@ -329,16 +329,17 @@ def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
 
 
 def _unserved(state: Staleness, busy: set[str]) -> dict[str, str]:
-    """Countries whose predictions are not of the champion and the features as these are now."""
+    """Countries whose predictions are not of what serves and the features as these are now."""
     found = {}
     for country in state.countries:
         features = state.current(country, "features")
         stale = state.first(country, ("predictions",))
         if features is None or stale is None or stale.is_missing or country in busy:
             continue
-        if not {"features", "champion"}.isdisjoint(stale.causes):
-            champion = state.inputs(country, "predictions")["champion"]
-            found[country] = f"{champion} on {features.version}"
+        if not {"features", "champion", "baseline"}.isdisjoint(stale.causes):
+            inputs = state.inputs(country, "predictions")
+            served = [inputs["champion"], inputs.get("baseline", "")]
+            found[country] = f"{' '.join(filter(None, served))} on {features.version}"
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import dagster as dg
@@ -14,9 +15,11 @@ from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_promotion
+from mlops_assets_tests.pipeline.test_deliveries import bad, week
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, only
-from mlops_assets_tests.platform import Platform, edit, generated, rebuilt
+from mlops_assets_tests.platform import Platform, edit, generated, going_on, rebuilt
 from mlops_assets_tests.runtime.test_status import nothing_of
+from mlops_assets_tests.stages.proposals import propose
 
 
 class Here:
@@ -102,6 +105,45 @@ def test_a_delivery_that_was_refused_is_not_tried_again_until_it_or_the_contract
     )
     allowed = materialized(rebuilt(platform), "predict", COUNTRY)
     assert (allowed.failures, allowed.nothing) == ({}, {})
+
+
+def test_a_country_with_a_refused_delivery_predicts_with_what_a_person_put_into_use(
+    once_trained: Path, tmp_path: Path, materialized: Materialize
+) -> None:
+    with going_on(once_trained, tmp_path) as platform:
+        platform.deliver(bad(week("2025-01-06")), "broken.parquet")
+        assert "break the contract" in str(materialized(platform, "predict", COUNTRY).failures)
+        propose(platform, COUNTRY)
+        whole = platform.context
+        forced = plan_promotion(whole, [COUNTRY])
+        apply_plan(whole, forced, Requester("ana", "known to be right"), lambda _: None)
+        status = platform.status()[COUNTRY]
+        assert status.state == "contract_broken"
+        assert "predictions are of version 1, in use is version 2" in status.why
+        outcome = materialized(platform, "predict", COUNTRY)
+        assert "refused before" in " ".join(outcome.failures[COUNTRY])
+        assert set(platform.frame("predictions", COUNTRY)["model_version"]) == {"2"}
+        assert "version" not in platform.status()[COUNTRY].why
+        assert materialized(platform, "predict", COUNTRY).runs == 1, "the look for new files alone"
+
+
+def test_a_delivery_that_is_not_used_is_told_each_time_and_hides_no_other_state(
+    platform: Platform, sample: pd.DataFrame, materialized: Materialize
+) -> None:
+    platform.deliver(only(sample, COUNTRY))
+    assert not materialized(platform, "predict", COUNTRY).failures
+    platform.deliver(bad(week("2025-01-06")), "broken.parquet")
+    platform.deliver(week("2025-01-13"), "good.parquet")
+    first = materialized(platform, "predict", COUNTRY)
+    again = materialized(platform, "predict", COUNTRY)
+    assert (again.failures, again.unchanged) == ({}, {COUNTRY})
+    assert again.not_used == first.not_used
+    assert "broken.parquet" in again.not_used[COUNTRY]
+    assert platform.status()[COUNTRY].state == "delivery_not_used"
+    edit(platform.product.folder / "features.py", ("import pandas", "import math\nimport pandas"))
+    status = rebuilt(platform).status()[COUNTRY]
+    assert status.state == "behind"
+    assert "broken.parquet" in status.why
 
 
 def test_a_country_with_nothing_to_predict_is_no_failure_and_keeps_no_other_from_anything(

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from mlops_assets.stages.common.locks import _lock_of
+from mlops_assets.errors import BusyError
+from mlops_assets.file_locks import holding
+from mlops_assets.stages.common.locks import (
+    INGESTION,
+    _lock_of,
+    _takes_files_of_one,
+    alone,
+    alone_with_raw,
+)
 from mlops_assets.stages.common.runs import PARTITION, RANGE_START
+from mlops_assets.stages.product import JOBS
 from mlops_assets_tests.platform import Platform, failures
 from mlops_assets_tests.test_file_locks import another
 
@@ -65,3 +75,68 @@ def test_a_run_holds_the_lock_of_what_it_makes(of: dg.DagsterRun, lock: str) -> 
 def test_a_run_that_makes_nothing_of_a_product_holds_none() -> None:
     assert _lock_of(run("parcels_reproduce", product="parcels")) is None
     assert _lock_of(run("other")) is None
+
+
+@pytest.mark.parametrize(
+    ("of", "takes"),
+    [
+        (run("parcels_all", product="parcels", at={PARTITION: "FRA"}), True),
+        (run("parcels_predict", ("raw", "validated"), at={PARTITION: "FRA"}), True),
+        (run("parcels_all", ("validated", "features"), at={PARTITION: "FRA"}), False),
+        (run("parcels_monitor", product="parcels", at={PARTITION: "FRA"}), False),
+        (run("parcels_all", ("raw",), at={RANGE_START: "DEU"}), False),
+    ],
+)
+def test_a_run_of_a_country_that_takes_its_files_is_known(of: dg.DagsterRun, takes: bool) -> None:
+    assert _takes_files_of_one(of, "parcels") == takes
+
+
+def test_every_job_of_a_country_with_its_raw_rows_takes_files() -> None:
+    for job, assets in JOBS.items():
+        of = run(f"parcels_{job}", product="parcels", at={PARTITION: "FRA"})
+        assert _takes_files_of_one(of, "parcels") == ("raw" in assets)
+
+
+def test_a_country_that_takes_its_files_waits_for_the_ingestion_and_for_no_other_country(
+    tmp_path: Path,
+) -> None:
+    folder, waits = tmp_path / "runs" / "parcels", list[str]()
+    of = run("parcels_all", ("raw",), at={PARTITION: COUNTRY})
+    folder.mkdir(parents=True)
+    with another(folder / f"{INGESTION}.lock", "shared"), taken(tmp_path, of):
+        waits.append("none")
+    with another(folder / f"{INGESTION}.lock") as process:
+        ends = threading.Timer(1.0, lambda: (waits.append("ended"), process.kill()))
+        ends.start()
+        with taken(tmp_path, of):
+            waits.append("held")
+        ends.join()
+    assert waits == ["none", "ended", "held"]
+
+
+def test_moving_a_country_waits_for_the_ingestion_and_for_both_countries(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "parcels"
+    folder.mkdir(parents=True)
+    names = (INGESTION, "NO2", "NOR")
+    for name in names:
+        met: list[object] = []
+        with another(folder / f"{name}.lock") as process:
+            ends = threading.Timer(0.5, process.kill)
+            ends.start()
+            with alone_with_raw(
+                tmp_path, "parcels", ["NOR", "NO2"], met.append, command="unlisted"
+            ):
+                for held in names:
+                    with (
+                        pytest.raises(BusyError),
+                        holding(folder / f"{held}.lock", "a run", None),
+                    ):
+                        pass
+            ends.join()
+        assert len(met) == 1
+
+
+def taken(locks: Path, of: dg.DagsterRun) -> AbstractContextManager[None]:
+    """What a run holds for its length."""
+    resources = dg.build_init_resource_context().resources
+    return alone(str(locks), dg.InitResourceContext({}, resources, None, {}, dagster_run=of))

@@ -28,6 +28,7 @@ from mlops_assets.spec import RetrainingSpec
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.promotion.decision_log import entries
 from mlops_assets.stages.retraining import state as country_states
+from mlops_assets.stages.staleness import Stale, Staleness
 from mlops_assets_tests.platform import Platform, failures, platform_of
 from mlops_assets_tests.stages.proposals import PRODUCT, aliases, decide, in_use, propose
 from mlops_assets_tests.stages.watched import (
@@ -535,6 +536,25 @@ def test_predictions_follow_a_champion_that_was_put_into_use(
     assert request.run_key
     queued(watched, request, STATES.FAILURE)
     assert followed_up(watched) == []
+
+
+def test_predictions_follow_another_serving_baseline(
+    watched: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = {"champion": "baseline", "previous": "", "baseline": "last_week"}
+
+    def stale(state: Staleness, country: str, _assets: object = ()) -> Stale | None:
+        return Stale("predictions", ("baseline",)) if country == COUNTRY else None
+
+    monkeypatch.setattr(Staleness, "first", stale)
+    keys = set()
+    for name in ("last_week", "last_year"):
+        now = {**served, "baseline": name}
+        monkeypatch.setattr(Staleness, "inputs", lambda *_, now=now: now)
+        (request,) = followed_up(watched)
+        assert request.partition_key == COUNTRY
+        keys.add(request.run_key)
+    assert len(keys) == 2
 
 
 @pytest.mark.nightly  # a whole run or more, for one more case of what its neighbours show
