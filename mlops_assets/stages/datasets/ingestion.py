@@ -67,7 +67,7 @@ class Delivered:
 
     Attributes:
         name: of the file, below the landing folder.
-        content_hash: of its content.
+        content_hash: of its content, with the folders that have columns (`Reading.identity`).
         rows: of the country that stand for it; 0 of a file that repeats another one.
         appended: those of them that were new or other than before.
         replaced: rows of its earlier version that are not in it.
@@ -165,7 +165,7 @@ class _Version:
 
     Attributes:
         name: of the file.
-        content_hash: of its content.
+        content_hash: as of `Delivered`.
         rows: of the country, as the survey counted them; 0 if another file stands for them.
         replaces: whether an earlier version of it, or in full deliveries any file, was taken.
         moved_from: as of `Delivered`, like `read_as`.
@@ -505,9 +505,9 @@ def _take(
     run_id: str,
 ) -> Delivery | None:
     """Write what is due to the country; None when there is nothing and never was."""
+    _require_all_rows(ctx.country, due, rows)
     if not due or (rows is None and held is None):
         return Delivery(held) if held else None
-    _require_all_rows(ctx.country, due, rows)
     asset, now = ctx.path("raw"), dt.datetime.now(dt.UTC)
     before = ctx.store.read_table(asset, ctx.country) if held else None
     full = ctx.product.spec.source.delivery == "full"
