@@ -137,7 +137,7 @@ class Ingestion:
         file_rows: rows in them.
         asked: the countries it was for.
         taken_files: files that a country took, each as a whole.
-        ahead: rows that a source gave with a watermark later than now.
+        ahead: rows that a source gave with a watermark more than two days later than now.
     """
 
     deliveries: Mapping[str, Delivery]
@@ -359,8 +359,8 @@ def first_new(live: pd.DataFrame, seen: str) -> int:
 def _pull(product: Product, landing: str) -> tuple[str, int]:
     """Land what a database or web address has new; why it could not, "" if it could.
 
-    What was landed before is taken anyway. Beside it the number of rows that say they are later
-    than now.
+    What was landed before is taken anyway. Beside it the number of rows that say they are more
+    than two days later than now.
     """
     source = product.spec.source
     if source.kind == "files":
