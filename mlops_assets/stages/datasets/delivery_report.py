@@ -92,7 +92,7 @@ def check_delivery(
     said = list(report.said) if report else []
     if taken.ahead:
         said.append(
-            f"{taken.ahead:,} rows have a watermark later than now by more than two days; they were "
+            f"{taken.ahead:,} rows have a watermark more than two days later than now; they were "
             "taken, and the watermark did not move to them"
         )
     told = f"delivered: {report.summary()}" if report else "no new files"

@@ -103,7 +103,7 @@ def test_a_name_without_a_format_gets_that_of_the_content_type(
 def test_a_file_is_checked_in_the_encoding_that_the_source_says(
     encoding: str, web: Publisher, landing: Path
 ) -> None:
-    content = "country,x\nCôte d’Ivoire,1\n".encode(encoding)
+    content = "country,x\nCôte d'Ivoire,1\n".encode(encoding)
     http = HttpSpec(urls=[web.put("/prices.csv", Reply(content))])
     with pytest.raises(SourceError, match=f"`encoding: {encoding}`"):
         pull(source_of(http), str(landing))
