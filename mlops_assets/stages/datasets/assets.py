@@ -90,6 +90,7 @@ from mlops_assets.storage.io_manager import Unchanged
 _SEEN = INGESTED_UNTIL
 """Newest ingestion when a country's rows were last accepted: later ones are judged alone, too."""
 _EXAMPLES = 5  # rows and names shown where a list could be long
+_EXPLAINED = 50  # country values of which it is told why they are not listed: each is a search
 
 _RAW_GRAIN = (
     "One row is a record of the country as published, with its source file, line and time of "
@@ -549,7 +550,8 @@ def _unlisted(product: Product, key: dg.AssetKey, taken: Ingestion) -> dg.AssetC
         sorted(taken.unlisted.items(), key=lambda item: -item[1]), columns=["country", "rows"]
     )
     names = product.spec.country_names
-    counts["why"] = [names.explain(country).reason for country in counts["country"]]
+    said = [names.explain(country).reason for country in counts["country"].head(_EXPLAINED)]
+    counts["why"] = said + [""] * (len(counts) - len(said))
     counts["country"] = counts["country"].replace("", "(no country)")
     shown = [f"{c!r}: {why}" for c, why in counts[["country", "why"]].head(_EXAMPLES).to_numpy()]
     return warned(
