@@ -294,7 +294,7 @@ def _apply_contract(step: _Step, judged: JudgedCountry) -> StepEvents:
     if reason and judged.not_known:
         reason += f" {judged.not_known:,} rows were not known at the moment of this run."
     if reason is None:
-        _release(step, result, judged.live)
+        _release(step, result, judged.used)
     rejects = {**preview(result.quarantine), **step.lineage.metadata()}
     rejects |= not_used_metadata(judged.not_used)
     yield dg.Output(result.quarantine, "quarantine", metadata=rejects)
@@ -340,7 +340,7 @@ def _at_fault(step: _Step, error: ConfigurationError) -> StepEvents:
         yield warned(step.key, name, "not judged: the contract itself is at fault")
 
 
-def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
+def _release(step: _Step, result: Validation, used: pd.DataFrame) -> None:
     """Record which rows leave quarantine, if that is because the contract is another one."""
     judged = step.ctx.current("quarantine")
     if judged is None or same_rules(judged, step.lineage):
@@ -349,7 +349,7 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     record_release(
         step.ctx,
         result.quarantine,
-        live,
+        used,
         rules,
         tags=step.tags,
         run_id=step.run_id,

@@ -76,6 +76,12 @@ class JudgedCountry:
     not_known: int
     not_used: tuple[NotUsed, ...]
 
+    @property
+    def used(self) -> pd.DataFrame:
+        """Raw rows that stand, without those of refused deliveries."""
+        refused = [each for each in self.not_used if each.verdict == "refused"]
+        return self.live[~self.live[DELIVERED].isin(list(_positions(self.live, refused)))]
+
 
 def judge_country(
     ctx: CountryContext,

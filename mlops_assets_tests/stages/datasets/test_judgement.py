@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +13,13 @@ from mlops_assets.components.scaffold import new_product
 from mlops_assets.product import Product
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.datasets.ingestion import ingest
-from mlops_assets.stages.datasets.judgement import JudgedCountry, NotUsed, judge_country
+from mlops_assets.stages.datasets.judgement import (
+    NOT_USED,
+    JudgedCountry,
+    NotUsed,
+    judge_country,
+)
+from mlops_assets.stages.datasets.quarantine import quarantined, record_release
 from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.platform import settle
 
@@ -110,3 +116,33 @@ def test_a_run_that_finds_a_column_missing_keeps_in_mind_what_was_refused(
     gone = replace(refused[0], content_hash="0" * 32)
     deliveries.product, deliveries.not_used = Product(product.name, product.folder, spec), (gone,)
     assert deliveries.judge().not_used == (), "no row of it stands"
+
+
+def test_records_of_a_delivery_that_is_still_refused_are_not_released_by_a_wider_contract(
+    deliveries: Deliveries, tmp_path: Path
+) -> None:
+    folder = new_product("parcels", tmp_path / "defs")
+    contract = folder / "contract.py"
+    text = contract.read_text()
+    deliveries.deliver("f.csv", "2024-01-01", [10.0] * 99 + [-1.0])
+    deliveries.deliver("bad.csv", "2025-01-01", [-1.0] * 30 + [-500.0] * 30 + [20.0] * 40)
+    judged = deliveries.judge()
+    assert (deliveries.refused, judged.result.rejected) == (["bad.csv"], 61)
+    assert set(judged.used["_source_file"].astype(str)) == {"f.csv"}
+    country = deliveries.country
+    country.store.write(
+        country.path("quarantine"), "DEU", judged.result.quarantine, run_id="",
+        metadata={NOT_USED: [asdict(each) for each in judged.not_used]},
+    )  # fmt: skip
+    for least, released, refused in ((-10, 1, ["bad.csv"]), (-1000, 61, [])):
+        contract.write_text(text.replace("ge=0", f"ge={least}"))
+        deliveries.product = load_product(folder)
+        state = quarantined(deliveries.country)
+        assert state is not None
+        assert (state.rows, state.releasable) == (61, released)
+        now = deliveries.judge()
+        assert deliveries.refused == refused
+        logged = record_release(
+            deliveries.country, now.result.quarantine, now.used, ("a", "b"), tags={}, run_id=""
+        )
+        assert logged == released
