@@ -101,6 +101,20 @@ def test_codes_of_ones_own_stand_beside_the_standard_and_come_first() -> None:
     assert "(near: Norway, NOR)" in names.explain("Norwy").reason
 
 
+def test_values_that_nobody_asks_about_cost_no_search_for_a_near_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    searched: list[str] = []
+    monkeypatch.setattr(
+        "difflib.get_close_matches", lambda word, *_: searched.append(word) or ["norway"]
+    )
+    names = CountryNames(("DEU",))
+    assert [names.resolve(f"station {n}") for n in range(100)] == [None] * 100
+    assert searched == []
+    assert "(near: Norway, NOR)" in names.explain("Station 7").reason
+    assert searched == ["station 7"]
+
+
 def test_two_spellings_that_were_listed_apart_stay_apart_and_a_third_is_not_guessed() -> None:
     names = CountryNames(("north", "North"))
     assert [names.resolve("north"), names.resolve("North")] == ["north", "North"]

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Literal
 
@@ -130,10 +130,16 @@ class CountryNames:
 
     def resolve(self, value: object) -> str | None:
         """The listed country a published value stands for, whatever its type; None for none."""
-        return self.explain(value).country
+        return self._resolution(value).country
 
     def explain(self, value: object) -> Resolution:
-        """The same with how it was found, or why it was not."""
+        """The same with how it was found, or why it was not; that takes a search of all names."""
+        found = self._resolution(value)
+        unknown = found.country is None and not found.reason
+        return replace(found, reason=_unknown(country_text(value))) if unknown else found
+
+    def _resolution(self, value: object) -> Resolution:
+        """Without the reason where no country is named so: there may be many such values."""
         text = country_text(value)
         if text not in self._known:
             self._known[text] = self._found(text)
@@ -151,7 +157,7 @@ class CountryNames:
     def _by_standard(self, text: str) -> Resolution:
         codes = standard_codes(text)
         if not codes:
-            return Resolution(None, reason=_unknown(text))
+            return Resolution(None)
         if len(codes) > 1:
             return _one_of([f"{code} ({standard_name(code)})" for code in codes], "standard")
         (code,) = codes

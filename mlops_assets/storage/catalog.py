@@ -80,19 +80,26 @@ def connect(
         store: the snapshots and logs.
         as_of: a moment with its time zone; the views are over what was current then, and logs end
             there. An asset of which nothing was stored then has no view.
-        listed: partitions that the views show; None: all. Logs are history and show all.
+        listed: partitions that the views show; None: all. Logs are history and show all, and so
+            does a moment: what is listed today says nothing of what was current then.
 
     Raises:
         StorageError: the moment has no time zone.
     """
-    return _connected(store, _views_at(store, _views(store, listed), as_of, listed))
+    views = _views(store, listed if as_of is None else None)
+    return _connected(store, _views_at(store, views, as_of))
 
 
-def write_catalog(store: SnapshotStore, path: str) -> None:
+def write_catalog(store: SnapshotStore, path: str, listed: ListedPartitions | None = None) -> None:
     """Write a `.duckdb` file with these views, for any client that can read the store's files.
 
     The file holds views, no rows; write it again to show later versions. An existing file is
     replaced in one step.
+
+    Args:
+        store: the snapshots and logs.
+        path: of the file.
+        listed: as of `connect`; without it a country that was renamed counts under both names.
 
     Raises:
         StorageError: the store is not local, or the file cannot be written.
@@ -108,7 +115,7 @@ def write_catalog(store: SnapshotStore, path: str) -> None:
     try:
         with temporary(os.path.dirname(target)) as written:
             with _without_log(written), duckdb.connect(written) as connection:
-                _create(connection, _views(store))
+                _create(connection, _views(store, listed))
             settle(written, target)
     except (OSError, duckdb.IOException) as error:
         raise StorageError(
@@ -238,13 +245,13 @@ def _run(
 ) -> _Result:
     import duckdb
 
-    views = _views(store, listed)
-    needed = _views_at(store, _needed(query, views), as_of, listed)
+    views = _views(store, listed if as_of is None else None)
+    needed = _views_at(store, _needed(query, views), as_of)
     try:
         with _connected(store, needed) as connection:
             return read(connection, query)
     except duckdb.CatalogException as error:
-        raise _not_there(error, _views_at(store, views, as_of, listed), as_of) from error
+        raise _not_there(error, _views_at(store, views, as_of), as_of) from error
     except duckdb.Error as error:
         # A column that a view without its files does not have is not what is wrong.
         told = [f"{view.title}: {view.problem}" for view in needed if view.problem]
@@ -316,24 +323,21 @@ def _views_at(
     store: SnapshotStore,
     views: Sequence[_View],
     as_of: datetime | None,
-    listed: ListedPartitions | None = None,
 ) -> list[_View]:
     """The views as they were at a moment, without those that had nothing then."""
     if as_of is None:
         return list(views)
     moment = moment_in_utc(as_of)
-    then = [_view_at(store, view, moment, listed) for view in views]
+    then = [_view_at(store, view, moment) for view in views]
     return [view for view in then if view.files or view.problem]
 
 
-def _view_at(
-    store: SnapshotStore, view: _View, moment: datetime, listed: ListedPartitions | None
-) -> _View:
+def _view_at(store: SnapshotStore, view: _View, moment: datetime) -> _View:
     if view.is_log:
         return replace(view, files=_files(store.log_files(view.asset, as_of=moment)))
     try:
         one = store.as_of(view.asset, None, moment)
-        return _over(view, [one, *store.as_of_all(view.asset, moment).values()], listed)
+        return _over(view, [one, *store.as_of_all(view.asset, moment).values()])
     except StorageError as error:  # one asset's removed version must not stop the others
         return replace(view, files={}, problem=f"{error.problem} {error.way_out}")
 

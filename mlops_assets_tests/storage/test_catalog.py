@@ -173,6 +173,25 @@ def test_the_catalog_file_works_read_only_for_any_client(
     assert {entry.name for entry in tmp_path.iterdir()} == {"store", "catalog.duckdb"}
 
 
+def test_what_is_listed_today_holds_for_today_in_queries_and_catalogs_and_for_no_moment_before(
+    store: SnapshotStore, tmp_path: Path
+) -> None:
+    store.write(ASSET, "OLD", prices(2))
+    store.write(ASSET, None, prices(10))
+    before = _now()
+    store.write(ASSET, "NEW", prices(3))
+    listed = {"power_price": ["NEW"]}
+    count = "select count(*) from power_price.features"
+    assert run_sql(store, count, listed=listed).iloc[0, 0] == 13
+    assert run_sql(store, count, before, listed=listed).iloc[0, 0] == 12
+    with connect(store, before, listed) as connection:
+        assert connection.sql(count).fetchall() == [(12,)]
+    for only, rows in ((listed, 13), (None, 15)):
+        write_catalog(store, str(tmp_path / "catalog.duckdb"), only)
+        with duckdb.connect(str(tmp_path / "catalog.duckdb"), read_only=True) as client:
+            assert client.execute(count).fetchall() == [(rows,)]
+
+
 def test_a_catalog_that_cannot_be_written_is_a_storage_error(
     filled: SnapshotStore, tmp_path: Path
 ) -> None:

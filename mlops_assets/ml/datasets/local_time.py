@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +43,7 @@ def as_utc(
     zone: str,
     series: pd.Series | None,
     *,
-    position: np.ndarray,
+    positions: Sequence[np.ndarray],
 ) -> UtcTimes:
     """Times as the clocks of a zone showed them, as UTC.
 
@@ -55,7 +56,8 @@ def as_utc(
         zone: such as Europe/Berlin.
         series: what tells records of one time apart (file and the rest of the key); None: the time
             is no part of the key, so that the first of both is taken and nothing is lost.
-        position: order of the records in their files.
+        positions: orders in which the records may have come, shape (rows,) each: an order in which
+            a file neither rises nor falls says nothing, and where two contradict, none does.
     """
     nowhere = np.zeros(len(wall), bool)
     local = wall[clock]
@@ -66,7 +68,9 @@ def as_utc(
     twice = by_summer.notna() & _localized(local, zone, None).isna()
     unclear = np.zeros(len(local), bool)
     if twice.any() and series is not None:
-        told = _which(local, twice.to_numpy(), series[clock], position[clock])
+        told = _agreed(
+            [_which(local, twice.to_numpy(), series[clock], each[clock]) for each in positions]
+        )
         summer, unclear = told != _SECOND, twice.to_numpy() & (told == _UNKNOWN)
         by_summer = _localized(local, zone, summer)
     gone = (by_summer.isna() & local.notna()).to_numpy()
@@ -97,6 +101,14 @@ def _localized(local: pd.Series, zone: str, summer: np.ndarray | None) -> pd.Ser
     ambiguous = "NaT" if summer is None else summer
     aware = local.dt.tz_localize(zone, ambiguous=ambiguous, nonexistent="NaT")  # type: ignore[arg-type]
     return aware.dt.tz_convert("UTC").dt.tz_localize(None)
+
+
+def _agreed(found: Sequence[np.ndarray]) -> np.ndarray:
+    """What some of them say and none denies."""
+    said = np.array(found)
+    least = np.where(said == _UNKNOWN, _SECOND, said).min(axis=0)
+    most = said.max(axis=0)
+    return np.where(least == most, most, _UNKNOWN)
 
 
 def _which(

@@ -22,6 +22,9 @@ INFINITE_RULE = "infinite:"
 """Start of the rule that a number is finite; the name of its column follows."""
 
 
+_FRACTION = r"-?[0-9]+\.[0-9]*[1-9][0-9]*"
+
+
 @dataclass(frozen=True)
 class TypedColumn:
     """One column as its contract wants it.
@@ -149,14 +152,14 @@ def no_day_rule(name: str) -> str:
 def _with_whole_numbers(column: TypedColumn, name: str, source: SourceSpec) -> TypedColumn:
     """One normal form of whole numbers in text: 1802.0 is 1802.
 
-    In a key always; elsewhere where nothing but whole numbers stands, so that no version `1.0`
-    beside `1.1` is touched.
+    In a key always; elsewhere where no number with a fraction stands, so that no version `1.0`
+    beside `1.1` is touched. Any other text beside them changes nothing.
     """
     text = column.values
     written, changed = whole_as_such(text)
     if not changed.any():
         return column
-    if name not in source.key and not written.dropna().str.fullmatch(r"-?[0-9]+").all():
+    if name not in source.key and written.dropna().str.fullmatch(_FRACTION).any():
         return column
     place = int(np.flatnonzero(changed)[0])
     told = f"{int(changed.sum()):,} values of {name} written as {text.iloc[place]} are "
@@ -177,8 +180,7 @@ def _in_utc(
     zone, times = str(source.time_zone), column.values
     clock = of_the_clock(published[name], source.format_of(name)) & times.notna().to_numpy(bool)
     series = _series(published, name, source, raw) if name in source.key else None
-    lines = raw["_source_line"].to_numpy() if "_source_line" in raw else np.arange(len(raw))
-    local = as_utc(times, clock, zone, series, position=lines)
+    local = as_utc(times, clock, zone, series, positions=_orders_in_files(raw))
     told = {
         f"{name}: no_such_hour_in_{zone}": local.no_such_hour,
         f"{name}: hour_twice_in_{zone}": local.unclear,
@@ -187,6 +189,21 @@ def _in_utc(
     return TypedColumn(
         local.values, {**column.rules, **told}, column.untyped | unclear, _first_taken(local, name)
     )
+
+
+def _orders_in_files(raw: pd.DataFrame) -> list[np.ndarray]:
+    """Order by line; and by version first, as lines of two versions of a file may not compare.
+
+    Where two records that stand have one line of one file, lines do not compare for certain.
+    """
+    lines = raw["_source_line"].to_numpy() if "_source_line" in raw else np.arange(len(raw))
+    if "_ingested_at" not in raw or raw["_ingested_at"].nunique() == 1:
+        return [lines]
+    by_version = np.empty(len(raw), "int64")
+    by_version[np.lexsort([lines, raw["_ingested_at"].to_numpy()])] = np.arange(len(raw))
+    files = raw["_source_file"].astype(str) if "_source_file" in raw else pd.Series("", raw.index)
+    moved = pd.DataFrame({"file": files, "line": lines}).duplicated()
+    return [np.where(files.isin(files[moved].unique()), by_version, lines), by_version]
 
 
 def _series(published: pd.DataFrame, name: str, source: SourceSpec, raw: pd.DataFrame) -> pd.Series:

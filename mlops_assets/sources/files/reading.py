@@ -135,8 +135,9 @@ def read_by_country(
     """The records of the wanted countries, each file scanned once for all of them together.
 
     Files with the same format and columns share one scan. All tables have the same columns: those
-    of all files by name, in published form, then `_source_file`, `_source_hash` and
-    `_source_line` (record number in its file, from 1, the header not counted). CSV columns are
+    of all files by name, in published form, then `_source_file`, `_source_hash`
+    (`Reading.identity`) and `_source_line` (record number in its file, from 1, the header not
+    counted). CSV columns are
     text and empty fields null; JSON lines and Parquet keep the file's types. A column whose type
     differs between files becomes text, see `append_tables`.
 
@@ -299,6 +300,7 @@ class _Part:
 
     layout: Layout
     files: tuple[SourceFile, ...]
+    identities: tuple[str, ...]
     rows: Mapping[str, pa.Table]
 
     def published(self, country: str) -> pa.Table:
@@ -315,7 +317,7 @@ class _Part:
         if self.layout.kind == "parquet":
             columns = list(map(_from_parquet, columns, self.layout.types))
         names = pa.array([file.name for file in self.files], pa.string())
-        hashes = pa.array([file.content_hash for file in self.files], pa.string())
+        hashes = pa.array(self.identities, pa.string())
         origin = [pc.take(names, rows[FILE]), pc.take(hashes, rows[FILE]), rows[LINE]]
         return pa.table([*columns, *origin], names=[*self.layout.columns, *SOURCE_COLUMNS])
 
@@ -332,7 +334,8 @@ def _read_group(
         batches = _scan(plain, places, folders)
         if layout.kind == "json":
             batches, country = _typed(batches, layout, country), _AS_TEXT
-        return _Part(layout, files, split_by_country(batches, country, wanted))
+        identities = tuple(how.identity(file.content_hash, file.name) for file in files)
+        return _Part(layout, files, identities, split_by_country(batches, country, wanted))
 
 
 def _scan(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import difflib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -18,6 +20,7 @@ SEPARATOR_LINE = "sep="
 _CLOSE = 0.6
 _CHANGE = "Rename the column, or set `source.columns` of the product to the published name."
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_IN = "-"  # between the hash of a content and that of the folders it lies in
 _SIGNS = (",", ";", "\t", "|")
 
 
@@ -82,6 +85,27 @@ class Reading:
             if is_one and unquote(column) in self.folders:
                 found[unquote(column)] = None if value == _NO_VALUE else unquote(value)
         return found
+
+    def identity(self, content_hash: str, name: str) -> str:
+        """What tells the rows of a file from those of any other, whatever it is called.
+
+        Its content; where names of folders have columns, with their values: the same bytes in
+        another such folder are other rows.
+
+        Args:
+            content_hash: of the file; "" when it could not be read.
+            name: of the file below the landing folder.
+        """
+        values = self.folder_values(name)
+        if not values or not content_hash:
+            return content_hash
+        text = json.dumps(sorted(values.items()))
+        return f"{content_hash}{_IN}{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+    @staticmethod
+    def content_of(identity: str) -> str:
+        """The content hash in an identity."""
+        return identity.partition(_IN)[0]
 
     def country_in(self, columns: Sequence[str]) -> str:
         """The one column of these that holds the country.

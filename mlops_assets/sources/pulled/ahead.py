@@ -11,16 +11,21 @@ import pyarrow.compute
 pc: Any = pyarrow.compute  # made at import time, so no type checker sees its functions
 
 TOLERANCE = dt.timedelta(days=2)
-"""A day ahead, as of prices for tomorrow, and the farthest time zone."""
+"""A day ahead, as of prices for tomorrow, and the farthest time zone: nobody is told of these."""
 
 
-def latest_watermark(now: dt.datetime | None = None) -> dt.datetime:
-    """The latest a watermark can be, aware.
+def latest_watermark() -> dt.datetime:
+    """The latest a series can be held at, aware: this moment, as rows of it are still to come."""
+    return dt.datetime.now(dt.UTC)
+
+
+def latest_untold(pulled: dt.datetime) -> dt.datetime:
+    """The latest watermark that nobody is told of, aware.
 
     Args:
-        now: time of the pull, aware; None: this moment.
+        pulled: time of the pull, aware.
     """
-    return (now or dt.datetime.now(dt.UTC)) + TOLERANCE
+    return min(pulled, dt.datetime.max.replace(tzinfo=dt.UTC) - TOLERANCE) + TOLERANCE
 
 
 def is_ahead(values: Any, latest: dt.datetime) -> pa.BooleanArray | None:

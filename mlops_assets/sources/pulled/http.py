@@ -113,13 +113,20 @@ class _Session(requests.Session):
                 prepared_request.headers.pop(name, None)
 
 
-def fetch_files(http: HttpSpec, uri: str, options: StorageOptions | None = None) -> Pulled:
+def fetch_files(
+    http: HttpSpec,
+    uri: str,
+    options: StorageOptions | None = None,
+    *,
+    encoding: str = "utf-8",
+) -> Pulled:
     """Land every file that changed; one that cannot be had keeps no other from being landed.
 
     Args:
         http: addresses and how to ask.
         uri: landing folder.
         options: of its fsspec file system.
+        encoding: of CSV and JSON lines.
 
     Raises:
         SourceError: some address gave no file that can be taken; the others were landed.
@@ -131,7 +138,7 @@ def fetch_files(http: HttpSpec, uri: str, options: StorageOptions | None = None)
     with _Session(secrets) as session:
         for url in http.urls:
             try:
-                name = _fetch(_Address(session, url, http, secrets), landing, landed)
+                name = _fetch(_Address(session, url, http, secrets, encoding), landing, landed)
             except SourceError as error:
                 problems.append(error)
                 continue
@@ -153,6 +160,7 @@ class _Address:
     url: str
     http: HttpSpec
     secrets: Mapping[str, str]
+    encoding: str
 
     def refused(self, problem: str, way_out: str) -> SourceError:
         """An error that names the address and no secret."""
@@ -371,7 +379,7 @@ def _name_it() -> str:
 def _checked(address: _Address, body: Path, name: str) -> str:
     """The hash of what came, once it is known to be what its name says."""
     try:
-        digest, damage = read_through(file_place(str(body)), name)
+        digest, damage = read_through(file_place(str(body)), name, address.encoding)
         if damage:
             raise damage
         if format_of(name)[0] == "parquet":

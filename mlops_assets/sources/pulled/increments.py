@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from mlops_assets.errors import SourceError
 from mlops_assets.sources.files.landing import Place, StorageOptions, scan
-from mlops_assets.sources.pulled.ahead import is_ahead, latest_watermark
+from mlops_assets.sources.pulled.ahead import is_ahead, latest_untold, latest_watermark
 from mlops_assets.sources.pulled.spool import METADATA, Held, Spool, rows_not_in, write_spooled
 from mlops_assets.sources.pulled.sql import NO_INCREMENT, read_tables
 from mlops_assets.sources.pulled.writing import Landing, Pulled
@@ -338,7 +338,7 @@ def _untold(read: Spool, landed: Sequence[Held]) -> Iterator[pa.Table]:
 def _write(
     found: _Found, column: str, number: int, newest: Landed | None, *, file: Path
 ) -> tuple[Path, int]:
-    """The file, and how many of its rows are ahead of this pull."""
+    """The file, and how many of its rows are ahead of this pull by more than is usual."""
     schema = found.new.schema()
     kind = schema.field(column).type
     if _kind(kind) not in found.kinds:
@@ -361,13 +361,17 @@ def _write(
 
 
 def _ahead_in(rows: Spool, column: str, latest: dt.datetime) -> tuple[int, pa.Scalar | None]:
-    """How many rows are ahead, and the largest watermark of them; None for none."""
-    count, largest = 0, None
+    """How many rows are so far ahead that it is told, and the largest watermark of all ahead.
+
+    None where none is.
+    """
+    count, largest, untold = 0, None, latest_untold(latest)
     for table in rows.tables():
         later = is_ahead(table.column(column), latest)
         if later is None:
             continue
-        count += pc.sum(later).as_py()
+        told = is_ahead(table.column(column), untold)
+        count += 0 if told is None else pc.sum(told).as_py()
         found = pc.max(table.column(column).filter(later))
         largest = found if largest is None or found.as_py() > largest.as_py() else largest
     return count, largest

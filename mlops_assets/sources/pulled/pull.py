@@ -35,7 +35,7 @@ def pull(source: SourceSpec, landing: str, storage_options: StorageOptions | Non
         if source.kind == "http" and source.http:
             from mlops_assets.sources.pulled.http import fetch_files
 
-            return fetch_files(source.http, landing, storage_options)
+            return fetch_files(source.http, landing, storage_options, encoding=source.encoding)
     return Pulled()
 
 

@@ -34,7 +34,7 @@ class Pulled:
         rows: in them; None for fetched files, which nobody has read yet.
         watermark: largest value of the watermark landed so far, as text; None without one. Never
             later than the pull.
-        ahead: rows that say they are later than the pull.
+        ahead: rows that say they are later than the pull by more than two days.
         unchanged: addresses whose file is the one that was landed before, passwords masked.
     """
 

@@ -90,6 +90,7 @@ from mlops_assets.storage.io_manager import Unchanged
 _SEEN = INGESTED_UNTIL
 """Newest ingestion when a country's rows were last accepted: later ones are judged alone, too."""
 _EXAMPLES = 5  # rows and names shown where a list could be long
+_EXPLAINED = 50  # country values of which it is told why they are not listed: each is a search
 
 _RAW_GRAIN = (
     "One row is a record of the country as published, with its source file, line and time of "
@@ -293,7 +294,7 @@ def _apply_contract(step: _Step, judged: JudgedCountry) -> StepEvents:
     if reason and judged.not_known:
         reason += f" {judged.not_known:,} rows were not known at the moment of this run."
     if reason is None:
-        _release(step, result, judged.live)
+        _release(step, result, judged.used)
     rejects = {**preview(result.quarantine), **step.lineage.metadata()}
     rejects |= not_used_metadata(judged.not_used)
     yield dg.Output(result.quarantine, "quarantine", metadata=rejects)
@@ -339,7 +340,7 @@ def _at_fault(step: _Step, error: ConfigurationError) -> StepEvents:
         yield warned(step.key, name, "not judged: the contract itself is at fault")
 
 
-def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
+def _release(step: _Step, result: Validation, used: pd.DataFrame) -> None:
     """Record which rows leave quarantine, if that is because the contract is another one."""
     judged = step.ctx.current("quarantine")
     if judged is None or same_rules(judged, step.lineage):
@@ -348,7 +349,7 @@ def _release(step: _Step, result: Validation, live: pd.DataFrame) -> None:
     record_release(
         step.ctx,
         result.quarantine,
-        live,
+        used,
         rules,
         tags=step.tags,
         run_id=step.run_id,
@@ -549,7 +550,8 @@ def _unlisted(product: Product, key: dg.AssetKey, taken: Ingestion) -> dg.AssetC
         sorted(taken.unlisted.items(), key=lambda item: -item[1]), columns=["country", "rows"]
     )
     names = product.spec.country_names
-    counts["why"] = [names.explain(country).reason for country in counts["country"]]
+    said = [names.explain(country).reason for country in counts["country"].head(_EXPLAINED)]
+    counts["why"] = said + [""] * (len(counts) - len(said))
     counts["country"] = counts["country"].replace("", "(no country)")
     shown = [f"{c!r}: {why}" for c, why in counts[["country", "why"]].head(_EXAMPLES).to_numpy()]
     return warned(

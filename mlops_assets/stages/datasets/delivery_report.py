@@ -105,8 +105,8 @@ def check_delivery(
     said = list(report.said) if report else []
     if taken.ahead:
         said.append(
-            f"{taken.ahead:,} rows have a watermark later than now; they were taken, and the "
-            "watermark did not move to them"
+            f"{taken.ahead:,} rows have a watermark more than two days later than now; they were "
+            "taken, and the watermark did not move to them"
         )
     told = f"delivered: {report.summary()}" if report else "no new files"
     shown = {"files": table_metadata(files_table([report]))} if report else {}

@@ -6,7 +6,7 @@ countries ingest apart from each other and in any order, and a failure in one is
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -67,7 +67,7 @@ class Delivered:
 
     Attributes:
         name: of the file, below the landing folder.
-        content_hash: of its content.
+        content_hash: of its content, with the folders that have columns (`Reading.identity`).
         rows: of the country that stand for it; 0 of a file that repeats another one.
         appended: those of them that were new or other than before.
         replaced: rows of its earlier version that are not in it.
@@ -137,7 +137,7 @@ class Ingestion:
         file_rows: rows in them.
         asked: the countries it was for.
         taken_files: files that a country took, each as a whole.
-        ahead: rows that a source gave with a watermark later than now.
+        ahead: rows that a source gave with a watermark more than two days later than now.
     """
 
     deliveries: Mapping[str, Delivery]
@@ -165,11 +165,13 @@ class _Version:
 
     Attributes:
         name: of the file.
-        content_hash: of its content.
+        content_hash: as of `Delivered`.
         rows: of the country, as the survey counted them; 0 if another file stands for them.
         replaces: whether an earlier version of it, or in full deliveries any file, was taken.
         moved_from: as of `Delivered`, like `read_as`.
         read_as: see there.
+        place: microseconds of its ingestion after that of the first: what is only read again
+            comes before what is new, in the order in which it was taken before.
     """
 
     name: str
@@ -178,11 +180,16 @@ class _Version:
     replaces: bool
     moved_from: str = ""
     read_as: str = ""
+    place: int = 0
 
     @property
     def is_read(self) -> bool:
         """Whether it brings rows of its own."""
         return bool(self.rows) and not self.moved_from
+
+    def taken_at(self, now: dt.datetime) -> dt.datetime:
+        """Time of its ingestion, in one that begins now."""
+        return now + dt.timedelta(microseconds=self.place)
 
 
 def ingest(
@@ -359,8 +366,8 @@ def first_new(live: pd.DataFrame, seen: str) -> int:
 def _pull(product: Product, landing: str) -> tuple[str, int]:
     """Land what a database or web address has new; why it could not, "" if it could.
 
-    What was landed before is taken anyway. Beside it the number of rows that say they are later
-    than now.
+    What was landed before is taken anyway. Beside it the number of rows that say they are more
+    than two days later than now.
     """
     source = product.spec.source
     if source.kind == "files":
@@ -384,7 +391,8 @@ def _due(
 ) -> list[_Version]:
     """New files with rows of the country, and new versions of what it has taken, by name.
 
-    A content that is to be read in another way is a new version as well.
+    A content that is to be read in another way, or in which more is of the country now, is a new
+    version as well, and no newer than it was: it comes first.
 
     A content stands once, under one name. When that name gets another content, as where files are
     moved away to make room, its rows go to the name they moved to; they are not taken again.
@@ -413,7 +421,20 @@ def _due(
         moved = rows and home not in (None, name) and newest[str(home)].rows == rows
         moved_from = str(home) if moved and newest[str(home)].read_as == read_as else ""
         found.append(_Version(name, digest, rows, before is not None, moved_from, read_as))
-    return found
+    return _in_earlier_order(found, newest)
+
+
+def _in_earlier_order(due: Sequence[_Version], newest: Mapping[str, Delivered]) -> list[_Version]:
+    """What is only read again as it came, file by file, then what is new."""
+    again = {
+        each.name: newest[each.name].at
+        for each in due
+        if each.name in newest and newest[each.name].content_hash == each.content_hash
+    }
+    times = sorted(set(again.values()), key=dt.datetime.fromisoformat)
+    places = {name: times.index(at) for name, at in again.items()}
+    placed = [replace(each, place=places.get(each.name, len(times))) for each in due]
+    return sorted(placed, key=lambda each: each.place)
 
 
 def _due_in_full(
@@ -426,24 +447,27 @@ def _due_in_full(
 ) -> list[_Version]:
     """New files and new versions by name, of which each replaces all that was there before it.
 
-    A content that was taken before is no newer one because it lies under another name now. A file
-    without a row of the country may be older than what it has, and then says nothing about it.
+    A content that was taken before is no newer one because it lies under another name now, or is to
+    be read in another way: of these only the one that stands is read again, before what is new. A
+    file without a row of the country may be older than what it has, and then says nothing about it.
     """
     newest, known = _newest(taken), {each.content_hash for each in taken}
     last = max((dt.datetime.fromisoformat(each.at) for each in taken), default=None)
+    stands, again = taken[-1] if taken else None, list[_Version]()
     found: list[_Version] = []
     for name, digest in sorted(inventory.names.items(), key=_by_name):
         rows = _rows_of(country, inventory.rows[digest], country_of)
         modified = inventory.files[digest].modified
         newer = last is not None and modified is not None and modified > last
-        changed = name in newest and (newest[name].content_hash, newest[name].read_as) != (
-            digest,
-            read_as,
-        )
+        if stands and (name, digest) == (stands.name, stands.content_hash):
+            if read_as != stands.read_as:
+                again.append(_Version(name, digest, rows, replaces=True, read_as=read_as))
+            continue
+        changed = name in newest and newest[name].content_hash != digest
         if changed or (name not in newest and digest not in known and (rows or newer)):
             found.append(_Version(name, digest, rows, replaces=True, read_as=read_as))
             known.add(digest)
-    return found
+    return again + found
 
 
 def _by_name(named: tuple[str, str]) -> NaturalOrder:
@@ -505,9 +529,9 @@ def _take(
     run_id: str,
 ) -> Delivery | None:
     """Write what is due to the country; None when there is nothing and never was."""
+    _require_all_rows(ctx.country, due, rows)
     if not due or (rows is None and held is None):
         return Delivery(held) if held else None
-    _require_all_rows(ctx.country, due, rows)
     asset, now = ctx.path("raw"), dt.datetime.now(dt.UTC)
     before = ctx.store.read_table(asset, ctx.country) if held else None
     full = ctx.product.spec.source.delivery == "full"
@@ -535,17 +559,18 @@ def _merged(
     emptied = [each for each in replacing if not each.is_read and each.name not in moves]
     merging = [each for each in replacing if each.is_read]
     for each in due if full else emptied:  # before anything moves to their names
-        merged = merge_version(whole, _of(rows, [each], held), None if full else each.name, now)
+        name, at = None if full else each.name, each.taken_at(now)
+        merged = merge_version(whole, _of(rows, [each], held), name, at)
         whole, taken[each.name] = merged.table, _delivered(each, now, merged)
     if moves and whole is not None:
         whole = move_rows(whole, moves)
     for each in [] if full else merging:
-        merged = merge_version(whole, _of(rows, [each], held), each.name, now)
+        merged = merge_version(whole, _of(rows, [each], held), each.name, each.taken_at(now))
         whole, taken[each.name] = merged.table, _delivered(each, now, merged)
     plain = [each for each in due if each.is_read and not each.replaces]
     if plain:  # nothing stands that they could replace: one append for all of them
         new = rows if len(plain) == len(due) and rows is not None else _of(rows, plain, held)
-        whole = append_rows(whole, new, now)
+        whole = append_rows(whole, new, plain[0].taken_at(now))
     assert whole is not None
     return whole, tuple(taken.values())
 
@@ -558,7 +583,7 @@ def _delivered(version: _Version, now: dt.datetime, merged: Merged | None = None
         version.rows,
         merged.appended if merged else plain,
         merged.replaced if merged else 0,
-        now.isoformat(),
+        version.taken_at(now).isoformat(),
         version.moved_from,
         version.read_as,
     )

@@ -25,7 +25,7 @@ _COLUMN = "mlops_assets/country_column"
 """How files were read: the country's column, and what else is said of it (`Reading.signature`)."""
 _HEADERS = "mlops_assets/headers"
 _HEADER_OF = "mlops_assets/header_of"
-"""Columns as published, each header once; content hash: which of them. A content that was surveyed
+"""Columns as published, each header once; identity: which of them. A content that was surveyed
 before they were kept has none, and is not asked for its columns."""
 _PATIENCE_SECONDS = 5.0
 """Longest wait for a file that was just dropped; one with a longer quiet time is taken later."""
@@ -36,12 +36,13 @@ class Inventory:
     """What can be taken now, and why something cannot.
 
     Attributes:
-        files: content hash: the file that holds it, for readable files that lie there now.
-        names: of each of these files: its content hash.
-        rows: content hash: published country value: rows; of every content ever surveyed.
+        files: identity (`Reading.identity`): the file that has it, for readable files that lie
+            there now.
+        names: of each of these files: its identity.
+        rows: identity: published country value: rows; of every one ever surveyed.
         problems: name of a file that was set aside: why.
         waiting: names of files that may still be growing.
-        columns: content hash: its columns as published, of contents that were surveyed just now.
+        columns: identity: its columns as published, where they are known.
     """
 
     files: Mapping[str, SourceFile]
@@ -57,10 +58,10 @@ class _Memory:
     """What is known from earlier ingestions.
 
     Attributes:
-        stamps: stamp of a file: its content hash.
+        stamps: stamp of a file: its identity.
         problems: stamp of a file that was set aside: why.
         rows: as in `Inventory`.
-        columns: content hash: columns as published, where they are known.
+        columns: identity: columns as published, where they are known.
     """
 
     stamps: Mapping[str, str]
@@ -76,27 +77,29 @@ def take_inventory(ctx: ProductContext, landing: str, *, run_id: str = "") -> In
     """
     memory = _recall(ctx)
     listed, waiting = _settled(landing, _quiet_seconds(ctx.product), memory)
-    files = {each.stamp: file for each in listed if (file := _identified(each, memory))}
     how = _reading(ctx.product)
-    new = {_identity(f): f for f in files.values() if f.content_hash not in memory.rows}
+    files = {each.stamp: file for each in listed if (file := _identified(each, memory))}
+    identities = {file.name: _identity(file, how) for file in files.values()}
+    new = {
+        identity: f for f in files.values() if (identity := identities[f.name]) not in memory.rows
+    }
     surveys = {identity: survey(file, how) for identity, file in new.items()}
     rows = {**memory.rows, **{d: _counted(s) for d, s in surveys.items() if not s.problem}}
     columns = {**memory.columns, **{d: s.columns for d, s in surveys.items() if not s.problem}}
     problems = {identity: str(s.problem) for identity, s in surveys.items() if s.problem}
-    _remember(ctx, files, _Memory({}, problems, rows, columns), memory=memory, run_id=run_id)
-    problems |= _lacking(ctx.product, files.values(), columns)
-    readable = (f for f in files.values() if f.content_hash in rows)
-    sound = [f for f in readable if _identity(f) not in problems]
+    of_stamp = {stamp: identities[file.name] for stamp, file in files.items()}
+    _remember(ctx, of_stamp, _Memory({}, problems, rows, columns), memory=memory, run_id=run_id)
+    problems |= _lacking(ctx.product, identities, columns)
+    readable = (f for f in files.values() if identities[f.name] in rows)
+    sound = [f for f in readable if identities[f.name] not in problems]
     sound.sort(key=_name, reverse=True)
     return Inventory(
-        files={file.content_hash: file for file in sound},
-        names={file.name: file.content_hash for file in sound},
+        files={identities[file.name]: file for file in sound},
+        names={file.name: identities[file.name] for file in sound},
         rows=rows,
-        problems={
-            f.name: problems[_identity(f)] for f in files.values() if _identity(f) in problems
-        },
+        problems={name: problems[each] for name, each in identities.items() if each in problems},
         waiting=tuple(each.name for each in waiting),
-        columns={digest: found.columns for digest, found in surveys.items()},
+        columns=columns,
     )
 
 
@@ -153,7 +156,7 @@ def _identified(listed: Listed, memory: _Memory) -> SourceFile | None:
         return SourceFile(
             listed.uri,
             listed.name,
-            memory.stamps[listed.stamp],
+            Reading.content_of(memory.stamps[listed.stamp]),
             listed.size,
             listed.modified,
             listed.tag,
@@ -165,9 +168,9 @@ def _name(file: SourceFile) -> str:
     return file.name
 
 
-def _identity(file: SourceFile) -> str:
-    """Content, or the name of a file whose content cannot be read."""
-    return file.content_hash or file.name
+def _identity(file: SourceFile, how: Reading) -> str:
+    """`Reading.identity`, or the name of a file whose content cannot be read."""
+    return how.identity(file.content_hash, file.name) or file.name
 
 
 def _counted(found: Survey) -> dict[str, int]:
@@ -179,22 +182,22 @@ def _reading(product: Product) -> Reading:
 
 
 def _lacking(
-    product: Product, files: Iterable[SourceFile], columns: Mapping[str, tuple[str, ...]]
+    product: Product, identities: Mapping[str, str], columns: Mapping[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    """Content hash of a file without a column that it has to have: why it is set aside.
+    """Identity of a file without a column that it has to have: why it is set aside.
 
     Asked every time, because the YAML may say since that a column is optional.
     """
     source, found = product.spec.source, {}
-    for file in files:
-        header = columns.get(file.content_hash)
+    for name, identity in identities.items():
+        header = columns.get(identity)
         if header is None:
             continue
         missing = missing_columns(header, source)
         if missing:  # the contract is loaded for such a file alone
-            missing = [name for name in missing if name not in _not_required(product)]
+            missing = [each for each in missing if each not in _not_required(product)]
         if problem := column_problem(header, source, missing):
-            found[file.content_hash] = f"{file.name}: {problem}."
+            found[identity] = f"{name}: {problem}."
     return found
 
 
@@ -224,15 +227,15 @@ def _recall(ctx: ProductContext) -> _Memory:
 
 def _remember(
     ctx: ProductContext,
-    files: Mapping[str, SourceFile],
+    identities: Mapping[str, str],
     found: _Memory,
     *,
     memory: _Memory,
     run_id: str,
 ) -> None:
     rows, problems = found.rows, found.problems
-    stamps = {s: f.content_hash for s, f in files.items() if f.content_hash in rows}
-    aside = {s: problems[_identity(f)] for s, f in files.items() if _identity(f) in problems}
+    stamps = {stamp: each for stamp, each in identities.items() if each in rows}
+    aside = {stamp: problems[each] for stamp, each in identities.items() if each in problems}
     if (stamps, aside, len(rows)) == (memory.stamps, memory.problems, len(memory.rows)):
         return
     column = _reading(ctx.product).signature

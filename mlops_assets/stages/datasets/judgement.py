@@ -77,6 +77,12 @@ class JudgedCountry:
     not_known: int
     not_used: tuple[NotUsed, ...]
 
+    @property
+    def used(self) -> pd.DataFrame:
+        """Raw rows that stand, without those of refused deliveries."""
+        refused = [each for each in self.not_used if each.verdict == "refused"]
+        return self.live[~self.live[DELIVERED].isin(list(_positions(self.live, refused)))]
+
 
 def judge_country(
     ctx: CountryContext,
@@ -88,7 +94,8 @@ def judge_country(
 ) -> JudgedCountry:
     """Judge the raw rows of a country and each delivery that is new or was not used before.
 
-    The rows that a refused new version of a file replaced stand in for it.
+    The rows that a refused new version of a file replaced stand in for it; where those were refused
+    too, the ones before them do.
 
     Args:
         ctx: the country.
@@ -97,13 +104,16 @@ def judge_country(
         before: deliveries that were not used so far.
         moment: whose knowledge counts; None: now.
     """
-    first = _judged(ctx, raw, seen=seen, before=before, moment=moment)
-    refused = [each for each in first.not_used if each.verdict == "refused"]
-    back = _standing_in(ctx, raw, refused)
-    if not back.any():
-        return first
-    restored = raw.assign(**{REPLACED: raw[REPLACED].mask(back)})
-    return _judged(ctx, restored, seen=seen, before=before, moment=moment, refused=refused)
+    back = pd.Series(False, index=raw.index)
+    refused: list[NotUsed] = []
+    while True:  # what stands in may be refused itself; ever more rows come back, so that it ends
+        standing = raw.assign(**{REPLACED: raw[REPLACED].mask(back)}) if back.any() else raw
+        judged = _judged(ctx, standing, seen=seen, before=before, moment=moment, refused=refused)
+        refused = [each for each in judged.not_used if each.verdict == "refused"]
+        more = _standing_in(ctx, raw, refused) & ~back
+        if not more.any():
+            return judged
+        back |= more
 
 
 def not_used_of(quarantine: Snapshot | None) -> tuple[NotUsed, ...]:
@@ -186,7 +196,10 @@ def _judged(
     result = validate(
         live, schema, spec.source, spec.country_names, new_since=since, judging=judging, times=times
     )
-    return JudgedCountry(result, live, replaced, not_known, _not_used(live, result.deliveries))
+    not_used = _not_used(live, result.deliveries)
+    if result.missing_columns:  # no delivery could be judged: what was not used still is not
+        not_used = tuple(each for each in before if _positions(live, [each]))
+    return JudgedCountry(result, live, replaced, not_known, not_used)
 
 
 def _positions(live: pd.DataFrame, found: Collection[NotUsed]) -> frozenset[int]:

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mlops_assets.ml.datasets.event_times import TimeLimits
-from mlops_assets.ml.datasets.validation import validate
+from mlops_assets.stages.common.clock import INGESTED_UNTIL
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.datasets.ingestion import live_rows
-from mlops_assets.stages.datasets.judgement import newest_taken
+from mlops_assets.stages.datasets.judgement import judge_country, not_used_of
 
 RELEASED_BY = "mlops_assets/released_by"
 RELEASE_REASON = "mlops_assets/release_reason"
@@ -62,21 +60,19 @@ def quarantined(ctx: CountryContext, *, examples: int = 3) -> Quarantined | None
 
 
 def _releasable(ctx: CountryContext, rows: pd.DataFrame) -> int:
-    """Quarantined records that keep the contract now."""
+    """Quarantined records that keep the contract now, and are of a delivery that is used."""
     if rows.empty or ctx.current("raw") is None:
         return 0
-    spec = ctx.spec
-    raw = ctx.store.read(ctx.path("raw"), ctx.country)
-    live = live_rows(raw)
-    times = TimeLimits.of(spec.contract, newest_taken(raw))
-    result = validate(live, ctx.product.contract(), spec.source, spec.country_names, times=times)
-    return len(_left(rows, result.quarantine, live))
+    raw, made = ctx.store.read(ctx.path("raw"), ctx.country), ctx.current("validated")
+    seen = str(made.metadata[INGESTED_UNTIL]) if made else ""
+    judged = judge_country(ctx, raw, seen=seen, before=not_used_of(ctx.current("quarantine")))
+    return len(_left(rows, judged.result.quarantine, judged.used))
 
 
 def record_release(
     ctx: CountryContext,
     now: pd.DataFrame,
-    live: pd.DataFrame,
+    used: pd.DataFrame,
     rules: tuple[str, str],
     *,
     tags: Mapping[str, str],
@@ -87,7 +83,7 @@ def record_release(
     Args:
         ctx: the country.
         now: the records in quarantine from now on.
-        live: raw rows that stand.
+        used: raw rows that stand and are of a delivery that is used.
         rules: code version of the contract before and now.
         tags: of the run; they say who asked for it and why.
         run_id: of the run.
@@ -97,7 +93,7 @@ def record_release(
     """
     if ctx.current("quarantine") is None:
         return 0
-    left = _left(ctx.store.read(ctx.path("quarantine"), ctx.country), now, live)
+    left = _left(ctx.store.read(ctx.path("quarantine"), ctx.country), now, used)
     if left.empty:
         return 0
     row = {
@@ -116,9 +112,9 @@ def record_release(
     return len(left)
 
 
-def _left(before: pd.DataFrame, now: pd.DataFrame, live: pd.DataFrame) -> pd.DataFrame:
-    """Records that still stand, were in quarantine and no longer are."""
-    stays, stands = (set(rows[_WHERE].itertuples(index=False, name=None)) for rows in (now, live))
+def _left(before: pd.DataFrame, now: pd.DataFrame, used: pd.DataFrame) -> pd.DataFrame:
+    """Records that are still used, were in quarantine and no longer are."""
+    stays, stands = (set(rows[_WHERE].itertuples(index=False, name=None)) for rows in (now, used))
     left = [
         where in stands and where not in stays
         for where in before[_WHERE].itertuples(index=False, name=None)

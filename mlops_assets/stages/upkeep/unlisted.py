@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.spec import country_text
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.datasets.ingestion import DELIVERIES
 from mlops_assets.storage import Snapshot
@@ -123,7 +124,7 @@ def _require_names(ctx: ProductContext, old: str, new: str) -> None:
     source, names = ctx.spec.source, ctx.spec.country_names
     rows = ctx.store.read(ctx.path("raw"), old)
     published = [rows[each] for each in source.published(source.country) if each in rows]
-    came = {str(each).strip() for column in published for each in column.dropna().unique()}
+    came = {country_text(each) for column in published for each in column.dropna().unique()}
     other = sorted(each for each in came if names.resolve(each) != new)
     if other:
         raise _refused(

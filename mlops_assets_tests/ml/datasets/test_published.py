@@ -79,11 +79,25 @@ def test_a_key_written_as_a_decimal_is_the_same_key_and_told() -> None:
     assert "1 values of order written as 1802.0 are 1802, and so on" in result.remarks
 
 
-def test_beside_keys_only_columns_of_nothing_but_whole_numbers_are_rewritten() -> None:
+def test_beside_keys_only_columns_without_a_number_with_a_fraction_are_rewritten() -> None:
     versions = checked(orders(**{"Customer ID": ["1.0", "1.1", "2.0"]}))
     assert versions.accepted["customer"].tolist() == ["1.0", "1.1", "2.0"]
     whole = checked(orders(**{"Customer ID": ["1.0", "3", None]}))
     assert whole.accepted["customer"].tolist() == ["1", "3", None]
+
+
+@pytest.mark.parametrize("other", ["guest", "A-1.5", "", "1.00", "1.0.1", "v1.1"])
+def test_other_text_that_comes_beside_whole_numbers_leaves_them_in_the_form_they_have(
+    other: str,
+) -> None:
+    found = checked(orders(**{"Customer ID": ["1.0", "3", other]})).accepted["customer"].tolist()
+    assert found[:2] == ["1", "3"]
+
+
+@pytest.mark.parametrize("fraction", ["1.1", "-0.5", "2.010", "7.25"])
+def test_whole_numbers_beside_one_with_a_fraction_stay_as_they_are_written(fraction: str) -> None:
+    texts = ["1.0", "2.00", fraction]
+    assert checked(orders(**{"Customer ID": texts})).accepted["customer"].tolist() == texts
 
 
 @given(st.lists(st.one_of(st.none(), st.from_regex(r"-?[0-9]{1,4}(\.0{0,2}1?)?", fullmatch=True))))
@@ -211,6 +225,34 @@ def test_an_hour_that_comes_twice_and_stands_alone_is_told_and_so_is_one_that_ne
     assert by_order.rejected == 0, "the hour tells no orders apart, so none is lost"
     assert "the first one was taken" in by_order.remarks[0]
     assert by_order.accepted["date"].dt.hour.tolist() == [23, 0, 2]
+
+
+def _versions(*kept: tuple[list[str], list[int]]) -> pd.DataFrame:
+    """What stands of versions of a file: hours of the day of autumn and their lines."""
+    parts = [
+        orders(Date=[f"2024-10-27 {hour}" for hour in hours], Order="x").assign(
+            _source_line=lines, _ingested_at=pd.Timestamp(f"2024-10-{28 + n}", tz="UTC")
+        )
+        for n, (hours, lines) in enumerate(kept)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_an_hour_that_comes_twice_is_told_apart_over_versions_of_a_file() -> None:
+    how: dict[str, Any] = {"key": ["country", "date"], "time_zone": "Europe/Berlin"}
+    moved = _versions((["01:00", "02:00"], [4, 5]), (["02:00", "03:00", "04:00"], [4, 5, 6]))
+    result = checked(moved.assign(Amount=["1", "2", "3", "4", "5"]), **how)
+    assert result.accepted["amount"].tolist() == [1, 2, 3, 4, 5], "the first lines were dropped"
+    in_place = _versions(
+        (["01:00", "02:00", "02:00", "03:00", "05:00"], [2, 3, 4, 5, 7]), (["00:00"], [1])
+    )
+    assert checked(in_place, **how).rejected == 0, "one record was corrected later"
+
+
+def test_two_versions_that_contradict_each_other_about_an_hour_leave_it_unclear() -> None:
+    both = _versions((["01:00", "02:00", "03:00"], [1, 3, 4]), (["02:00"], [2]))
+    result = checked(both, key=["country", "date"], time_zone="Europe/Berlin")
+    assert dict(result.broken) == {"date: hour_twice_in_Europe/Berlin": 2}
 
 
 def test_dates_and_times_with_an_offset_are_what_they_are_in_any_zone() -> None:

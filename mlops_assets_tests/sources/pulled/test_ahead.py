@@ -18,7 +18,12 @@ from hypothesis import strategies as st
 
 from mlops_assets.sources.files.landing import list_files
 from mlops_assets.sources.pulled import increments
-from mlops_assets.sources.pulled.ahead import TOLERANCE, is_ahead, latest_watermark
+from mlops_assets.sources.pulled.ahead import (
+    TOLERANCE,
+    is_ahead,
+    latest_untold,
+    latest_watermark,
+)
 from mlops_assets.sources.pulled.spool import METADATA
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.sources.pulled.test_increments import Row, Table
@@ -41,7 +46,7 @@ def at(days: float) -> str:
 
 def clock(patch: pytest.MonkeyPatch, days: float = 0) -> None:
     """Pulls are made so many days after now."""
-    latest = latest_watermark(NOW + dt.timedelta(days=days))
+    latest = NOW + dt.timedelta(days=days)
     patch.setattr(increments, "latest_watermark", lambda: latest)
 
 
@@ -58,6 +63,24 @@ def test_rows_keep_coming_after_one_without_an_end(
     assert (second.rows, second.watermark, second.ahead) == (1, at(0), 0)
     assert table.pull().rows == 0
     assert sorted(row[2] for row in table.landed()) == [1, 2, 3, 4]
+
+
+def test_rows_of_now_are_landed_beside_those_of_tomorrow_which_nobody_is_told_of(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock(monkeypatch)
+    table.insert((at(-5 / 24), "DEU", 1), (at(40 / 24), "DEU", 2))
+    first = table.pull()
+    assert (first.rows, first.watermark, first.ahead) == (2, at(-5 / 24), 0)
+    table.insert((at(0), "DEU", 3))
+    second = table.pull()
+    assert (second.rows, second.watermark, second.ahead) == (1, at(0), 0)
+    clock(monkeypatch, days=2)
+    table.insert((at(1), "DEU", 4), (at(2), "DEU", 5))
+    third = table.pull()
+    assert (third.rows, third.watermark) == (2, at(2))
+    assert table.pull().rows == 0
+    assert sorted(row[2] for row in table.landed()) == [1, 2, 3, 4, 5]
 
 
 def test_a_series_that_begins_with_rows_ahead_goes_on(
@@ -161,7 +184,7 @@ def test_rows_at_any_time_ahead_are_landed_exactly_once(steps: list[Any], kind: 
         table.connection.close()
 
 
-LATEST = latest_watermark(NOW)
+LATEST = latest_untold(NOW)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +201,7 @@ LATEST = latest_watermark(NOW)
         (pa.large_string(), "2024-06-03", "9999-12-31"),
     ],
 )
-def test_a_watermark_is_ahead_from_the_tolerance_on(kind: Any, before: Any, after: Any) -> None:
+def test_a_watermark_is_told_from_the_tolerance_on(kind: Any, before: Any, after: Any) -> None:
     assert LATEST - NOW == TOLERANCE
     assert is_ahead(pa.array([before, None], kind), LATEST) is None
     found = is_ahead(pa.chunked_array([pa.array([before, after, None], kind)]), LATEST)
@@ -193,4 +216,4 @@ def test_what_is_no_time_is_never_ahead(values: list[Any]) -> None:
 
 def test_the_clock_is_that_of_the_machine() -> None:
     now = dt.datetime.now(dt.UTC)
-    assert dt.timedelta(0) <= latest_watermark() - TOLERANCE - now < dt.timedelta(minutes=5)
+    assert dt.timedelta(0) <= latest_watermark() - now < dt.timedelta(minutes=5)

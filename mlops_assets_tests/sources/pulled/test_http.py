@@ -99,6 +99,19 @@ def test_a_name_without_a_format_gets_that_of_the_content_type(
     assert fetch(url).files == ()
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_file_is_checked_in_the_encoding_that_the_source_says(
+    encoding: str, web: Publisher, landing: Path
+) -> None:
+    content = "country,x\nCôte d'Ivoire,1\n".encode(encoding)
+    http = HttpSpec(urls=[web.put("/prices.csv", Reply(content))])
+    with pytest.raises(SourceError, match=f"`encoding: {encoding}`"):
+        pull(source_of(http), str(landing))
+    said = source_of(http).model_copy(update={"encoding": encoding})
+    assert pull(said, str(landing)) == Pulled(("prices.csv",))
+    assert files(landing) == {"prices.csv": content}
+
+
 def test_a_file_of_no_format_taken_is_refused(web: Publisher, fetch: Fetch, landing: Path) -> None:
     url = web.put("/export", Reply(CSV, headers={"Content-Type": "text/plain"}))
     with pytest.raises(SourceError, match=r"Content-Type \(text/plain\) tells one of the formats"):

@@ -357,6 +357,112 @@ def test_a_country_name_added_to_the_yaml_brings_rows_of_files_that_were_taken(
     assert not again.take().deliveries["FRA"].taken
 
 
+def _lay_below(folder: Folder, *names: str) -> None:
+    """Files of the same bytes in folders that say whose rows they are."""
+    for name in names:
+        file = folder.landing / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"Date,{VALUE}\n2024-01-01,0\n2024-01-02,10\n")
+        settle(file)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_files_of_the_same_bytes_in_folders_of_two_countries_are_rows_of_both(
+    products: dict[str, Product], tmp_path: Path, *, at_once: bool
+) -> None:
+    folder = Folder(_reading(products["increment"], folder_columns=["Country"]), tmp_path)
+    names = [f"Country={country}/w1.csv" for country in COUNTRIES]
+    for each in [names] if at_once else [names[:1], names[1:]]:
+        _lay_below(folder, *each)
+        folder.take()
+    for country in COUNTRIES:
+        assert folder.standing(country) == Counter([(country, 0, 0), (country, 1, 10)])
+    assert not any(each.taken for each in folder.take().deliveries.values())
+
+
+def test_a_file_moved_to_the_folder_of_another_country_has_rows_of_that_one(
+    products: dict[str, Product], tmp_path: Path
+) -> None:
+    folder = Folder(_reading(products["increment"], folder_columns=["Country"]), tmp_path)
+    _lay_below(folder, "Country=D/Country=DEU/w1.csv")
+    folder.take()
+    (folder.landing / "Country=FRA").mkdir()
+    folder.rename({"Country=D/Country=DEU/w1.csv": "Country=FRA/w1.csv"})
+    folder.take()
+    assert folder.standing("FRA") == Counter([("FRA", 0, 0), ("FRA", 1, 10)])
+
+
+def test_files_that_are_read_in_another_way_stay_in_the_order_in_which_they_came(
+    products: dict[str, Product], tmp_path: Path
+) -> None:
+    folder = Folder(_reading(products["increment"], encoding="latin-1"), tmp_path)
+    for names in ("z", "a", "mn"):
+        _lay_in_euros(folder, *names)
+        folder.take()
+    again = Folder(_reading(products["increment"], encoding="cp1252"), tmp_path)
+    _lay_in_euros(again, "b")
+    delivery = again.take().deliveries["DEU"]
+    assert delivery.new_files == ("z.csv", "a.csv", "m.csv", "n.csv", "b.csv")
+    moments = [pd.Timestamp(each.at) for each in delivery.taken]
+    assert moments == sorted(moments)
+    assert [len({*moments[: n + 1]}) for n in range(5)] == [1, 2, 3, 3, 4]
+    rows = again.store.read(RAW, "DEU")
+    stands = live_rows(rows).sort_values("_delivered")
+    assert list(stands["_source_file"].astype(str)) == list(delivery.new_files)
+    assert set(stands["Note"]) == {"\u20ac"}
+    assert sorted(rows["_replaced_at"].dropna()) == moments[:4]
+    assert not again.take().deliveries["DEU"].taken
+
+
+def _lay_in_euros(folder: Folder, *names: str) -> None:
+    """Files with a sign that is another one in another encoding."""
+    folder.landing.mkdir(exist_ok=True)
+    for name in names:
+        file = folder.landing / f"{name}.csv"
+        text = f"Country,Date,{VALUE},Note\nDEU,2024-01-01,{ord(name)},\u20ac\n"
+        file.write_bytes(text.encode("cp1252"))
+        settle(file)
+
+
+def test_of_whole_histories_read_in_another_way_the_one_that_stood_stands(
+    products: dict[str, Product], full: Folder
+) -> None:
+    full.put(z="early")
+    full.take()
+    full.put(a="grown")
+    full.take()
+    assert full.standing() == expected({"grown"}, "DEU")
+    again = Folder(_reading(products["full"], encoding="latin-1"), full.home)
+    assert again.take().deliveries["DEU"].new_files == ("a.csv",)
+    assert again.standing() == expected({"grown"}, "DEU")
+    assert not again.take().deliveries["DEU"].taken
+    newer = Folder(_reading(products["full"], encoding="cp1252"), full.home)
+    newer.lay({"0.csv": "restated"})
+    assert newer.take().deliveries["DEU"].new_files == ("a.csv", "0.csv")
+    assert newer.standing() == expected({"restated"}, "DEU")
+
+
+def test_a_country_none_of_whose_counted_rows_was_read_is_refused_not_missing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlops_assets.stages.datasets import ingestion
+
+    folder.put(a="early")
+    monkeypatch.setattr(ingestion, "read_by_country", lambda *_: {})
+    taken = ingest(
+        ProductContext(folder.product, folder.store), ["DEU"], str(folder.landing), run_id=""
+    )
+    assert "a.csv has 3, 0 were read" in taken.refused["DEU"]
+    assert taken.missing == ()
+
+
+def _reading(product: Product, **said: Any) -> Product:
+    """The product with other options of how its files are read."""
+    source = product.spec.source.model_copy(update=said)
+    spec = product.spec.model_copy(update={"source": source})
+    return Product(product.name, product.folder, spec)
+
+
 def _with_alias(product: Product, name: str, country: str) -> Product:
     spec = product.spec.model_copy(update={"aliases": {**product.spec.aliases, name: country}})
     return Product(product.name, product.folder, spec)

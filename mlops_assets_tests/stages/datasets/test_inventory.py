@@ -90,6 +90,7 @@ def test_a_file_is_read_once_and_then_known_by_its_stamp(place: Place) -> None:
     again = place.take()
     assert (place.hashed, place.surveyed) == ([], [])
     assert (again.rows, again.names, again.problems) == (first.rows, first.names, {})
+    assert list(again.columns.values()) == [("Country", "Date", "Demand (parcels)")]
 
 
 def test_a_folder_without_news_leaves_the_memory_as_it_was(place: Place) -> None:

@@ -6,11 +6,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mlops_assets.cli import main
+from mlops_assets.components.loading import load_product
+from mlops_assets.components.scaffold import new_product
 from mlops_assets.errors import ConfigurationError
+from mlops_assets.product import Product
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.datasets.ingestion import DELIVERIES
 from mlops_assets.stages.upkeep.unlisted import drop_country, move_country, unlisted_countries
+from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.pipeline.test_outcomes import DATASETS
 from mlops_assets_tests.platform import Platform, checks, edit, failures, generated, rebuilt
 
@@ -83,6 +90,21 @@ def test_a_dropped_country_can_be_listed_again_and_takes_its_files_anew(
     again = rebuilt(renamed)
     assert again.run("NOR", assets=DATASETS).success
     assert len(again.frame("raw", "NOR")) == rows
+
+
+def test_a_country_that_came_as_a_number_is_moved_by_the_name_it_is_resolved_by(
+    tmp_path: Path,
+) -> None:
+    product = load_product(new_product("parcels", tmp_path / "defs"))
+    spec = product.spec.model_copy(update={"aliases": {"999": "FRA"}})
+    ctx = ProductContext(
+        Product(product.name, product.folder, spec), SnapshotStore(str(tmp_path / "store"))
+    )
+    rows = pd.DataFrame({"Country": [999.0, None, 999.0]})
+    metadata = {DELIVERIES: list[object]()}
+    ctx.store.write(ctx.path("raw"), "OLD", rows, run_id="", metadata=metadata)
+    assert move_country(ctx, "OLD", "FRA", reason="x").raw_rows == 3
+    assert len(ctx.store.read(ctx.path("raw"), "FRA")) == 3
 
 
 def test_what_would_lose_or_double_rows_is_refused_and_changes_nothing(
