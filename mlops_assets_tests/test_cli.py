@@ -89,7 +89,9 @@ def mlops_assets(home: Path, *arguments: str, **environment: str) -> Said:
 
 def _environment(home: Path, **more: str) -> dict[str, str]:
     """Of a home, and of the products beside it where there are some."""
-    inherited = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    # MLflow writes its address into the environment of whoever asks it.
+    elsewhere = {"DAGSTER_HOME", "MLFLOW_TRACKING_URI"}
+    inherited = {name: value for name, value in os.environ.items() if name not in elsewhere}
     own = {"MLOPS_ASSETS_DEFS": str(defs)} if (defs := home.parent / "defs").exists() else {}
     return {**inherited, "MLOPS_ASSETS_HOME": str(home), **own, **more}
 
