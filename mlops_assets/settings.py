@@ -13,14 +13,16 @@ from pathlib import Path
 
 from mlops_assets.errors import ConfigurationError
 
+HOME = "MLOPS_ASSETS_HOME"
+DAGSTER_HOME = "DAGSTER_HOME"
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
 BROKER = "MLOPS_ASSETS_BROKER"
 DAGSTER_DB = "MLOPS_ASSETS_DAGSTER_DB"
 AS_OF = "MLOPS_ASSETS_AS_OF"
 """Environment variable with the moment of an as-of run."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to 1 in every process that computes: two with a thread a core each cost six times the CPU."""
-_HOME, _DAGSTER, _MLFLOW = "MLOPS_ASSETS_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI"
-_PLACES = {_HOME: "home", _DAGSTER: "home of Dagster", _MLFLOW: "MLflow database"}
+_PLACES = {HOME: "home", DAGSTER_HOME: "home of Dagster", MLFLOW_URI: "MLflow database"}
 """Environment variable of a path with databases below it, or of one: what it is."""
 _SQLITE = "sqlite:///"
 _NO_PLACE = re.compile(r"\?|%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]")
@@ -147,16 +149,16 @@ def _allowed(place: Path, variable: str) -> Path:
 
 
 def _mlflow_uri(home: Path) -> str:
-    uri = os.environ.get(_MLFLOW) or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    uri = os.environ.get(MLFLOW_URI) or f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
     if uri.startswith(_SQLITE):
         # What follows a question mark in an address are options; one in the path cannot be told.
-        _allowed(Path(uri.removeprefix(_SQLITE)), _MLFLOW)
+        _allowed(Path(uri.removeprefix(_SQLITE)), MLFLOW_URI)
     return uri
 
 
 def _here() -> Settings:
-    home = _allowed(Path(os.environ.get(_HOME) or PROJECT_ROOT / "data").resolve(), _HOME)
-    dagster_home = Path(os.environ.get(_DAGSTER) or home / "dagster").resolve()
+    home = _allowed(Path(os.environ.get(HOME) or PROJECT_ROOT / "data").resolve(), HOME)
+    dagster_home = Path(os.environ.get(DAGSTER_HOME) or home / "dagster").resolve()
     return Settings(
         home=home,
         storage=os.environ.get("MLOPS_ASSETS_STORAGE") or str(home / "store"),
@@ -166,7 +168,7 @@ def _here() -> Settings:
         or (home / "mlflow" / "artifacts").as_uri(),
         mlflow_ui=os.environ.get("MLOPS_ASSETS_MLFLOW_UI") or "http://127.0.0.1:5000",
         dagster_ui=(os.environ.get("MLOPS_ASSETS_DAGSTER_UI") or "").rstrip("/"),
-        dagster_home=_allowed(dagster_home, _DAGSTER),
+        dagster_home=_allowed(dagster_home, DAGSTER_HOME),
         defs=Path(os.environ.get("MLOPS_ASSETS_DEFS") or DEFS),
         dagster_db=os.environ.get(DAGSTER_DB) or "",
         broker=os.environ.get(BROKER) or "",

@@ -236,9 +236,7 @@ def test_a_release_takes_the_rows_into_use_and_says_who_and_why(
     arguments = ("--release", "--reason", "a holiday", "--by", "ada")
     said = corrected.run("quarantine", "parcels", "FRA", *arguments)
     assert said.code == 0
-    assert [
-        line for line in said.err.splitlines() if "mlflow/artifacts" not in line
-    ] == []  # a copy
+    assert [line for line in said.err.splitlines() if "mlflow/artifacts" not in line] == []
     lines = said.out.splitlines()
     assert lines[0] == "parcels FRA: 4 rows released by ada: a holiday"
     assert lines[1] == "parcels FRA: 1 rows in quarantine"

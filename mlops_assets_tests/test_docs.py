@@ -187,7 +187,7 @@ def test_the_operating_guide_explains_every_state_of_a_country() -> None:
         and isinstance(node.value, ast.Tuple)
         and isinstance(node.value.elts[0], ast.Constant)
     }
-    assert {"ok", "contract_broken"} < states
+    assert {"ok", "contract_broken", "delivery_not_used"} < states
     explained = set(re.findall(r"^\| `(\w+)` \|", text_of(OPERATING), re.MULTILINE))
     assert states <= explained
 
@@ -195,7 +195,7 @@ def test_the_operating_guide_explains_every_state_of_a_country() -> None:
 def test_every_environment_variable_of_the_settings_is_documented_and_no_other() -> None:
     read = set(re.findall(r'environ\.get\("(\w+)"\)', text_of(Path(settings.__file__))))
     read |= {settings.AS_OF, settings.BROKER, settings.DAGSTER_DB}
-    read |= {"MLOPS_ASSETS_HOME", "DAGSTER_HOME", "MLFLOW_TRACKING_URI"}  # named in messages, too
+    read |= {settings.HOME, settings.DAGSTER_HOME, settings.MLFLOW_URI}
     listed = set(re.findall(r"^#([A-Z_]+)=", text_of(ROOT / ".env.example"), re.MULTILINE))
     explained = set(re.findall(r"^\| `([A-Z_]+)` \|", text_of(OPERATING), re.MULTILINE))
     assert len(read) > 5

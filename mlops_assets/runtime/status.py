@@ -145,7 +145,9 @@ def _state(
     if not not_used:
         return name, why
     told = f"not used: {describe_not_used(not_used)}; the rest is"
-    return (name, f"{why}; {told}") if name in _BEFORE_NOT_USED else ("delivery_not_used", told)
+    if name in _BEFORE_NOT_USED:
+        return name, f"{why}; {told}"
+    return "delivery_not_used", told
 
 
 def _state_of_accepted(
