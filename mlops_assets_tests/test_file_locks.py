@@ -92,19 +92,22 @@ def test_a_lock_that_is_let_go_is_free_though_a_fork_of_it_lives(
     tmp_path: Path, fails: bool
 ) -> None:
     file = tmp_path / "a.lock"
+    children = []
     with suppress(ZeroDivisionError), holding(file, "first", None):
         child = os.fork()
         if child == 0:  # pragma: no cover
             time.sleep(_SECONDS)
             os._exit(0)
+        children.append(child)
         if fails:
             raise ZeroDivisionError
     try:
         with holding(file, "second", None):
             pass
     finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def test_a_look_at_a_lock_says_whether_it_is_held_and_leaves_it_as_it_is(tmp_path: Path) -> None:

@@ -187,14 +187,27 @@ def test_a_rule_that_cannot_look_is_told_and_keeps_none_of_the_others_from_it(
         assert "the state of countries cannot be looked at" in log.to_json()
 
 
+@contextmanager
+def declared_beside(made: Platform, name: str) -> Iterator[None]:
+    """Another product in the same folder, for as long as the block goes."""
+    folder = made.product.folder.parent / name
+    folder.mkdir()
+    (folder / "defs.yaml").touch()
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_sensor_that_fails_is_told_by_the_alerts_and_alerts_that_fail_by_those_of_others(
     made: Platform,
 ) -> None:
     failed = [TickStatus.SKIPPED, TickStatus.FAILURE, TickStatus.FAILURE]
-    with another_history(made) as platform:
+    with another_history(made) as platform, declared_beside(made, "another"):
         instance = platform.instance
         write_ticks(instance, f"{PRODUCT}_retraining", True, failed)
         write_ticks(instance, "another_alerts", True, failed)
+        write_ticks(instance, "gone_alerts", True, failed)
         write_ticks(instance, "another_landing", True, failed)
         write_ticks(instance, f"{PRODUCT}_landing", True, failed[:2])
         found = failing_sensors(made.product, instance)
