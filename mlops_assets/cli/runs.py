@@ -165,7 +165,7 @@ def materialize(
     else:
         report(outcomes)
         _print_where(load_settings())
-    raise typer.Exit(1 if any(each.failures or each.not_used for each in outcomes) else 0)
+    raise typer.Exit(1 if any(each.needed for each in outcomes) else 0)
 
 
 def _print_where(settings: Settings) -> None:

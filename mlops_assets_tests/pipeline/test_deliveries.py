@@ -166,16 +166,16 @@ def test_every_ingestion_ends_with_a_report_against_those_before(
     result = platform.run_range(first, last)
     found = checks(result)["raw.delivery"]
     assert (found.passed, found.severity.value) == (False, "WARN")
-    assert f"no column '{VALUE}'" in found.description
-    aside = found.description.partition(": ")[2].partition(". odd.parquet")[0]
     assert found.description == (
-        f"set aside, so that no row of it is used: {aside}. odd.parquet: a column 'Deliveries', "
-        "which no earlier file had. no row of DEU, NOR, which all of the 2 deliveries before had. "
+        "set aside, so that no row of it is used: lacking.parquet. odd.parquet: a column "
+        "'Deliveries', which no earlier file had. no row of DEU, NOR, which all of the 2 "
+        "deliveries before had. "
         "delivered: files: 1 (odd.parquet); rows: 14; countries: 1; 7 rows of countries that are "
         "not listed; set aside: lacking.parquet"
     )
     row, other = found.metadata["files"].records
     assert (other.data["file"], other.data["rows"]) == ("lacking.parquet", 0)
+    assert f"no column '{VALUE}'" in str(other.data["why"])
     assert (row.data["file"], row.data["rows"], row.data["countries"]) == ("odd.parquet", 14, 1)
     reports = delivery_reports(platform.context)
     assert [len(each.said) for each in reports] == [0, 0, 3]
@@ -203,3 +203,22 @@ def test_what_is_not_used_is_a_line_for_all_countries_of_which_the_same_is_said(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "delivered: parcels: files: 2 (week.csv, more.csv); rows: 28"
     assert lines[1].startswith(f"not used: parcels DEU, FRA: {said}; the rest goes on.")
+
+
+def test_a_file_that_is_set_aside_needs_a_person_and_its_reason_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    why = "b.csv: it has no column 'Demand'."
+    outcome = Outcome("parcels", runs=1, delivered="files: 0; rows: 0; set aside: b.csv")
+    outcome.warnings["all countries"] = (
+        f"raw.files_readable: {why}",
+        f"raw.delivery: set aside, so that no row of it is used: b.csv. delivered: "
+        f"{outcome.delivered}",
+    )
+    outcome.set_aside = ("b.csv",)
+    assert outcome.needed == 1
+    report([outcome])
+    said = capsys.readouterr().out
+    assert said.count(why) == said.count(outcome.delivered) == 1
+    assert "not used: parcels: b.csv; the warning of files_readable says why." in said
+    assert said.splitlines()[-1] == "parcels: 1 runs; 1 need a person"

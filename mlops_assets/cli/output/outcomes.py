@@ -19,7 +19,8 @@ _GATE = "gate "
 def report(outcomes: Sequence[Outcome]) -> None:
     """Last lines: what was decided, what is no fault, who needs a person and why."""
     for outcome in outcomes:
-        if outcome.delivered:
+        told = [text for texts in outcome.warnings.values() for text in texts]
+        if outcome.delivered and not any(outcome.delivered in text for text in told):
             say(f"delivered: {outcome.product}: {outcome.delivered}")
         for where, texts in outcome.warnings.items():
             for text in texts:
@@ -48,6 +49,7 @@ def outcome_row(outcome: Outcome) -> dict[str, Any]:
         "warnings": outcome.warnings,
         "delivered": outcome.delivered,
         "not_used": outcome.not_used,
+        "set_aside": outcome.set_aside,
     }
 
 
@@ -55,7 +57,8 @@ def _decided(outcome: Outcome) -> Iterator[str]:
     """Few countries each with its numbers, many by the gates that refused their candidates."""
     if len(outcome.decided) <= _EACH:
         for country, problems in outcome.decided.items():
-            yield f"decided: {outcome.product} {country}: {' | '.join(problems)}. {_SERVES}"
+            why = " | ".join(problems).rstrip(".")
+            yield f"decided: {outcome.product} {country}: {why}. {_SERVES}"
         return
     by_gate: dict[str, list[str]] = {}
     for country, problems in outcome.decided.items():
@@ -97,6 +100,9 @@ def _not_used(outcome: Outcome) -> Iterator[str]:
     for told, countries in _alike(outcome.not_used).items():
         where = f"{outcome.product} {', '.join(countries)}"
         yield f"not used: {where}: {told}; the rest goes on. Deliver the file again, corrected."
+    if outcome.set_aside:
+        files = some(outcome.set_aside)
+        yield f"not used: {outcome.product}: {files}; the warning of files_readable says why."
 
 
 def _summary(outcome: Outcome) -> str:
@@ -106,8 +112,7 @@ def _summary(outcome: Outcome) -> str:
         "unchanged": len(outcome.unchanged),
     }
     counted = "".join(f", {count} {what}" for what, count in told.items() if count)
-    needed = len(outcome.failures.keys() | outcome.not_used.keys())
-    verdict = f"{needed} need a person" if needed else "nobody is needed"
+    verdict = f"{outcome.needed} need a person" if outcome.needed else "nobody is needed"
     return f"{outcome.product}: {outcome.runs} runs{counted}; {verdict}"
 
 

@@ -99,9 +99,9 @@ def compare_deliveries(
 
 
 def _set_aside(now: DeliveryFacts) -> Iterator[str]:
-    said = [file.set_aside.rstrip(".") for file in now.files if file.set_aside]
-    if said:
-        yield f"set aside, so that no row of it is used: {some(said, _NAMES, '; ')}"
+    aside = [file.name for file in now.files if file.set_aside]
+    if aside:
+        yield f"set aside, so that no row of it is used: {some(aside, _NAMES)}"
 
 
 def _columns(now: DeliveryFacts, earlier: Sequence[DeliveryFacts]) -> Iterator[str]:

@@ -40,12 +40,14 @@ class OwnRows:
         problem: why what the limit is about cannot be told of them; "" if it can.
         verdict: True: it is kept; False: it is broken for certain; None: they cannot tell.
         told: what they say, in words.
+        whose: they are, in words.
     """
 
     report: Report
     problem: str
     verdict: bool | None
     told: str = ""
+    whose: str = "of the country"
 
 
 def above(gain: Estimate, least: float) -> bool | None:
@@ -79,7 +81,7 @@ def basis_of(spec: ProductSpec, own: OwnRows, pooled: Report | None, *, helps: b
     """
     report, needed = own.report, spec.split.min_holdout_rows
     enough = report.rows >= needed and not own.problem
-    told = f"on {report.rows} holdout rows of the country"
+    told = f"on {report.rows} holdout rows {own.whose}"
     stands_in = pooled is not None and pooled.judged
     if enough and (own.verdict is not None or not (stands_in and helps)):
         return Basis(report, told)

@@ -105,7 +105,13 @@ def unless_switched_off(spec: ProductSpec, result: GateResult) -> GateResult:
     return replace(result, passed=True, description=reason)
 
 
-def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = None) -> GateResult:
+def beats_baseline(
+    report: Report,
+    spec: ProductSpec,
+    pooled: Report | None = None,
+    *,
+    whose: str = "of the country",
+) -> GateResult:
     """Whether the candidate is for certain better than the best baseline.
 
     For certain: by the lower end of the interval of the gain on the same rows, which must be above
@@ -117,11 +123,12 @@ def beats_baseline(report: Report, spec: ProductSpec, pooled: Report | None = No
         pooled: of the pooled model on the holdout of all countries; used when the country's own
             holdout has fewer than `split.min_holdout_rows` rows or cannot tell its gain from the
             limit. Own rows that are under it for certain count, however few they are.
+        whose: the rows of `report` are, in words; of a pooled model they are not of one country.
     """
     least = spec.gates.min_improvement
     problem = "" if report.gain.has_interval else _no_gain(report)
     told = _describe_gain(report.metric, report.gain)
-    own = OwnRows(report, problem, above(report.gain, least), told)
+    own = OwnRows(report, problem, above(report.gain, least), told, whose)
     helps = pooled is not None and above(pooled.gain, least) is True
     found = basis_of(spec, own, pooled, helps=helps)
     used, basis = found.report, found.told

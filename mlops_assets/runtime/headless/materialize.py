@@ -54,6 +54,7 @@ class Outcome:
         runs: number of Dagster runs.
         delivered: what the ingestion took, in a line; "" when there was no new file.
         not_used: countries that go on without a delivery that broke the contract: which.
+        set_aside: delivered files of which nothing was taken.
     """
 
     product: str
@@ -66,6 +67,12 @@ class Outcome:
     runs: int = 0
     delivered: str = ""
     not_used: dict[str, str] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> int:
+        """How many countries and files need a person."""
+        return len(self.failures.keys() | self.not_used.keys()) + len(self.set_aside)
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,7 @@ class Materializer:
         (result,) = self._execute("ingestion", [order])
         if result.warnings:
             self.outcome.warnings["all countries"] = result.warnings
+        self.outcome.set_aside = result.set_aside
         if report := report_of_run(self.ctx, result.run_id):
             self.outcome.delivered = report.summary()
         there = self._having("raw")

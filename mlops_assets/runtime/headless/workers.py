@@ -29,6 +29,7 @@ from mlops_assets.runtime.workers import run_executor as warm
 from mlops_assets.runtime.workers.sizes import PARTITION_TAG
 from mlops_assets.settings import load_settings
 from mlops_assets.stages.common.runs import ORDER, RANGE_END, RANGE_START
+from mlops_assets.stages.datasets.ingestion import SET_ASIDE
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -83,6 +84,7 @@ class RunOutcome:
         seconds: wall time.
         details: metadata of the failure that ended the run, as plain values; empty on success.
         refused: gates of a candidate that stopped it, where nothing else stopped the run.
+        set_aside: delivered files of which nothing was taken, as long as they are there.
     """
 
     order: RunOrder
@@ -92,6 +94,7 @@ class RunOutcome:
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    set_aside: tuple[str, ...] = ()
 
     @property
     def is_decided(self) -> bool:
@@ -322,7 +325,8 @@ def _execute(order: RunOrder) -> RunOutcome:
         problems = ("the run failed; its page in the UI has the cause",)
     warnings, details = tuple(_warnings(events)), _details(events)
     refused = tuple(_refused(events))
-    return RunOutcome(order, run.run_id, problems, warnings, seconds, details, refused)
+    aside = tuple(_set_aside(events))
+    return RunOutcome(order, run.run_id, problems, warnings, seconds, details, refused, aside)
 
 
 def _problems(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
@@ -362,6 +366,14 @@ def _details(events: Sequence[dg.DagsterEvent]) -> dict[str, Any]:
         if event.is_step_failure and (data := event.step_failure_data.user_failure_data):
             found = {name: each.value for name, each in data.metadata.items()}
     return found
+
+
+def _set_aside(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:
+    for event in events:
+        if event.event_type_value == _CHECK_EVENT:
+            found = event.asset_check_evaluation_data.metadata.get(SET_ASIDE)
+            aside: Any = found.value if found is not None else ()
+            yield from aside
 
 
 def _warnings(events: Sequence[dg.DagsterEvent]) -> Iterator[str]:

@@ -30,8 +30,9 @@ def delivery_conditions(ctx: ProductContext, now: dt.datetime) -> Iterator[Alert
 
 
 def _unusual(product: Product, report: DeliveryReport) -> AlertCondition:
+    aside = "".join(f"\n{file.set_aside}" for file in report.facts.files if file.set_aside)
     text = (
-        f"{'. '.join(report.said)}.\nDelivered: {report.summary()}.\nSince: "
+        f"{'. '.join(report.said)}.{aside}\nDelivered: {report.summary()}.\nSince: "
         f"{report.taken_at:%Y-%m-%d %H:%M} UTC.\nNext: what keeps the contract is used.\nYou can: "
         f"look at it with `mlops-assets deliveries {product.name}`, and have the file corrected."
     )

@@ -51,6 +51,7 @@ from mlops_assets.stages.datasets.delivery_report import (
     report_delivery,
 )
 from mlops_assets.stages.datasets.ingestion import (
+    SET_ASIDE,
     Delivered,
     Delivery,
     Ingestion,
@@ -537,7 +538,7 @@ def _files_readable(key: dg.AssetKey, taken: Ingestion) -> dg.AssetCheckResult:
     if not said:
         return passed(key, "files_readable", f"all {taken.files:,} files can be read")
     shown = {
-        "set_aside": dg.MetadataValue.json(dict(taken.problems)),
+        SET_ASIDE: dg.MetadataValue.json(dict(taken.problems)),
         "waiting": dg.MetadataValue.json(list(taken.waiting)),
     }
     return warned(key, "files_readable", " ".join(said), shown)

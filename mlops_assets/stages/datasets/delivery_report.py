@@ -125,7 +125,7 @@ def files_table(reports: Sequence[DeliveryReport]) -> pd.DataFrame:
             "countries": len([each for each in file.by_country.values() if each]),
             "unlisted_rows": file.unlisted_rows,
             "columns": len(file.columns),
-            "why": ". ".join(report.said),
+            "why": file.set_aside or ". ".join(report.said),
         }
         for report in reports
         for file in report.facts.files

@@ -32,6 +32,8 @@ from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.datasets.inventory import Inventory, take_inventory
 from mlops_assets.storage import Snapshot, SnapshotStore
 
+SET_ASIDE = "set_aside"
+"""In the metadata of the check `files_readable`: files of which nothing was taken, and why."""
 DELIVERIES = "mlops_assets/deliveries"
 _MISSING, _REFUSED = "missing", "refused"
 """Names in the metadata of a failure."""

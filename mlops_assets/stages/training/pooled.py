@@ -321,10 +321,16 @@ def _judged(run: TrackedRun, model: PooledModel, sample: pd.DataFrame) -> dict[s
     return evaluation_model_tags(twin, model.final)
 
 
+def _of_countries(model: PooledModel) -> str:
+    return f"of region {model.region}" if model.region else "of all countries"
+
+
 def _pooled_gate(
     key: dg.AssetKey, spec: ProductSpec, models: Mapping[str, PooledModel]
 ) -> dg.AssetCheckResult:
-    results = [beats_baseline(model.report, spec) for model in models.values()]
+    results = [
+        beats_baseline(model.report, spec, whose=_of_countries(model)) for model in models.values()
+    ]
     text = "; ".join(
         f"{name}: {result.description}" for name, result in zip(models, results, strict=True)
     )
