@@ -48,6 +48,7 @@ from mlops_assets.stages.datasets.delivery_report import (
     DELIVERY,
     DELIVERY_CHECK,
     check_delivery,
+    delivery_reports,
     report_delivery,
 )
 from mlops_assets.stages.datasets.ingestion import (
@@ -197,7 +198,8 @@ def _raw(product: Product) -> dg.AssetsDefinition:
         yield _unlisted(product, key, taken)
         yield check_raw_ledger(key, taken)
         report = report_delivery(storage.product(product), taken, context.run.run_id)
-        yield check_delivery(key, report, taken)
+        newest = delivery_reports(storage.product(product), last=1)
+        yield check_delivery(key, report, taken, newest[-1] if newest else None)
         if len(context.partition_keys) == 1 and taken.deliveries and not taken.unanswered:
             (delivery,) = taken.deliveries.values()
             stored = WriteResult(delivery.snapshot, changed=delivery.changed)

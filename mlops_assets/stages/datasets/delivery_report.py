@@ -99,17 +99,28 @@ def report_of_run(ctx: ProductContext, run_id: str) -> DeliveryReport | None:
 
 
 def check_delivery(
-    key: dg.AssetKey, report: DeliveryReport | None, taken: Ingestion
+    key: dg.AssetKey,
+    report: DeliveryReport | None,
+    taken: Ingestion,
+    newest: DeliveryReport | None,
 ) -> dg.AssetCheckResult:
-    """The report as a check: it warns of what is unusual."""
+    """The report as a check: it warns of what is unusual.
+
+    Args:
+        key: of `raw`.
+        report: of this ingestion; None without a new file.
+        taken: what it took.
+        newest: the newest report there is; shown on where there is nothing new.
+    """
     said = list(report.said) if report else []
     if taken.ahead:
         said.append(
             f"{taken.ahead:,} rows have a watermark more than two days later than now; they were "
             "taken, and the watermark did not move to them"
         )
-    told = f"delivered: {report.summary()}" if report else "no new files"
-    shown = {"files": table_metadata(files_table([report]))} if report else {}
+    before = newest and f"; the newest, of {newest.taken_at:%Y-%m-%d %H:%M} UTC: {newest.summary()}"
+    told = f"delivered: {report.summary()}" if report else f"no new files{before or ''}"
+    shown = {"files": table_metadata(files_table([newest]))} if newest else {}
     if said:
         return warned(key, DELIVERY, f"{'. '.join(said)}. {told}", shown)
     return passed(key, DELIVERY, told, shown)
