@@ -26,6 +26,9 @@ NARROW = 0.3
 TIMID = 3
 """Power of miscalibrated probabilities: the order, and so the AUC, stays, and all are too low."""
 
+BEYOND = 1e-3
+"""By how much a prediction is beyond the range, as a share of it."""
+
 
 @dataclass(frozen=True)
 class Ground:
@@ -147,11 +150,25 @@ def bad_in_a_slice(ground: Ground, seed: int) -> Mutant:
 def miscalibrated(ground: Ground, seed: int) -> Mutant:
     """Better than the champion, but its probabilities or intervals claim too much."""
     del seed
-    better = ground.predicted + (ground.label - ground.predicted) * BETTER
+    better = _better(ground)
     low, high = ground.width
     if ground.spec.task == "regression":
         return Mutant(ground.champion, better, (low * NARROW, high * NARROW))
     return Mutant(ground.champion, better**TIMID, (low, high))
+
+
+def beyond_the_range(ground: Ground, seed: int) -> Mutant:
+    """Better than the champion, and for one row a little beyond what is a valid prediction.
+
+    The one nearest to a limit, so that its error is small.
+    """
+    del seed
+    limits, better = ground.spec.predictions, _better(ground)
+    to_limit = np.minimum(better - limits.minimum, limits.maximum - better)
+    row, little = int(to_limit.argmin()), BEYOND * (limits.maximum - limits.minimum)
+    low = better[row] - limits.minimum < limits.maximum - better[row]
+    better[row] = limits.minimum - little if low else limits.maximum + little
+    return replace(_as_champion(ground), predicted=better)
 
 
 BAD: Mapping[str, Callable[[Ground, int], Mutant]] = {
@@ -164,6 +181,7 @@ BAD: Mapping[str, Callable[[Ground, int], Mutant]] = {
     "trained on stale data": stale_data,
     "good on average, bad in one slice": bad_in_a_slice,
     "miscalibrated": miscalibrated,
+    "a row beyond the range": beyond_the_range,
 }
 """Kinds of bad candidates that reach the gates; a leaked target is stopped before them."""
 
@@ -172,6 +190,11 @@ def _fitted(ground: Ground, rows: pd.DataFrame, seed: int) -> Mutant:
     model = fit(ground.recipe, rows, ground.spec.task, seed)
     predicted = predict(model, ground.parts.holdout, ground.spec.task)
     return Mutant(model, predicted, ground.width)
+
+
+def _better(ground: Ground) -> np.ndarray:
+    """Predictions of the holdout that are nearer to the labels than the champion's."""
+    return ground.predicted + (ground.label - ground.predicted) * BETTER
 
 
 def _as_champion(ground: Ground) -> Mutant:

@@ -59,6 +59,7 @@ GATES = {
     "model.slices",
     "model.stability",
     "model.behaviour",
+    "model.within_range",
     "model.loads_and_predicts",
     "model.latency_and_size",
     "champion.equals_registry_alias",

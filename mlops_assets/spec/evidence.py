@@ -17,6 +17,7 @@ GateName = Literal[
     "coverage",
     "stability",
     "behaviour",
+    "within_range",
     "loads_and_predicts",
     "latency_and_size",
 ]
@@ -387,6 +388,30 @@ class PredictionsSpec(Strict):
         le=100000,
         description="newest rows with a known label whose errors make the interval",
         examples=[250],
+    )
+    beyond: Literal["refuse", "clip", "leave_out", "baseline"] = added_later(
+        "refuse",
+        description="what becomes of a prediction beyond minimum or maximum, or with no number. "
+        "clip: it is the limit (no number: left out); leave_out: the row has no prediction; "
+        "baseline: the baseline answers the row; refuse: all predictions of the model are refused. "
+        "Rows whose label is due already are left out under refuse, and refuse nothing",
+        examples=["clip"],
+    )
+    beyond_share: float = added_later(
+        0.05,
+        ge=0.0,
+        le=1.0,
+        description="largest share of the rows that wait for their label of which this is taken, "
+        "above 0 at least one row; beyond it all predictions of the model are refused. A candidate "
+        "is held to the same, on its holdout as well",
+        examples=[0.05],
+    )
+    if_refused: Literal["previous", "baseline", "keep"] = added_later(
+        "previous",
+        description="who predicts when the predictions of the model in use are refused. previous: "
+        "the version in use before, or else the baseline; baseline: the baseline; keep: nobody, "
+        "the last good predictions stay",
+        examples=["baseline"],
     )
 
     @model_validator(mode="after")

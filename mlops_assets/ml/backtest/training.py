@@ -19,6 +19,7 @@ from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
 from mlops_assets.ml.evaluation.report import promises_little, report_of
 from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.candidate_range import within_range
 from mlops_assets.ml.gates.judgement import gates_of
 from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.gates.succession import (
@@ -31,6 +32,7 @@ from mlops_assets.ml.gates.succession import (
 )
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
+from mlops_assets.ml.models.prediction_range import judge_range
 from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
@@ -357,8 +359,11 @@ def _judged(trained: TrainedCandidate, rival: ModelInUse, pooled: Pooled) -> _Ju
     model = pooled.models.get(selection.pooled_name)
     pooled_behaved = model.behaved if model else ()
     behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec, pooled_behaved)
+    on_holdout = judge_range(predicted, holdout, spec.predictions)
+    inside = within_range(on_holdout, trained.on_next_rows(), spec)
     found = gates_of(spec, evidence, model.report if model else None)
-    return _Judged(evidence, (*found, gates.unless_switched_off(spec, behaved)))
+    tested = (gates.unless_switched_off(spec, each) for each in (behaved, inside))
+    return _Judged(evidence, (*found, *tested))
 
 
 def _unseen(spec: ProductSpec, rival: ModelInUse, holdout: pd.DataFrame) -> np.ndarray | None:

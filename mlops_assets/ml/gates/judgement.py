@@ -13,8 +13,10 @@ from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.fairness import Compared, compare_groups
 from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, report_of
 from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.candidate_range import within_range
 from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
 from mlops_assets.ml.models.fitted_model import FittedModel
+from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range
 from mlops_assets.ml.stats.draws import draw_rows
 from mlops_assets.spec import GateName, ProductSpec
 
@@ -46,6 +48,7 @@ def judge(
     champion: np.ndarray | None = None,
     stand_in: Report | None = None,
     behaved: Sequence[Behaved] = (),
+    next_rows: RangeVerdict | None = None,
     usable: Sequence[GateResult] = (),
     footprint: Footprint | None = None,
     reason: str = "there is no model",
@@ -64,6 +67,7 @@ def judge(
         champion: the champion's predictions of the same rows; None without one.
         stand_in: report of the pooled model, for a country whose own holdout rows cannot tell.
         behaved: behavioural tests of the pooled model on the same rows as its report.
+        next_rows: the rows it would predict first, held against the range; None: there are none.
         usable: what the stage measured: `loads_and_predicts` and `latency_and_size`.
         footprint: what the model costs; None where it was not measured.
         reason: why there is no model.
@@ -79,7 +83,8 @@ def judge(
         nothing = tuple(not_judged(name, reason) for name in names)
         return Judgement(report, evidence, nothing)
     tested = gates.behaviour(behaviours(spec, model, holdout), spec, behaved)
-    results = [*_of_evidence(spec, evidence, report, stand_in), tested, *usable]
+    inside = within_range(judge_range(predicted, holdout, spec.predictions), next_rows, spec)
+    results = [*_of_evidence(spec, evidence, report, stand_in), tested, inside, *usable]
     return Judgement(report, evidence, _complete(spec, names, results))
 
 

@@ -18,6 +18,8 @@ from mlops_assets.ml.evaluation.intervals import (
     residual_history,
     scale_of,
 )
+from mlops_assets.ml.models.fitted_model import predict
+from mlops_assets.ml.models.prediction_range import RangeVerdict, awaited_rows, judge_range
 from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.training.pooled_scores import PooledScores
 from mlops_assets.ml.training.selection import (
@@ -41,12 +43,14 @@ class TrainedCandidate:
         selection: what was chosen, and why.
         errors: of the choice on the validation rows, before it had seen them: one row a
             validation row, with `HISTORY_COLUMNS`; empty where it made none.
+        next_rows: of the country's features, that it would predict first (`awaited_rows`).
     """
 
     spec: ProductSpec
     parts: Split
     selection: Selection
     errors: pd.DataFrame
+    next_rows: pd.DataFrame
 
     @property
     def scale(self) -> str | None:
@@ -60,6 +64,13 @@ class TrainedCandidate:
         return predicted, intervals_around(
             self.errors, parts.holdout, predicted, self.scale, spec=self.spec
         )
+
+    def on_next_rows(self) -> RangeVerdict | None:
+        """What serves, on the rows it would predict first, against the range; None: a baseline."""
+        if self.selection.served is None:
+            return None
+        predicted = predict(self.selection.served, self.next_rows, self.spec.task)
+        return judge_range(predicted, self.next_rows, self.spec.predictions)
 
 
 def train_country(
@@ -83,7 +94,8 @@ def train_country(
     """
     parts = country_split(features, spec, (each.known_until for each in pooled.values()))
     selection = train_candidates(spec, parts, pooled, country=country, clock=clock, scores=scores)
-    return TrainedCandidate(spec, parts, selection, validation_errors(selection, parts, spec))
+    errors = validation_errors(selection, parts, spec)
+    return TrainedCandidate(spec, parts, selection, errors, features[awaited_rows(features)])
 
 
 def scale_feature(selection: Selection, spec: ProductSpec) -> str | None:

@@ -58,6 +58,8 @@ _GATES: Mapping[GateName, str] = {
     "coverage": "As many labels are inside the prediction intervals as these promise.",
     "stability": "The candidate is better than the best naive rule in most months.",
     "behaviour": "The candidate behaves as the product's behavioural tests say.",
+    "within_range": "Of the predictions on the holdout, and of those it would make next, no more "
+    "are beyond the range of the YAML than `predictions` takes.",
     "loads_and_predicts": "An isolated process loads the registered files and predicts the "
     "same, and "
     "row by row the same as all rows at once.",

@@ -240,6 +240,7 @@ def _judge(
         champion=champion.predicted,
         stand_in=pooled.report if pooled else None,
         behaved=pooled.behaved if pooled else (),
+        next_rows=trained.on_next_rows(),
         usable=usable,
         footprint=footprint,
         reason=selection.reason,

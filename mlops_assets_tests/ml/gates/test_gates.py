@@ -382,6 +382,7 @@ def test_the_gates_of_a_product_are_those_it_can_be_judged_by() -> None:
         "beats_baseline",
         "above_floor",
         "stability",
+        "within_range",
         "loads_and_predicts",
         "latency_and_size",
     }
