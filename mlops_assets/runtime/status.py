@@ -14,8 +14,9 @@ from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
 from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_now
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import REALISED, realised_of
+from mlops_assets.stages.predictions.given_out import called, given_out_of
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
-from mlops_assets.stages.staleness import REFUSED, Stale, Staleness
+from mlops_assets.stages.staleness import BEYOND, REFUSED, Stale, Staleness
 from mlops_assets.storage import Snapshot
 
 _FOLLOWS = {
@@ -23,7 +24,7 @@ _FOLLOWS = {
     **dict.fromkeys(("predictions", "performance", "drift"), "predictions"),
 }
 """Asset: the one without which it being missing is no news (`model`, `predictions`: a state)."""
-_BEFORE_NOT_USED = ("behind", "no_prediction", "awaits_approval")
+_BEFORE_NOT_USED = ("behind", "no_prediction", "predictions_refused", "awaits_approval")
 """States that come before a delivery that is not used, which their reason names too."""
 
 
@@ -34,7 +35,9 @@ class CountryStatus:
     Attributes:
         state: `ok`; `no_data` (nothing was delivered); `contract_broken` (newest delivery refused,
             last good data in use); `behind` (an asset is older than what it is made from);
-            `no_prediction`; `awaits_approval` (a promotion waits for a person);
+            `no_prediction`; `predictions_refused` (those of the model in use are beyond the range
+            of the product: another one predicts, or, with nobody to, the last good ones stay);
+            `awaits_approval` (a promotion waits for a person);
             `delivery_not_used` (a delivery broke the contract and waits for a corrected one, what
             else came is in use); `nothing_to_predict` (its features have no row); `never_trained`
             (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
@@ -140,7 +143,7 @@ def _state(
     if any(REFUSED in each.causes for each in stale):
         told = f"the newest delivery breaks the contract; {_good_data(ctx)}"
         return "contract_broken", "; ".join([told, *_predictions_behind(ctx, stale)])
-    name, why = _state_of_accepted(ctx, stale, champion, decision)
+    name, why = _state_of_accepted(state, ctx, stale, champion, decision=decision)
     not_used = not_used_now(ctx.current("quarantine"), raw)
     if not not_used:
         return name, why
@@ -151,9 +154,11 @@ def _state(
 
 
 def _state_of_accepted(
+    state: Staleness,
     ctx: CountryContext,
     stale: Sequence[Stale],
     champion: Mapping[str, Any],
+    *,
     decision: Entry | None,
 ) -> tuple[str, str]:
     """The state of a country, whatever delivery of it is not used."""
@@ -162,6 +167,8 @@ def _state_of_accepted(
         return "nothing_to_predict", "its features have no row, so that nothing is made of them"
     if behind := [each for each in stale if _is_behind(each, missing)]:
         return "behind", _why_behind(ctx, behind[0])
+    if refused := _refused(state, ctx, stale):
+        return "predictions_refused", refused
     if "predictions" in missing:
         return "no_prediction", "nothing was predicted yet"
     if "model" in missing:
@@ -169,9 +176,21 @@ def _state_of_accepted(
     if undecided := _undecided(ctx, decision):
         return undecided
     serves = _why_in_use(ctx, champion, decision)
+    if told := given_out_of(ctx.current("predictions")).told:
+        serves = f"{serves}; {told}"
     if any(each.waits_for_policy for each in stale):
         return "waiting", f"{serves}; newer data came since the newest candidate; {_asks(ctx)}"
     return "ok", serves
+
+
+def _refused(state: Staleness, ctx: CountryContext, stale: Sequence[Stale]) -> str:
+    """Why the predictions of the model in use were refused, and what is served; "" if not."""
+    made = ctx.current("predictions")
+    if any(BEYOND in each.causes for each in stale):
+        kept = f"those of {made.created_at.date()} stay" if made else "there are none of before"
+        return f"no predictions could be taken, {kept}: {state.refusal_of(ctx.country)}"
+    given_out = given_out_of(made)
+    return given_out.describe() if given_out.by else ""
 
 
 def _undecided(ctx: CountryContext, decision: Entry | None) -> tuple[str, str] | None:
@@ -185,7 +204,7 @@ def _undecided(ctx: CountryContext, decision: Entry | None) -> tuple[str, str] |
     if state is None:
         return None
     candidate = f"version {told.candidate}" if told.candidate else f"the candidate ({told.kind})"
-    serves = _called(ctx.aliases().champion or BASELINE)
+    serves = called(ctx.aliases().champion or BASELINE)
     return state, f"{serves} serves; {candidate}: {told.decision.reason}"
 
 
@@ -224,7 +243,7 @@ def _why_behind(ctx: CountryContext, stale: Stale) -> str:
     if stale.asset == "predictions" and "champion" in stale.causes:
         predictor = made_from(ctx.current("predictions")).get("champion", "")
         in_use = ctx.aliases().champion or BASELINE
-        return f"predictions are of {_called(predictor)}, in use is {_called(in_use)}"
+        return f"predictions are of {called(predictor)}, in use is {called(in_use)}"
     return stale.describe()
 
 
@@ -232,10 +251,6 @@ def _predictions_behind(ctx: CountryContext, stale: Sequence[Stale]) -> list[str
     """Why predictions that are there are not of what is in use, in a sentence."""
     old = [each for each in stale if each.asset == "predictions" and not each.is_missing]
     return [_why_behind(ctx, each) for each in old]
-
-
-def _called(version: str) -> str:
-    return f"version {version}" if version.isdigit() else f"the {version}"
 
 
 def _good_data(ctx: CountryContext) -> str:

@@ -31,6 +31,7 @@ from mlops_assets.stages.common.lineage import (
     of_shared_features,
     of_validated,
 )
+from mlops_assets.stages.predictions.given_out import Refusal, refusals
 from mlops_assets.stages.promotion.alias_moves import is_unsettled
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
 from mlops_assets.stages.training.serving import can_choose, pooled_versions
@@ -43,12 +44,14 @@ ASSETS = ("validated", "features", "model", "champion", "predictions", "performa
 UNSETTLED = "unsettled"
 REFUSED = "refused"
 STOPPED = "stopped"
+BEYOND = "beyond"
 OTHER_RULES = "rules"
 _CAUSES = {
     MISSING: "it was not made yet",
     UNSETTLED: "a recorded decision was not carried out yet",
     REFUSED: "the newest delivery was refused",
     STOPPED: "a gate stopped the newest candidate",
+    BEYOND: "no predictions of these could be taken",
     OTHER_RULES: "the contract is another one since",
     "code": "the product's code changed",
     "config": "the YAML changed",
@@ -65,10 +68,11 @@ class Stale:
     Attributes:
         asset: its name.
         causes: what is other than when it was made: names of inputs, `code`, `config`; `missing`,
-            when it never was; `unsettled`, for a decision to be carried out. Two name what an
+            when it never was; `unsettled`, for a decision to be carried out. Three name what an
             earlier run came to, so that another one comes to the same as long as nothing changes:
-            `refused` (the contract refused the very rows) and `stopped` (a gate stopped the very
-            candidate). `rules` beside `refused`: the contract is another one since.
+            `refused` (the contract refused the very rows), `stopped` (a gate stopped the very
+            candidate) and `beyond` (nobody's predictions of the very rows could be taken).
+            `rules` beside `refused`: the contract is another one since.
     """
 
     asset: str
@@ -81,8 +85,8 @@ class Stale:
 
     @property
     def is_settled(self) -> bool:
-        """Whether an earlier run of the very same has come to its end, by a contract or a gate."""
-        return not {REFUSED, STOPPED}.isdisjoint(self.causes)
+        """Whether an earlier run of the very same has ended, by contract, gate or range."""
+        return not {REFUSED, STOPPED, BEYOND}.isdisjoint(self.causes)
 
     @property
     def is_decided(self) -> bool:
@@ -191,7 +195,17 @@ class Staleness:
                 *changes,
                 *(() if _is_refused_by_rules_of_now(ctx) else (OTHER_RULES,)),
             )
+        elif asset == "predictions" and changes and self.refusal_of(country):
+            changes = (BEYOND, *changes)
         return Stale(asset, changes) if changes else None
+
+    def refusal_of(self, country: str) -> str:
+        """Why nobody's predictions could be taken of what is there now; "" where they could."""
+        found = self._refusals.get(country)
+        if found is None:
+            return ""
+        lineage = self._lineage(self.whole.country(country), "predictions")
+        return found.told if lineage.fingerprint == found.fingerprint else ""
 
     def _causes_of_champion(self, ctx: CountryContext, changes: tuple[str, ...]) -> tuple[str, ...]:
         log = self._decisions.get(ctx.country, ())
@@ -202,6 +216,10 @@ class Staleness:
     @cached_property
     def _decisions(self) -> Mapping[str, Sequence[Entry]]:
         return entries_by_country(self.whole, self.countries)
+
+    @cached_property
+    def _refusals(self) -> Mapping[str, Refusal]:
+        return refusals(self.whole)
 
     @cached_property
     def _pooled(self) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.backtest.data import BacktestData
+from mlops_assets.ml.backtest.data import BacktestData, naive_predictions
 from mlops_assets.ml.evaluation.behaviour import behaviours
 from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.importance import permutation_importance
@@ -32,7 +32,7 @@ from mlops_assets.ml.gates.succession import (
 )
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
-from mlops_assets.ml.models.prediction_range import judge_range
+from mlops_assets.ml.models.prediction_range import beyond_range, judge_range
 from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
@@ -51,7 +51,7 @@ from mlops_assets.ml.training.selection import (
     train_pooled,
 )
 from mlops_assets.ml.training.tuning import Clock
-from mlops_assets.spec import ProductSpec
+from mlops_assets.spec import BaselineSpec, ProductSpec
 
 IMPORTANCE_ROWS = 120
 """About so many holdout rows tell a backtest how much each feature matters; a training asks
@@ -310,7 +310,7 @@ def candidate_at(
         judged=selection.model,
         until=selection.served.until if selection.served else None,
         holdout_from=parts.holdout_from,
-        predicted=_served(selection, spec, past.after(country, moment)),
+        predicted=_given_out(past, country, moment, selection),
         decisions=decisions,
         promise=_promise(spec, parts, selection, judged[0].evidence, pooled=pooled),
         reference=_reference(spec, parts, selection) if order.watched and promoted else None,
@@ -425,10 +425,29 @@ def _promise(
     return promise_of(spec, replace(report, baselines={**report.baselines, first.name: naive}))
 
 
-def _served(selection: Selection, spec: ProductSpec, rows: pd.DataFrame) -> np.ndarray:
+def _given_out(
+    past: BacktestData, country: str, moment: pd.Timestamp, selection: Selection
+) -> np.ndarray:
+    """What serves predicts for the rows after the moment; where that is beyond the range, others.
+
+    The limit where the product says so, else the baseline, which answers refused predictions, too.
+    """
+    spec, rows = past.specs[country], past.after(country, moment)
     if selection.served is None:
         return np.full(len(rows), _NAN)
-    return predict(selection.served, rows, spec.task)
+    predicted = predict(selection.served, rows, spec.task)
+    beyond = beyond_range(predicted, spec.predictions)
+    if not beyond.any():
+        return predicted
+    naive = naive_predictions(past, country, _serving_baseline(spec, selection))[-len(rows) :]
+    if spec.predictions.beyond == "clip":
+        limits = spec.predictions.minimum, spec.predictions.maximum
+        naive = np.where(np.isfinite(predicted), np.clip(predicted, *limits), naive)
+    return np.where(beyond, naive, predicted)
+
+
+def _serving_baseline(spec: ProductSpec, selection: Selection) -> BaselineSpec | None:
+    return next((each for each in spec.baselines if each.name == selection.baseline.name), None)
 
 
 def _reference(spec: ProductSpec, parts: Split, selection: Selection) -> Reference | None:

@@ -60,17 +60,16 @@ class RangeVerdict:
 
     def describe(self, limits: PredictionsSpec) -> str:
         """How many of how many, the worst one and the limits, in words."""
-        outside = self.beyond - self.empty
-        told = f"{self.beyond:,} of {self.rows:,} predictions are beyond "
-        told += f"{limits.minimum:g} to {limits.maximum:g}"
-        if self.empty:
-            told += f" ({self.empty:,} of them no number)"
+        told = f"{self.beyond:,} of {self.rows:,} predictions are "
+        if self.beyond and self.empty == self.beyond:
+            return f"{told}no number, the first for {self.where}"
+        told += f"beyond {limits.minimum:g} to {limits.maximum:g}"
         if not self.beyond:
             return told
-        if outside:
-            by = abs(self.worst - self.limit)
-            return f"{told}, the worst {self.worst:.6g} by {by:.3g}, for {self.where}"
-        return f"{told}, the first for {self.where}"
+        if self.empty:
+            told += f" ({self.empty:,} of them no number)"
+        by = abs(self.worst - self.limit)
+        return f"{told}, the worst {self.worst:.6g} by {by:.3g}, for {self.where}"
 
     def describe_refusal(self, limits: PredictionsSpec) -> str:
         """The same with what is allowed, and the way out."""

@@ -23,6 +23,7 @@ from mlops_assets.stages.alerting.conditions import (
 from mlops_assets.stages.alerting.deliveries import delivery_conditions
 from mlops_assets.stages.alerting.failed_runs import conditions_of_run, failed_since
 from mlops_assets.stages.alerting.failing_sensors import cannot_look, failing_sensors
+from mlops_assets.stages.alerting.refused_predictions import refused_conditions
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.runs import PERSON
 from mlops_assets.stages.retraining.state import RetrainingState, read_state
@@ -107,6 +108,7 @@ def look(
     for record in seen.result("runs", lambda: failed_since(product, instance, now)) or ():
         what = f"run {record.dagster_run.run_id}"
         seen.see(what, partial(conditions_of_run, product, instance, record))
+    seen.see("predictions", lambda: refused_conditions(ctx))
     seen.see("deliveries", lambda: delivery_conditions(ctx, now))
     seen.see("sensors", lambda: failing_sensors(product, instance))
     return Look(seen.conditions, plan, seen.problems)

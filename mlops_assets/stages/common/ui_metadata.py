@@ -107,6 +107,12 @@ def predictions_schema(product: Product) -> dg.TableSchema:
                 "what that one predicts; empty for rows whose truth was known at its training or "
                 "the model's",
             ),
+            "beyond": (
+                "string",
+                "clipped: the model's is beyond the range, and this is the limit; baseline: the "
+                "baseline answers in its place; empty: as the model says",
+            ),
+            "as_predicted": ("float", "what the model says where `beyond` is not empty"),
         }
     )
 

@@ -47,6 +47,7 @@ from mlops_assets.stages.common.ui_metadata import (
     svg_metadata,
     table_metadata,
 )
+from mlops_assets.stages.predictions.given_out import given_out_of
 from mlops_assets.stages.training.references import stored_reference
 from mlops_assets.storage import Snapshot, SnapshotStore
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
@@ -270,7 +271,7 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
         name: ProfileRequest(
             _reference(each),
             each.inputs["features"],
-            each.inputs["predictions"],
+            _own_predictions(each.inputs["predictions"]),
             _ends(each, newest[name]),
             pd.Timedelta(days=each.spec.monitoring.window_days),
         )
@@ -281,6 +282,11 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
         name: compare_all(known[name].spec, _reference(known[name]), profiles)
         for name, profiles in window_profiles(store, asked).items()
     }
+
+
+def _own_predictions(made: Snapshot) -> Snapshot | None:
+    """Predictions, unless another one than the champion made them: they are not like its own."""
+    return None if given_out_of(made).by else made
 
 
 def _columns(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[str]]:

@@ -46,16 +46,22 @@ def spoiled(count: int, value: float) -> np.ndarray:
     return values
 
 
-@pytest.mark.parametrize("value", [100.016, -1e9, math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (100.016, "beyond -100 to 100, the worst 100.016 by 0.016, for DEU at 2023-12-01"),
+        (-1e9, "beyond -100 to 100, the worst -1e+09 by 1e+09, for DEU at 2023-12-01"),
+        (math.nan, "no number, the first for DEU at 2023-12-01"),
+        (math.inf, "no number, the first for DEU at 2023-12-01"),
+    ],
+)
 def test_a_candidate_beyond_the_range_on_its_holdout_is_stopped_and_told_why(
-    value: float,
+    value: float, what: str
 ) -> None:
     found = gate_of(product(), spoiled(4, value), None)
     assert found.passed is False
     rows = len(PREDICTED)
-    assert found.description.startswith(
-        f"on the holdout: 4 of {rows} predictions are beyond -100 to 100"
-    )
+    assert found.description.startswith(f"on the holdout: 4 of {rows} predictions are {what}")
     assert "Way out: have the product declare" in found.description
     assert found.numbers == {"holdout_rows": rows, "holdout_beyond": 4}
 
