@@ -165,10 +165,10 @@ def _state_of_accepted(
     missing = {each.asset for each in stale if each.is_missing}
     if ctx.has_nothing_to_predict:
         return "nothing_to_predict", "its features have no row, so that nothing is made of them"
-    if behind := [each for each in stale if _is_behind(each, missing)]:
-        return "behind", _why_behind(ctx, behind[0])
     if refused := _refused(state, ctx, stale):
         return "predictions_refused", refused
+    if behind := [each for each in stale if _is_behind(each, missing)]:
+        return "behind", _why_behind(ctx, behind[0])
     if "predictions" in missing:
         return "no_prediction", "nothing was predicted yet"
     if "model" in missing:
@@ -190,7 +190,8 @@ def _refused(state: Staleness, ctx: CountryContext, stale: Sequence[Stale]) -> s
         kept = f"those of {made.created_at.date()} stay" if made else "there are none of before"
         return f"no predictions could be taken, {kept}: {state.refusal_of(ctx.country)}"
     given_out = given_out_of(made)
-    return given_out.describe() if given_out.by else ""
+    is_current = all(each.asset != "predictions" for each in stale)
+    return given_out.describe() if given_out.by and is_current else ""
 
 
 def _undecided(ctx: CountryContext, decision: Entry | None) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ from mlops_assets.ml.gates.gates import GateResult, gates_to_json
 from mlops_assets.ml.gates.model_pair import ModelPair
 from mlops_assets.ml.models.fitted_model import predict
 from mlops_assets.ml.models.split import split
-from mlops_assets.registry import Aliases, ModelVersion
+from mlops_assets.registry import Aliases, LoggedModel, ModelVersion
 from mlops_assets.registry.models import registered_name
 from mlops_assets.stages.promotion.plan import Requester
 from mlops_assets.stages.training.serving import fitted, logged
@@ -69,12 +69,12 @@ def shows(platform: Platform, country: str) -> str:
     return str(platform.frame("champion", country)["version"].iloc[0])
 
 
-def registered(platform: Platform, country: str) -> ModelVersion:
-    """One more version with the files and tags of the first."""
+def registered(platform: Platform, country: str, files: LoggedModel | None = None) -> ModelVersion:
+    """One more version with the files (unless others are given) and tags of the first."""
     first = platform.registry.version(registered_name(PRODUCT, country), "1")
     tags = {name: text for name, text in first.tags.items() if not name.startswith("mlops_assets.")}
     return platform.registry.register(
-        PRODUCT, country, logged(first), run_id=first.run_id, kind="local", tags=tags
+        PRODUCT, country, files or logged(first), run_id=first.run_id, kind="local", tags=tags
     )
 
 
@@ -86,6 +86,7 @@ def propose(
     champion_error: float = 1.0,
     gates: Sequence[GateResult] | None = None,
     lost: bool = False,
+    files: LoggedModel | None = None,
 ) -> str:
     """A new candidate with its `model` row and evidence, as the step `model` leaves them.
 
@@ -96,11 +97,12 @@ def propose(
         champion_error: the same of the champion it was compared with.
         gates: their outcomes; None: all passed.
         lost: the evidence that the row names is gone.
+        files: of another model; None: those of version 1.
 
     Returns:
         Its registered version.
     """
-    version, champion = registered(platform, country), in_use(platform, country)
+    version, champion = registered(platform, country, files), in_use(platform, country)
     evidence = evidence_of(platform, country, error, champion_error)
     written = platform.store.write((PRODUCT, "evidence"), country, evidence)
     row = platform.frame("model", country)

@@ -171,7 +171,8 @@ def admit(
     answered = answers[awaited] != "left_out"
     refusal = verdict.describe_refusal(limits) if verdict.is_refused else ""
     if not refusal and not answered.any():
-        refusal = f"no row that waits for its label has a prediction. Way out: {_WAYS_OUT}"
+        told = f"{verdict.describe(limits)}; " if verdict.beyond else ""
+        refusal = f"{told}no row that waits for its label has a prediction. Way out: {_WAYS_OUT}"
     return Admitted(treated, answers, verdict, refusal, _told(given, rows, answers, limits))
 
 

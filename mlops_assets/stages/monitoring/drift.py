@@ -5,7 +5,7 @@ country's own run it is one step of the chain.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import dagster as dg
@@ -13,6 +13,7 @@ import pandas as pd
 
 from mlops_assets.errors import RegistryError
 from mlops_assets.ml.monitoring.drift import (
+    PREDICTION,
     DriftState,
     FeatureDrift,
     Reference,
@@ -248,6 +249,7 @@ def _country(ctx: CountryContext, version: ModelVersion | None) -> _Country:
     if version is not None:
         try:
             reference = stored_reference(version, ctx.registry)
+            reference = reference and _comparable(reference, ctx.current("predictions"))
             problem = f"version {version.version} was registered without a reference"
         except RegistryError as error:  # one country's damaged file must not stop the others
             problem = str(error)
@@ -271,7 +273,7 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
         name: ProfileRequest(
             _reference(each),
             each.inputs["features"],
-            _own_predictions(each.inputs["predictions"]),
+            each.inputs["predictions"],
             _ends(each, newest[name]),
             pd.Timedelta(days=each.spec.monitoring.window_days),
         )
@@ -284,9 +286,12 @@ def _windows(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[
     }
 
 
-def _own_predictions(made: Snapshot) -> Snapshot | None:
-    """Predictions, unless another one than the champion made them: they are not like its own."""
-    return None if given_out_of(made).by else made
+def _comparable(reference: Reference, predictions: Snapshot | None) -> Reference:
+    """Without predictions where another one than the champion made them: they are not like its."""
+    if not given_out_of(predictions).by:
+        return reference
+    own = {name: each for name, each in reference.features.items() if name != PREDICTION}
+    return replace(reference, features=own)
 
 
 def _columns(store: SnapshotStore, found: Sequence[_Country]) -> dict[str, list[str]]:
