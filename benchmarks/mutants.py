@@ -26,7 +26,7 @@ NARROW = 0.3
 TIMID = 3
 """Power of miscalibrated probabilities: the order, and so the AUC, stays, and all are too low."""
 
-BEYOND = 1e-3
+LITTLE = 1e-3
 """By how much a prediction is beyond the range, as a share of it."""
 
 
@@ -165,7 +165,7 @@ def beyond_the_range(ground: Ground, seed: int) -> Mutant:
     del seed
     limits, better = ground.spec.predictions, _better(ground)
     to_limit = np.minimum(better - limits.minimum, limits.maximum - better)
-    row, little = int(to_limit.argmin()), BEYOND * (limits.maximum - limits.minimum)
+    row, little = int(to_limit.argmin()), LITTLE * (limits.maximum - limits.minimum)
     low = better[row] - limits.minimum < limits.maximum - better[row]
     better[row] = limits.minimum - little if low else limits.maximum + little
     return replace(_as_champion(ground), predicted=better)

@@ -20,7 +20,7 @@ import pandas as pd
 from mlops_assets.ml.models.split import newest_label
 from mlops_assets.spec import PredictionsSpec
 
-Answer = Literal["", "clipped", "baseline", "left_out"]
+RowAnswer = Literal["", "clipped", "baseline", "left_out"]
 """How a row was answered: as the model says, at the limit, by the baseline, or not at all."""
 _WAYS_OUT = (
     "have the product declare what becomes of such rows (`predictions.beyond`: clip, leave_out or "
@@ -82,7 +82,7 @@ class Admitted:
 
     Args:
         values: shape (rows,); NaN where a row is left out.
-        answers: how each row was answered, shape (rows,), one of `Answer`.
+        answers: how each row was answered, shape (rows,), one of `RowAnswer`.
         verdict: of the rows that are waited for.
         refusal: why none of them is taken, with the way out; "" if they are.
         told: what was changed, in words; "" for nothing.
@@ -147,7 +147,7 @@ def judge_range(values: np.ndarray, rows: pd.DataFrame, limits: PredictionsSpec)
     return RangeVerdict(len(given), count, empty, worst, _where(rows, place), limit, allowed)
 
 
-def admit(
+def held_to_range(
     values: np.ndarray,
     rows: pd.DataFrame,
     awaited: np.ndarray,

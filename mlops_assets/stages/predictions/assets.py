@@ -23,7 +23,13 @@ from mlops_assets.stages.common.base import (
     passed,
     warned,
 )
-from mlops_assets.stages.common.lineage import named_input, of_predictions, serving_baseline
+from mlops_assets.stages.common.context import CountryContext
+from mlops_assets.stages.common.lineage import (
+    Lineage,
+    named_input,
+    of_predictions,
+    serving_baseline,
+)
 from mlops_assets.stages.common.ui_metadata import (
     as_before,
     facts_metadata,
@@ -32,7 +38,11 @@ from mlops_assets.stages.common.ui_metadata import (
     svg_metadata,
 )
 from mlops_assets.stages.predictions.given_out import given_out_of, record_refusal
-from mlops_assets.stages.predictions.serving_chain import Country, Predictions, predictions_of
+from mlops_assets.stages.predictions.serving_chain import (
+    PredictedCountry,
+    Predictions,
+    predictions_of,
+)
 from mlops_assets.stages.training.serving import Served, who_serves
 from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
@@ -85,15 +95,7 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
             yield dg.Output(Unchanged(made), "predictions", metadata=as_before(context, key))
             yield _as_before(key, made)
             return
-        source = named_input(ctx, lineage, "features")
-        features = ctx.store.read(source.asset, ctx.country, version=source.version)
-        country = Country(
-            ctx.spec,
-            features,
-            ctx.registry,
-            lineage.inputs["features"],
-            serving_baseline(ctx).name,
-        )
+        country = _country(ctx, lineage)
         given = predictions_of(country, served)
         if problem := _problem(given):
             record_refusal(ctx, lineage, problem, naive(dt.datetime.now(dt.UTC)))
@@ -102,11 +104,22 @@ def build_predictions(product: Product) -> list[dg.AssetsDefinition]:
                 f"{product.name} {ctx.country}: {problem}. The last good predictions stay; look at "
                 "`features` and `champion` of the country."
             )
-        shown = {**_shown(ctx.spec, given.frame, features, given.by), **_told(given)}
+        shown = {**_shown(ctx.spec, given.frame, country.features, given.by), **_told(given)}
         yield dg.Output(given.frame, "predictions", metadata={**shown, **lineage.metadata()})
         yield _result(key, given)
 
     return [predictions]
+
+
+def _country(ctx: CountryContext, lineage: Lineage) -> PredictedCountry:
+    source, naming = named_input(ctx, lineage, "features"), serving_baseline(ctx)
+    return PredictedCountry(
+        spec=ctx.spec,
+        features=ctx.store.read(source.asset, ctx.country, version=source.version),
+        registry=ctx.registry,
+        features_version=lineage.inputs["features"],
+        baseline=naming.name,
+    )
 
 
 def _as_before(key: dg.AssetKey, made: Snapshot) -> dg.AssetCheckResult:

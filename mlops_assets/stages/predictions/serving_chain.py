@@ -14,7 +14,7 @@ from mlops_assets.errors import RegistryError, TrainingError
 from mlops_assets.ml.evaluation.intervals import Intervals, intervals_around, residual_history
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import predict
-from mlops_assets.ml.models.prediction_range import Admitted, admit, awaited_rows
+from mlops_assets.ml.models.prediction_range import Admitted, awaited_rows, held_to_range
 from mlops_assets.ml.models.split import newest_label, split
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
@@ -31,7 +31,7 @@ from mlops_assets.stages.training.serving import (
 
 
 @dataclass(frozen=True)
-class Country:
+class PredictedCountry:
     """What predictions of a country follow from.
 
     Attributes:
@@ -68,7 +68,7 @@ class Predictions:
     problem_of_previous: str = ""
 
 
-def predictions_of(country: Country, served: Served) -> Predictions:
+def predictions_of(country: PredictedCountry, served: Served) -> Predictions:
     """Those of what is in use, if they can be taken; else of who is to serve in its place.
 
     Args:
@@ -82,10 +82,10 @@ def predictions_of(country: Country, served: Served) -> Predictions:
     made = _made(country, served)
     if not made.refusal:
         return _taken(served, made, GivenOut())
-    refused, problems = name_of(served), [f"{called(name_of(served))}: {made.refusal}"]
+    refused, problems = _name_of(served), [f"{called(_name_of(served))}: {made.refusal}"]
     why = made.admitted.verdict.describe(country.spec.predictions)
     for other in _in_its_place(country, served):
-        name = name_of(other)
+        name = _name_of(other)
         try:
             instead = _made(country, other)
         except (RegistryError, TrainingError) as error:  # as good as none; the next one is asked
@@ -99,12 +99,12 @@ def predictions_of(country: Country, served: Served) -> Predictions:
     return Predictions(made.frame, served, GivenOut(), "; ".join(problems))
 
 
-def name_of(served: Served) -> str:
+def _name_of(served: Served) -> str:
     """The version that serves, or `baseline`."""
     return served.version.version if served.version else BASELINE
 
 
-def _in_its_place(country: Country, served: Served) -> Iterator[Served]:
+def _in_its_place(country: PredictedCountry, served: Served) -> Iterator[Served]:
     """Who serves where the predictions of what is in use are refused, in turn."""
     wanted = country.spec.predictions.if_refused
     if wanted == "keep" or served.version is None:
@@ -131,12 +131,12 @@ class _Made:
     problem_of_previous: str
 
 
-def _made(country: Country, served: Served) -> _Made:
+def _made(country: PredictedCountry, served: Served) -> _Made:
     spec, rows = country.spec, _unseen(country.spec, country.features, served)
     known = _known(served, rows)
     said = _said(country, rows, known, served)
     naive = _Naive(country, rows)
-    admitted = admit(
+    admitted = held_to_range(
         said,
         rows,
         awaited_rows(rows, newest_label(country.features)),
@@ -209,7 +209,9 @@ def _known(served: Served, rows: pd.DataFrame) -> np.ndarray:
     return known_to(served.version, rows)
 
 
-def _said(country: Country, rows: pd.DataFrame, known: np.ndarray, served: Served) -> np.ndarray:
+def _said(
+    country: PredictedCountry, rows: pd.DataFrame, known: np.ndarray, served: Served
+) -> np.ndarray:
     """What it predicts, shape (rows,), exactly as the candidate was judged."""
     if served.version is None:
         return _Naive(country, rows, served.baseline).values()
@@ -217,7 +219,12 @@ def _said(country: Country, rows: pd.DataFrame, known: np.ndarray, served: Serve
 
 
 def _around(
-    country: Country, rows: pd.DataFrame, admitted: Admitted, served: Served, *, naive: "_Naive"
+    country: PredictedCountry,
+    rows: pd.DataFrame,
+    admitted: Admitted,
+    served: Served,
+    *,
+    naive: "_Naive",
 ) -> Intervals:
     """Intervals around what is given out; around the baseline where that answers."""
     by_baseline = admitted.answers == "baseline"
@@ -257,7 +264,7 @@ def _of_champion(
 
 
 def _of_previous(
-    country: Country, rows: pd.DataFrame, known: np.ndarray, served: Served
+    country: PredictedCountry, rows: pd.DataFrame, known: np.ndarray, served: Served
 ) -> _Previous:
     """What the model in use before would have predicted, for the rows that neither has seen.
 
@@ -285,7 +292,7 @@ class _Naive:
         name: of the baseline; "" for the one that serves where no model does.
     """
 
-    def __init__(self, country: Country, rows: pd.DataFrame, name: str = "") -> None:
+    def __init__(self, country: PredictedCountry, rows: pd.DataFrame, name: str = "") -> None:
         spec, wanted = country.spec, name or country.baseline
         self._spec, self._rows, self._features = spec, rows, country.features
         self._baseline = next(each for each in spec.baselines if each.name == wanted)

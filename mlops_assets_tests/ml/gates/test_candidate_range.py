@@ -18,6 +18,7 @@ from mlops_assets.ml.models.fitted_model import fit, predict
 from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range
 from mlops_assets.ml.models.split import split
 from mlops_assets.ml.training.candidate import train_country
+from mlops_assets.ml.training.selection import train_pooled
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.scenarios import GBM, classifier, product, regression_rows
 
@@ -120,6 +121,25 @@ def test_a_training_judges_what_it_would_predict_next_by_what_serves(place: int)
     assert found is not None
     assert (found.rows, found.beyond) == (3, 1)
     assert found.where.endswith(str(frame["event_time"].iloc[len(FRAME) + place]))
+
+
+def test_a_pooled_model_beyond_the_range_in_one_country_is_stopped_in_no_other() -> None:
+    line = {"name": "line", "estimator": "sklearn.linear_model.Ridge", "scopes": ["pooled"]}
+    spec = product(candidates=[line])
+    frames = {"DEU": regression_rows(700, 1), "FRA": regression_rows(700, 2)}
+    models = train_pooled(spec, frames, clock=time.monotonic)
+    later = FRAME.tail(3).assign(label=math.nan)
+    later[["event_time", "label_time"]] += pd.Timedelta(days=30)
+    newest = {"DEU": later, "FRA": later.assign(x=1e6)}
+    refused = {}
+    for country, rows in frames.items():
+        seen = pd.concat([rows, newest[country]], ignore_index=True)
+        trained = train_country(spec, seen, models, country=country, clock=time.monotonic)
+        assert trained.selection.kind == "pooled"
+        found = trained.on_next_rows()
+        assert found is not None
+        refused[country] = found.is_refused
+    assert refused == {"DEU": False, "FRA": True}
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])

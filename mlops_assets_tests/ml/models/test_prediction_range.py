@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.models.prediction_range import (
     Admitted,
-    admit,
     awaited_rows,
     beyond_range,
+    held_to_range,
     judge_range,
 )
 from mlops_assets.spec import PredictionsSpec
@@ -53,7 +53,7 @@ def given_out(
     values: Sequence[float], spec: PredictionsSpec, naive: float = 1.0, known: int = 0
 ) -> Admitted:
     frame = rows(len(values), known)
-    return admit(
+    return held_to_range(
         np.array(values, dtype="float64"),
         frame,
         awaited_rows(frame),
@@ -166,7 +166,7 @@ def test_the_baseline_is_asked_only_where_it_is_needed() -> None:
     frame = rows(3)
     for beyond, value in (("baseline", 1.0), ("clip", 99.0), ("refuse", 99.0)):
         spec = limits(beyond=beyond)
-        admit(np.array([1.0, 1.0, value]), frame, np.ones(3, bool), spec, baseline=never)
+        held_to_range(np.array([1.0, 1.0, value]), frame, np.ones(3, bool), spec, baseline=never)
 
 
 def test_rows_are_awaited_whose_label_is_neither_known_nor_due() -> None:

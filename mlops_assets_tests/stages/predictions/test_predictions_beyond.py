@@ -43,11 +43,14 @@ def absurd(platform: Platform) -> LoggedModel:
     model = fit(TREES, rows.assign(label=rows["label"] * 1000.0), spec.task, 1)
     mlflow.set_tracking_uri(platform.registry.tracking_uri)
     first = platform.registry.version(registered_name(PRODUCT, COUNTRY), "1")
-    with mlflow.start_run(run_id=first.run_id):
+    mlflow.start_run(run_id=first.run_id)
+    try:
         return log_model(model.estimator, *model_example(model, rows), "absurd")
+    finally:
+        mlflow.end_run()
 
 
-def with_absurd_champion(platform: Platform, **predictions: str) -> Platform:
+def with_absurd_champion(platform: Platform, **predictions: Any) -> Platform:
     """Version 2, whose predictions are beyond any range, is in use; version 1 was before."""
     files = absurd(platform)
     assert propose(platform, COUNTRY, files=files) == "2"
@@ -160,10 +163,10 @@ def test_with_nobody_to_serve_the_last_good_ones_stay_and_the_state_says_so(
 ) -> None:
     before = trained.version("predictions", COUNTRY)
     platform = with_absurd_champion(trained, if_refused="keep")
-    for _ in range(2):
-        result = platform.run(COUNTRY, "predict", SERVING)
-        assert not result.success
-        assert platform.version("predictions", COUNTRY) == before
+    results = [platform.run(COUNTRY, "predict", SERVING) for _ in range(2)]
+    assert [each.success for each in results] == [False, False]
+    assert platform.version("predictions", COUNTRY) == before
+    result = results[-1]
     check = checks(result)[CHECK]
     assert (check.passed, check.severity.value) == (False, "ERROR")
     assert "version 2: 1 of 1 predictions are beyond 0 to 100000, the worst" in check.description
@@ -260,3 +263,26 @@ def test_predictions_of_earlier_versions_are_as_their_model_said(trained: Platfo
     result = trained.run(COUNTRY, "predict", ["performance"])
     assert result.success, failures(result)
     assert isinstance(trained.frame("performance", COUNTRY), pd.DataFrame)
+
+
+def test_a_candidate_that_leaves_the_range_in_one_country_is_stopped_there_alone(
+    trained: Platform,
+) -> None:
+    yaml = trained.product.folder / "defs.yaml"
+    most = trained.frame("predictions", COUNTRY)["prediction"].max()
+    own = f"\n  overrides:\n    {COUNTRY}:\n      predictions: {{maximum: {most - 1:.3f}}}\n"
+    yaml.write_text(yaml.read_text().rstrip() + own)
+    platform = rebuilt(trained)
+    stopped = platform.run(COUNTRY, "train", ["model", "champion"])
+    assert not stopped.success
+    check = checks(stopped)["model.within_range"]
+    assert (check.passed, check.severity.value) == (False, "ERROR")
+    assert "on the holdout: " in check.description
+    assert "Way out: have the product declare" in check.description
+    assert in_use(platform, COUNTRY) == "1"
+    decision = platform.decisions(COUNTRY).iloc[-1]
+    assert decision["verdict"] == "kept"
+    assert decision["reason"].startswith("gate within_range: on the holdout: ")
+    assert "within_range" in platform.status()[COUNTRY].why
+    other = platform.run(OTHER, "train", ["model", "champion"])
+    assert other.success, failures(other)
