@@ -488,3 +488,24 @@ def test_stretches_are_first_and_last_place_of_each() -> None:
 
 def test_moments_end_before_the_end() -> None:
     assert backtest_moments(START, START + 2 * WEEK, WEEK) == (START, START + WEEK)
+
+
+def test_a_candidate_that_leaves_the_range_is_not_promoted_in_a_backtest_either() -> None:
+    frames, moment = world(None, ["DEU"]), pd.Timestamp("2022-06-06")
+    reasons, served = {}, {}
+    for beyond in ("refuse", "clip"):
+        limits = {"minimum": -4.0, "maximum": 4.0, "beyond": beyond, "beyond_share": 1.0}
+        past, _ = backtest_data(spec_of(predictions=limits), frames, END)
+        order = TrainingOrder("DEU", (ModelInUse(),), watched=False)
+        made = candidate_at(past, moment, Pooled(), order, clock=time.monotonic)
+        reasons[beyond], served[beyond] = made.decisions[""], made.predicted
+        assert np.all(np.abs(made.predicted) <= 4.0)
+    assert reasons["refuse"].verdict == "kept"
+    assert reasons["refuse"].reason.startswith("gate within_range: on the holdout: ")
+    assert reasons["clip"].verdict == "promoted"
+    at_the_limit = np.abs(served["clip"]) == 4.0
+    assert at_the_limit.any()
+    past, _ = backtest_data(spec_of(), frames, END)
+    naive = naive_predictions(past, "DEU")[-len(at_the_limit) :]
+    np.testing.assert_array_equal(served["refuse"][at_the_limit], naive[at_the_limit])
+    np.testing.assert_array_equal(served["refuse"][~at_the_limit], served["clip"][~at_the_limit])
