@@ -44,6 +44,7 @@ UNSETTLED = "unsettled"
 REFUSED = "refused"
 STOPPED = "stopped"
 OTHER_RULES = "rules"
+_POOLED = "pooled."
 _CAUSES = {
     MISSING: "it was not made yet",
     UNSETTLED: "a recorded decision was not carried out yet",
@@ -100,7 +101,7 @@ class Stale:
             self.asset in ("model", "champion")
             and not self.is_missing
             and not self.is_settled
-            and all(each == "features" or each.startswith("pooled.") for each in self.causes)
+            and all(each == "features" or each.startswith(_POOLED) for each in self.causes)
         )
 
     @property
@@ -217,8 +218,16 @@ class Staleness:
             return of_model_in_use[asset](ctx, ctx.aliases())
         if asset == "drift":
             return of_drift(ctx, ctx.aliases().champion)
+        if self.whole.recorded is not None:
+            return of_model(ctx, _pooled_of(ctx.current("model")))
         own = can_choose(ctx.product.spec, ctx.country)
         return of_model(ctx, {name: self._pooled[name] for name in own if name in self._pooled})
+
+
+def _pooled_of(model: Snapshot | None) -> dict[str, str]:
+    """The pooled versions a candidate was made from, for where nobody can say which are newer."""
+    made = made_from(model)
+    return {name.removeprefix(_POOLED): made[name] for name in made if name.startswith(_POOLED)}
 
 
 def _is_refused(ctx: CountryContext) -> bool:
