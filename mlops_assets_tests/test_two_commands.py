@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,8 @@ from mlflow.tracking import MlflowClient
 
 from mlops_assets.components.loading import load_product
 from mlops_assets.file_locks import holder_of, holding, lock_file
-from mlops_assets.settings import PROJECT_ROOT
 from mlops_assets.storage import SnapshotStore
+from mlops_assets_tests.called import Call, begin
 from mlops_assets_tests.platform import edit, sample_of, settle, small_product
 from mlops_assets_tests.runtime.serving import environment
 
@@ -31,38 +29,18 @@ _ALL_OF_IT = ("raw", "validated", "features", *DECIDED, *SERVING)
 ONCE = {("pooled_model", None), *((asset, c) for asset in _ALL_OF_IT for c in ("FRA", "NOR"))}
 
 
-@dataclass(frozen=True)
-class Command:
-    """A `materialize parcels` beside this process, and the files of what it says."""
-
-    process: subprocess.Popen[bytes]
-    output: Path
-    errors: Path
-
-    @property
-    def told(self) -> str:
-        return self.errors.read_text()
-
-    def ended(self) -> dict[str, Any]:
-        """What it made, once it has ended well."""
-        try:
-            code = self.process.wait(_SECONDS)
-        finally:
-            self.process.kill()
-        assert code == 0, self.told
-        (made,) = json.loads(self.output.read_text())
-        return made
-
-
-def begin(home: Path, *arguments: str) -> Command:
-    program = [sys.executable, "-m", "mlops_assets.cli", "materialize", "parcels", *arguments]
+def materialize(home: Path, *arguments: str) -> Call:
+    """`materialize parcels` beside this process."""
     more = {"MLOPS_ASSETS_DEFS": str(home.parent / "defs"), "MLOPS_ASSETS_CONCURRENCY": "1"}
-    files = [home.parent / f"{'_'.join(arguments)}.{kind}" for kind in ("out", "err")]
-    with files[0].open("wb") as output, files[1].open("wb") as errors:
-        process = subprocess.Popen(
-            program, env=environment(home, **more), cwd=PROJECT_ROOT, stdout=output, stderr=errors
-        )
-    return Command(process, *files)
+    return begin(["materialize", "parcels", *arguments], environment(home, **more), home.parent)
+
+
+def made_by(command: Call) -> dict[str, Any]:
+    """What it made, once it has ended well."""
+    code, output, errors = command.ended(_SECONDS)
+    assert code == 0, errors
+    (made,) = json.loads(output)
+    return made
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -93,15 +71,14 @@ def one_waits(home: Path, *both: tuple[str, ...]) -> list[dict[str, Any]]:
     not order them.
     """
     lock = lock_file(home / "locks" / "commands", "parcels")
-    first = begin(home, *both[0], "--json")
-    until(lambda: getattr(holder_of(lock), "pid", None) == first.process.pid)
-    first.process.send_signal(signal.SIGSTOP)
-    second = begin(home, *both[1], "--json")
-    until(lambda: f"Waits for process {first.process.pid} on " in second.told)
-    first.process.send_signal(signal.SIGCONT)
-    made = [first.ended(), second.ended()]
-    assert "Waits for" not in first.told
-    return made
+    first = materialize(home, *both[0], "--json")
+    until(lambda: getattr(holder_of(lock), "pid", None) == first.pid)
+    os.kill(first.pid, signal.SIGSTOP)
+    second = materialize(home, *both[1], "--json")
+    until(lambda: f"Waits for process {first.pid} on " in second.errors)
+    os.kill(first.pid, signal.SIGCONT)
+    assert "Waits for" not in first.errors
+    return [made_by(first), made_by(second)]
 
 
 def versions(home: Path) -> Counter[tuple[str, str | None]]:
@@ -158,8 +135,8 @@ def test_a_command_that_does_not_wait_says_who_works_and_runs_nothing(tmp_path: 
     home = tmp_path / "home"
     locks = home / "locks" / "commands"
     with holding(lock_file(locks / "parcels", "FRA"), "materialize parcels", None):
-        refused = begin(home, "--country", "FRA", "--no-wait")
-        assert refused.process.wait(_SECONDS) == 1
-    assert "(materialize parcels), since 20" in refused.told
-    assert "Nothing was run." in refused.told
+        code, _, told = materialize(home, "--country", "FRA", "--no-wait").ended(_SECONDS)
+    assert code == 1
+    assert "(materialize parcels), since 20" in told
+    assert "Nothing was run." in told
     assert not (home / "store").exists()

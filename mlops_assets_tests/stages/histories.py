@@ -116,6 +116,8 @@ events = st.builds(
     blocking=st.none() | st.booleans(),
     text=st.sampled_from(_TEXTS),
 )
+
+
 def _each_planned_once(drawn: list[Event]) -> list[Event]:
     """Without plans of what the run has already planned or judged, which Dagster cannot store."""
     kept: list[Event] = []
