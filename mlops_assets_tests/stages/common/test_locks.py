@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -106,9 +107,9 @@ def test_a_country_that_takes_its_files_waits_for_the_ingestion_and_for_no_other
     folder.mkdir(parents=True)
     with another(folder / f"{INGESTION}.lock", "shared"), taken(tmp_path, of):
         waits.append("none")
-    with another(folder / f"{INGESTION}.lock") as process:
-        with ended_when_met(folder / f"{INGESTION}.lock", process, waits), taken(tmp_path, of):
-            waits.append("held")
+    held = folder / f"{INGESTION}.lock"
+    with another(held) as process, ended_when_met(held, process, waits), taken(tmp_path, of):
+        waits.append("held")
     assert waits == ["none", "ended", "held"]
 
 
@@ -119,12 +120,8 @@ def test_moving_a_country_waits_for_the_ingestion_and_for_both_countries(tmp_pat
     for name in names:
         met: list[object] = []
         with another(folder / f"{name}.lock") as process:
-
-            def told(holder: object, process: subprocess.Popen[str] = process) -> None:
-                met.append(holder)
-                process.kill()
-
-            with alone_with_raw(tmp_path, "parcels", ["NOR", "NO2"], told, command="unlisted"):
+            ends = partial(end_and_note, process, met)
+            with alone_with_raw(tmp_path, "parcels", ["NOR", "NO2"], ends, command="unlisted"):
                 for held in names:
                     with (
                         pytest.raises(BusyError),
@@ -132,6 +129,12 @@ def test_moving_a_country_waits_for_the_ingestion_and_for_both_countries(tmp_pat
                     ):
                         pass
         assert len(met) == 1
+
+
+def end_and_note(process: subprocess.Popen[str], met: list[object], holder: object) -> None:
+    """What is told of a holder that is waited for: that one ends."""
+    met.append(holder)
+    process.kill()
 
 
 @contextmanager
