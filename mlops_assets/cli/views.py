@@ -63,13 +63,19 @@ def status(
 def _rows_as_known(
     products: Sequence[Product],
 ) -> tuple[list[CountryStatus], RegistryError | None]:
-    """Every country of the products, and what is wrong with the registry that all of them share."""
+    """Every country of the products, and what is wrong with the registry that all of them share.
+
+    Raises:
+        RegistryError: it does not answer, and nothing of any country is stored.
+    """
     from mlops_assets.runtime.status import recorded_status
 
     try:
         return [row for each in products for row in status_rows(each)], None
     except RegistryError as error:
         found = [row for each in products for row in recorded_status(context_of(each))]
+        if all(row.state == "no_data" for row in found):
+            raise  # nothing is stored either, as in a home that cannot be made
         return found, error
 
 
