@@ -53,6 +53,16 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 _SERVED = ("mlops_assets_tests/browser/", "mlops_assets_tests/runtime/up/test_up.py")
 """Files whose tests share one `mlops-assets up`."""
+_FIRST = (
+    _SERVED,
+    # First of it what needs nothing that the files above are making just then.
+    ("mlops_assets_tests/test_two_commands.py",),
+    ("mlops_assets_tests/test_cli",),
+    ("mlops_assets_tests/pipeline/", "mlops_assets_tests/runtime/headless/"),
+)
+"""What takes minutes a file, in the order in which it begins."""
+_LAST = "mlops_assets_tests/ml/"
+"""Seconds a file: what is left for whoever is done."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -65,6 +75,18 @@ class _ServedTogether(LoadFileScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
         return _SERVED[0] if file.startswith(_SERVED) else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are handed out in this order, so that no process is left alone with a long one."""
+    items.sort(key=lambda item: _turn(item.nodeid))
+
+
+def _turn(nodeid: str) -> int:
+    if nodeid.startswith(_LAST):
+        return len(_FIRST) + 1
+    turns = (turn for turn, files in enumerate(_FIRST) if nodeid.startswith(files))
+    return next(turns, len(_FIRST))
 
 
 def pytest_collection_finish() -> None:

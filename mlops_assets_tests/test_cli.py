@@ -50,7 +50,7 @@ COMMANDS = (
     "reproduce", "backtest", "promote", "rollback", "approve", "undo", "card", "new-product",
     "doctor", "deliveries", "unlisted",
 )  # fmt: skip
-GOES_ON = ("AUT", "BEL", "FRA")
+GOES_ON = ("AUT", "FRA")
 """Countries that get more rows at the end."""
 CHAIN = ("raw", "validated", "quarantine", "features", "model", "champion", "predictions")
 STATUS = {

@@ -159,3 +159,21 @@ def test_what_needs_a_person_is_told_apart_from_what_was_decided_and_once(
         "before, or from the baseline.",
         "demand: 9 runs, 1 decided, 1 without anything to make, 1 unchanged; 2 need a person",
     ]
+
+
+def test_no_line_names_its_product_and_country_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome("demand", runs=4)
+    outcome.failures |= {
+        "NOR": ("demand NOR: the features know the future.", "NOR: it has no rows."),
+        "FRA": ("demand FRA: the features know the future.", "FRA: it has no rows."),
+    }
+    outcome.decided["DEU"] = ("demand DEU: gate model.slices: worse at night",)
+    outcome.warnings["POL"] = ("demand POL: demand is the word that it begins with",)
+    outcome.not_used["ESP"] = "demand ESP: a.csv"
+    assert told(capsys, outcome)[:-1] == [
+        "warning: demand (POL) demand is the word that it begins with",
+        "decided: demand DEU: gate model.slices: worse at night. What served before serves on, or "
+        "the baseline.",
+        "stopped: demand NOR, FRA: the features know the future. | it has no rows.",
+        "not used: demand ESP: a.csv; the rest goes on. Deliver the file again, corrected.",
+    ]

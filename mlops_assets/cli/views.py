@@ -25,7 +25,7 @@ from mlops_assets.cli.base import (
     say,
     store_of,
 )
-from mlops_assets.errors import ConfigurationError
+from mlops_assets.errors import ConfigurationError, RegistryError
 from mlops_assets.settings import load_settings, parse_moment
 
 if TYPE_CHECKING:
@@ -38,21 +38,45 @@ _ROWS_OF_A_TABLE = 100
 
 @app.command(
     help="Where every country stands: champion, metric against baseline, data, predictions.\n\n"
+    "Exit code 1 where the model registry does not answer: the table is of the records then.\n\n"
     "Example: mlops-assets status power_price --json"
 )
 def status(
     product: Annotated[str | None, typer.Argument(help="Default: every product.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the state of countries."""
+    """Print the state of countries; exit code 1 where the registry does not answer."""
     products = [product_named(product)] if product else all_products()
-    rows = [row for each in products for row in status_rows(each)]
+    rows, problem = _rows_as_known(products)
+    if problem is not None:  # above the table, which is of the records then
+        typer.echo(f"error: {problem}", err=True)
     if as_json:
         say(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
         print_status(rows)
     for each in failing_sensors(products):
         typer.echo(f"warning: {each}. See: mlops-assets doctor", err=True)
+    if problem is not None:
+        raise typer.Exit(1)
+
+
+def _rows_as_known(
+    products: Sequence[Product],
+) -> tuple[list[CountryStatus], RegistryError | None]:
+    """Every country of the products, and what is wrong with the registry that all of them share.
+
+    Raises:
+        RegistryError: it does not answer, and nothing of any country is stored.
+    """
+    from mlops_assets.runtime.status import recorded_status
+
+    try:
+        return [row for each in products for row in status_rows(each)], None
+    except RegistryError as error:
+        found = [row for each in products for row in recorded_status(context_of(each))]
+        if all(row.state == "no_data" for row in found):
+            raise  # nothing is stored either, as in a home that cannot be made
+        return found, error
 
 
 def failing_sensors(products: Sequence[Product]) -> list[str]:
@@ -201,6 +225,8 @@ def print_status(rows: Sequence[CountryStatus]) -> None:
 
 def _champion(row: CountryStatus) -> str:
     kind = row.champion_kind or "-"
+    if not row.champion_known:
+        return f"not known (last {kind})" if row.champion_kind else "not known"
     return f"{kind} v{row.champion_version}" if row.champion_version else kind
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_n
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import REALISED, realised_of
 from mlops_assets.stages.predictions.given_out import called, given_out_of
-from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
+from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country, recorded_aliases
 from mlops_assets.stages.staleness import BEYOND, REFUSED, Stale, Staleness
 from mlops_assets.storage import Snapshot
 
@@ -26,6 +26,10 @@ _FOLLOWS = {
 """Asset: the one without which it being missing is no news (`model`, `predictions`: a state)."""
 _BEFORE_NOT_USED = ("behind", "no_prediction", "predictions_refused", "awaits_approval")
 """States that come before a delivery that is not used, which their reason names too."""
+_OF_DATA = ("no_data", "contract_broken", "delivery_not_used", "nothing_to_predict")
+"""States to which it is all one what the registry names."""
+_SERVES_WELL = ("ok", "waiting")
+"""States that say of what serves that it should."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,11 @@ class CountryStatus:
             else came is in use); `nothing_to_predict` (its features have no row); `never_trained`
             (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
             candidate could not be judged); `waiting` (newer data than the newest candidate's, and
-            policy says when the next is trained). In `awaits_approval` and all of the last three,
-            what served before serves on.
+            policy says when the next is trained); `not_known` (by the records all is well, and the
+            registry does not say so). In `awaits_approval` and the three before `not_known`, what
+            served before serves on.
         why: the state in a sentence; of what serves, and why that one.
+        champion_version: None for the baseline, and where the registry does not answer.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
         baseline_value: of the best baseline on the same rows.
@@ -52,6 +58,8 @@ class CountryStatus:
         realised_value: of the champion on the newest matured labels; None before it is judged.
         expected_value: what it promised for these rows.
         drift: `quiet`, `watch`, `alarm` or `not_judged`; None before it was looked at.
+        champion_known: whether the registry was asked. Where it was not, kind and values are those
+            that were last stored.
     """
 
     product: str
@@ -69,6 +77,7 @@ class CountryStatus:
     realised_value: float | None
     expected_value: float | None
     drift: str | None
+    champion_known: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -80,6 +89,23 @@ def product_status(ctx: ProductContext) -> list[CountryStatus]:
     state = Staleness(ctx)
     latest = _latest_decisions(ctx)
     return [_country(state, country, latest.get(country)) for country in ctx.countries]
+
+
+def recorded_status(ctx: ProductContext) -> list[CountryStatus]:
+    """The same without the registry: by the snapshots and the decision log alone.
+
+    What is of data is told as ever. Who serves is told as it was recorded, and not known.
+    """
+    known = replace(ctx, models=None, recorded=recorded_aliases(ctx))
+    return [_not_known(row) for row in product_status(known)]
+
+
+def _not_known(row: CountryStatus) -> CountryStatus:
+    row = replace(row, champion_version=None, champion_known=False)
+    if row.state in _OF_DATA:
+        return row
+    why = f"the registry does not answer; by the records {row.state}: {row.why}"
+    return replace(row, state="not_known" if row.state in _SERVES_WELL else row.state, why=why)
 
 
 def _latest_decisions(ctx: ProductContext) -> dict[str, Entry]:

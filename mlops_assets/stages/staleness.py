@@ -31,6 +31,7 @@ from mlops_assets.stages.common.lineage import (
     of_shared_features,
     of_validated,
 )
+from mlops_assets.stages.common.readable import readable_again
 from mlops_assets.stages.predictions.given_out import Refusal, refusals
 from mlops_assets.stages.promotion.alias_moves import is_unsettled
 from mlops_assets.stages.promotion.decision_log import Entry, entries_by_country
@@ -46,6 +47,8 @@ REFUSED = "refused"
 STOPPED = "stopped"
 BEYOND = "beyond"
 OTHER_RULES = "rules"
+REPAIRED = "repaired"
+_POOLED = "pooled."
 _CAUSES = {
     MISSING: "it was not made yet",
     UNSETTLED: "a recorded decision was not carried out yet",
@@ -104,7 +107,7 @@ class Stale:
             self.asset in ("model", "champion")
             and not self.is_missing
             and not self.is_settled
-            and all(each == "features" or each.startswith("pooled.") for each in self.causes)
+            and all(each == "features" or each.startswith(_POOLED) for each in self.causes)
         )
 
     @property
@@ -164,23 +167,31 @@ class Staleness:
     def shared_inputs(self) -> Mapping[str, str] | None:
         """What the shared features have to be made from now; None when they are not stale.
 
-        None for a product without shared features, and while no country has validated rows.
+        None for a product without shared features, and while no country has validated rows. With
+        `repaired` where files that were damaged can be read again, which changes no other input.
         """
         validated = self.having("validated")
         if not self.whole.spec.shared_features or not validated:
             return None
-        lineage = of_shared_features(self.whole, validated)
-        return None if lineage.already_made(self.whole.current(SHARED)) else lineage.inputs
+        lineage, made = of_shared_features(self.whole, validated), self.whole.current(SHARED)
+        if made is None or not lineage.already_made(made):
+            return lineage.inputs
+        again = readable_again(self.whole, made, "validated")
+        return {**lineage.inputs, REPAIRED: f"{made.version} {again}"} if again else None
 
     def is_pooled_stale(self) -> bool:
         """Whether the features of some country changed since the pooled models were trained.
+
+        Also where those of one could not be read then, and can be now.
 
         False for a product without any.
         """
         if not pooled_names(self.whole.spec):
             return False
-        lineage = of_pooled_model(self.whole, self.having("features"))
-        return not lineage.already_made(self.whole.current("pooled_model"))
+        made = self.whole.current("pooled_model")
+        if not of_pooled_model(self.whole, self.having("features")).already_made(made):
+            return True
+        return made is not None and bool(readable_again(self.whole, made, "features"))
 
     def _stale(self, country: str, asset: str) -> Stale | None:
         ctx = self.whole.country(country)
@@ -235,8 +246,16 @@ class Staleness:
             return of_model_in_use[asset](ctx, ctx.aliases())
         if asset == "drift":
             return of_drift(ctx, ctx.aliases().champion)
+        if self.whole.recorded is not None:
+            return of_model(ctx, _pooled_of(ctx.current("model")))
         own = can_choose(ctx.product.spec, ctx.country)
         return of_model(ctx, {name: self._pooled[name] for name in own if name in self._pooled})
+
+
+def _pooled_of(model: Snapshot | None) -> dict[str, str]:
+    """The pooled versions a candidate was made from, for where nobody can say which are newer."""
+    made = made_from(model)
+    return {name.removeprefix(_POOLED): made[name] for name in made if name.startswith(_POOLED)}
 
 
 def _is_refused(ctx: CountryContext) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_assets.registry.models import registered_name
+from mlops_assets.stages.staleness import REPAIRED, Staleness
 from mlops_assets.stages.training.serving import pooled_key, report_from_json
 from mlops_assets_tests.pipeline.test_outcomes import TO_FEATURES, VALUE
 from mlops_assets_tests.platform import Platform, checks, edit, failures, generated, rebuilt
@@ -25,11 +26,14 @@ def with_a_ratio(platform: Platform) -> Platform:
     return rebuilt(platform)
 
 
-def damage(platform: Platform, asset: str, country: str) -> None:
+def damage(platform: Platform, asset: str, country: str) -> Callable[[], object]:
+    """Damage its file; what repairs it, as from a backup."""
     held = platform.store.current((platform.product.name, asset), country)
     assert held is not None
     file = platform.home / "store" / held.uri.partition("/store/")[2]
+    whole = file.read_bytes()
     file.write_bytes(b"PAR1" + b"\0" * 100)
+    return lambda: file.write_bytes(whole)
 
 
 def test_an_infinite_feature_and_a_damaged_file_keep_no_country_from_the_pooled_model(
@@ -67,7 +71,7 @@ def test_an_infinite_feature_and_a_damaged_file_keep_no_country_from_the_pooled_
     assert first in finite["NOR"].description
     assert finite["NOR"].severity.value == "WARN"
     assert np.isfinite(platform.frame("features", "NOR")["growth"].dropna()).all()
-    damage(platform, "features", "FRA")
+    repair = damage(platform, "features", "FRA")
 
     result = platform.run(None, job="pooled")
 
@@ -83,6 +87,17 @@ def test_an_infinite_feature_and_a_damaged_file_keep_no_country_from_the_pooled_
     again = platform.run("NOR", assets=TO_FEATURES)
     assert not checks(again)["features.finite_values"].passed
 
+    assert not Staleness(platform.context).is_pooled_stale(), "it would come to the same"
+    repair()
+    assert Staleness(platform.context).is_pooled_stale()
+    result = platform.run(None, job="pooled")
+    told = checks(result)["pooled_model.all_countries"]
+    assert told.description is not None
+    assert "FRA" not in told.description
+    version = platform.registry.version(registered_name("parcels", pooled_key("gbm")), "2")
+    assert report_from_json(version.tags["report"]).rows == 180, "60 days of the third one too"
+    assert not Staleness(platform.context).is_pooled_stale()
+
 
 def test_a_damaged_file_of_one_country_keeps_no_other_from_shared_features(
     sharing: Platform,
@@ -90,7 +105,7 @@ def test_a_damaged_file_of_one_country_keeps_no_other_from_shared_features(
     sharing.deliver(generated(sharing))
     for country in COUNTRIES:
         assert sharing.run(country, assets=SHARED_INPUTS).success
-    damage(sharing, "validated", "NOR")
+    repair = damage(sharing, "validated", "NOR")
 
     result = sharing.run(None, job="shared")
 
@@ -102,3 +117,11 @@ def test_a_damaged_file_of_one_country_keeps_no_other_from_shared_features(
     assert shared["DEU"].notna().sum() > 700
     assert shared["NOR"].isna().all()
     assert sharing.run("DEU", assets=["features"]).success
+
+    assert Staleness(sharing.context).shared_inputs() is None, "it would come to the same"
+    repair()
+    assert REPAIRED in (Staleness(sharing.context).shared_inputs() or {})
+    result = sharing.run(None, job="shared")
+    assert checks(result)["shared_features.all_countries"].passed
+    assert sharing.frame("shared_features", None)["NOR"].notna().sum() > 700
+    assert Staleness(sharing.context).shared_inputs() is None

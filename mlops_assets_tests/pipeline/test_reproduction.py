@@ -453,6 +453,18 @@ def test_what_does_not_exist_is_refused_with_the_way_out(platform: Platform) -> 
         again(platform, version="12")
 
 
+def test_a_pooled_model_of_all_countries_says_nothing_of_any_left_out(champions: Platform) -> None:
+    made = champions.store.current(("parcels", "pooled_model"), None)
+    assert made is not None
+    key = dg.AssetKey(["parcels", "pooled_model"])
+    (shown,) = champions.instance.fetch_materializations(key, limit=1).records
+    assert shown.asset_materialization is not None
+    page = shown.asset_materialization.metadata
+    assert "candidates" in page
+    told = [*made.metadata, *page]
+    assert [name for name in told if "left_out" in name or "unread" in name] == []
+
+
 @pytest.mark.parametrize("country", [COUNTRY, OVERRIDDEN])
 def test_a_version_leads_to_all_it_was_made_from(champions: Platform, country: str) -> None:
     version = champion(champions, country)

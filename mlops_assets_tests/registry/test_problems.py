@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from mlops_assets.errors import RegistryError
 from mlops_assets.registry import Registry
 from mlops_assets.registry.models import registered_name
 from mlops_assets.registry.trained import trained_versions
+from mlops_assets_tests.called import call
 
 OLDER, NEWER = "acf3f17fdcc7", "ffffffffffff"
 
@@ -99,12 +98,8 @@ def test_a_deleted_experiment_is_told_and_comes_back_by_what_is_told(home: Path)
     words = shlex.split(re.findall(r"MLFLOW_TRACKING_URI=.*?-id \d+", refused.value.way_out)[0])
     where, (program, *arguments) = words[0], words[1:]
     assert program == "mlflow"
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", *arguments],
-        env={"PATH": "/usr/bin:/bin", where.partition("=")[0]: where.partition("=")[2]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    name, _, address = where.partition("=")
+    own = {"PATH": "/usr/bin:/bin", name: address}
+    code, _, errors = call(arguments, own, home, 60.0, "mlflow.__main__")
+    assert code == 0, errors
     assert registry.experiment("demand") == experiment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -19,8 +20,10 @@ from mlops_assets_tests.stages.histories import write_ticks
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_template: Path) -> Settings:
     """A home with the product `parcels`."""
+    (tmp_path / "home" / "mlflow").mkdir(parents=True)
+    shutil.copyfile(mlflow_template, tmp_path / "home" / "mlflow" / "mlflow.db")
     small_product("parcels", tmp_path / "defs")
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setenv("MLOPS_ASSETS_HOME", str(tmp_path / "home"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mlops_assets.runtime.status import recorded_status
 from mlops_assets_tests.pipeline.test_outcomes import COUNTRY, OTHER, TO_FEATURES, later, only
 from mlops_assets_tests.platform import Platform, edit, failures, generated, going_on, made
 from mlops_assets_tests.stages.watched import tick
@@ -24,7 +25,12 @@ def trained(once_trained: Path, tmp_path: Path) -> Iterator[Platform]:
 
 
 def state_of(platform: Platform, country: str = COUNTRY) -> tuple[str, str]:
+    """By the registry; the records alone say the same, but for whether what serves should."""
     status = platform.status()[country]
+    (recorded,) = [each for each in recorded_status(platform.context) if each.country == country]
+    assert not recorded.champion_known
+    assert recorded.state == {"ok": "not_known", "waiting": "not_known"}.get(*[status.state] * 2)
+    assert recorded.why.endswith(status.why)
     return status.state, status.why
 
 

@@ -116,13 +116,29 @@ events = st.builds(
     blocking=st.none() | st.booleans(),
     text=st.sampled_from(_TEXTS),
 )
+
+
+def _each_planned_once(drawn: list[Event]) -> list[Event]:
+    """Without plans of what the run has already planned or judged, which Dagster cannot store."""
+    kept: list[Event] = []
+    of_check: set[tuple[dg.AssetKey, str, str | None]] = set()
+    for event in drawn:
+        if event.kind in ("planned", "evaluated"):
+            about = (event.asset, event.check, event.country)
+            if event.kind == "planned" and about in of_check:
+                continue
+            of_check.add(about)
+        kept.append(event)
+    return kept
+
+
 past_runs = st.builds(
     PastRun,
     job=st.sampled_from(_JOBS),
     status=st.sampled_from(_STATUSES) | st.just(dg.DagsterRunStatus.FAILURE),
     tags=st.fixed_dictionaries({}, optional=dict(_TAGS)),
     assets=st.none() | st.frozensets(st.sampled_from(_ASSETS), max_size=3),
-    events=st.lists(events, max_size=4),
+    events=st.lists(events, max_size=4).map(_each_planned_once),
     removed=st.integers(0, 9).map(lambda chance: chance == 0),
 )
 histories = st.lists(past_runs, max_size=5)

@@ -24,7 +24,7 @@ def report(outcomes: Sequence[Outcome]) -> None:
             say(f"delivered: {outcome.product}: {outcome.delivered}")
         for where, texts in outcome.warnings.items():
             for text in texts:
-                say(f"warning: {outcome.product} ({where}) {text}")
+                say(f"warning: {outcome.product} ({where}) {_bare(outcome, where, text)}")
     for outcome in outcomes:
         for line in (
             *_decided(outcome),
@@ -57,12 +57,12 @@ def _decided(outcome: Outcome) -> Iterator[str]:
     """Few countries each with its numbers, many by the gates that refused their candidates."""
     if len(outcome.decided) <= _EACH:
         for country, problems in outcome.decided.items():
-            why = " | ".join(problems).rstrip(".")
+            why = " | ".join(_bare(outcome, country, each) for each in problems).rstrip(".")
             yield f"decided: {outcome.product} {country}: {why}. {_SERVES}"
         return
     by_gate: dict[str, list[str]] = {}
     for country, problems in outcome.decided.items():
-        for problem in problems:
+        for problem in (_bare(outcome, country, each) for each in problems):
             by_gate.setdefault(problem.partition(": ")[0].removeprefix(_GATE), []).append(country)
     told = "; ".join(f"{gate}: {some(countries)}" for gate, countries in by_gate.items())
     yield (
@@ -86,7 +86,11 @@ def _status(outcome: Outcome) -> str:
 
 
 def _failed(outcome: Outcome) -> Iterator[str]:
-    for problems, countries in _alike(outcome.failures).items():
+    told = {
+        country: tuple(_bare(outcome, country, each) for each in problems)
+        for country, problems in outcome.failures.items()
+    }
+    for problems, countries in _alike(told).items():
         served = sorted(set(countries) & outcome.fallback)
         where = f"{outcome.product} {', '.join(countries)}"
         tail = (
@@ -96,8 +100,14 @@ def _failed(outcome: Outcome) -> Iterator[str]:
         yield f"stopped: {where}: {' | '.join(problems)}{tail if served else ''}"
 
 
+def _bare(outcome: Outcome, country: str, problem: str) -> str:
+    """A problem without the product and country that it begins with, which its line has already."""
+    return problem.removeprefix(f"{outcome.product} {country}: ").removeprefix(f"{country}: ")
+
+
 def _not_used(outcome: Outcome) -> Iterator[str]:
-    for told, countries in _alike(outcome.not_used).items():
+    bare = {each: _bare(outcome, each, told) for each, told in outcome.not_used.items()}
+    for told, countries in _alike(bare).items():
         where = f"{outcome.product} {', '.join(countries)}"
         yield f"not used: {where}: {told}; the rest goes on. Deliver the file again, corrected."
     if outcome.set_aside:

@@ -26,12 +26,15 @@ class ProductContext:
         store: its snapshots and logs.
         models: its registered models; None for steps that know none.
         view: what was read before, by `read_once`; None: each is looked up when it is asked for.
+        recorded: by country what its aliases should name, as the decision log has it, where the
+            registry cannot be asked; None: it is asked.
     """
 
     product: Product
     store: SnapshotStore
     models: Registry | None = None
     view: "ReadOnce | None" = None
+    recorded: Mapping[str, Aliases] | None = None
 
     @property
     def name(self) -> str:
@@ -165,7 +168,9 @@ class CountryContext:
         return self.store.find(self.path(asset), self.country, content_hash)
 
     def aliases(self) -> Aliases:
-        """What the registry names now."""
+        """What the registry names now; by the records where it cannot be asked."""
+        if self.whole.recorded is not None:
+            return self.whole.recorded.get(self.country, Aliases())
         if self.whole.view is not None:
             return self.whole.view.aliases(self.country)
         return self.registry.aliases(self.model_name)

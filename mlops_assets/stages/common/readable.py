@@ -1,12 +1,18 @@
 """What many countries have stored, although files of some of them are damaged."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from mlops_assets.errors import StorageError
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.storage import Snapshot
+from mlops_assets.storage.io_manager import METADATA_PREFIX
 
 _Found = TypeVar("_Found")
+_UNREAD = f"{METADATA_PREFIX}unread"
+"""JSON: the countries without whose rows something of all countries was made."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +49,27 @@ def read_readable(
             if country not in countries or country in damaged:
                 raise
             damaged[str(country)] = error.problem
+
+
+def unread_metadata(damaged: Mapping[str, str]) -> dict[str, str]:
+    """What is stored with something of all countries that was made without those of `damaged`."""
+    return {_UNREAD: json.dumps(sorted(damaged))} if damaged else {}
+
+
+def readable_again(ctx: ProductContext, made: Snapshot, asset: str) -> list[str]:
+    """Countries that something was made without, and whose files can be read now.
+
+    A file that was put back has the content that it had: no hash tells that it was away.
+
+    Args:
+        ctx: the product.
+        made: what was made of all countries.
+        asset: of the countries, that it was made from.
+    """
+    unread = [
+        each for each in json.loads(made.metadata.get(_UNREAD, "[]")) if each in ctx.countries
+    ]
+    if not unread:
+        return []
+    read = read_readable(unread, lambda wanted: ctx.store.read_all(ctx.path(asset), wanted))
+    return [country for country in unread if country in read.found]

@@ -16,6 +16,7 @@ from mlops_assets.stages.common.base import (
     warned,
 )
 from mlops_assets.stages.common.lineage import SHARED, of_shared_features
+from mlops_assets.stages.common.readable import readable_again, unread_metadata
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
 from mlops_assets.stages.features.assets import leak, leak_numbers, remedy
 from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
@@ -82,7 +83,8 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
         validated = ctx.current_all("validated")
         lineage = of_shared_features(ctx, validated)
         made = ctx.current(SHARED)
-        if made is not None and lineage.already_made(made):
+        is_same = made is not None and lineage.already_made(made)
+        if made is not None and is_same and not readable_again(ctx, made, "validated"):
             yield dg.Output(Unchanged(made), SHARED, metadata=as_before(context, key))
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             yield finite_check(key, made.metadata.get(INFINITE, ""))
@@ -111,7 +113,7 @@ def _events(product: Product, found: Shared) -> StepEvents:
     damaged = "; ".join(
         f"{country}: {problem.rstrip('.')}" for country, problem in found.damaged.items()
     )
-    kept = {INFINITE: found.infinite, _DAMAGED: damaged}
+    kept = {INFINITE: found.infinite, _DAMAGED: damaged, **unread_metadata(found.damaged)}
     metadata = {**about_rows, **found.lineage.metadata(), **kept}
     yield dg.Output(found.frame, SHARED, metadata=metadata)
     same = f"{result.checked_rows:,} rows are the same with the future hidden"

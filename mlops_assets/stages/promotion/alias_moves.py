@@ -50,9 +50,16 @@ def waiting(log: Sequence[Entry]) -> Entry | None:
 
 
 def approval_of(ctx: CountryContext, log: Sequence[Entry]) -> ModelVersion | None:
-    """The waiting version, if a person has approved it by the tag; else None."""
+    """The waiting version, if a person has approved it by the tag; else None.
+
+    None as well where only the records of the registry are known, which have no tags.
+    """
     held = waiting(log)
-    if held is None or ctx.aliases().champion != held.before.champion:
+    if (
+        held is None
+        or ctx.whole.recorded is not None
+        or ctx.aliases().champion != held.before.champion
+    ):
         return None
     version = ctx.version(held.comparison.candidate)
     return version if version.tags.get(APPROVED_BY, "").strip() else None

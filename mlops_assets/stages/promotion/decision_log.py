@@ -191,6 +191,17 @@ def newest_move(log: Sequence[Entry]) -> Entry | None:
     return next((entry for entry in reversed(log) if entry.moves), None)
 
 
+def recorded_aliases(ctx: ProductContext) -> dict[str, Aliases]:
+    """By country what its aliases name once all that is recorded is carried out.
+
+    Countries that never had a version in use are left out.
+    """
+    moves = {
+        country: newest_move(log) for country, log in entries_by_country(ctx, ctx.countries).items()
+    }
+    return {country: move.after for country, move in moves.items() if move is not None}
+
+
 def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
     """Versions that a person rolled back from, with that decision.
 

@@ -28,7 +28,12 @@ from mlops_assets.stages.common.base import (
 )
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
-from mlops_assets.stages.common.readable import Readable, read_readable
+from mlops_assets.stages.common.readable import (
+    Readable,
+    read_readable,
+    readable_again,
+    unread_metadata,
+)
 from mlops_assets.stages.common.runs import leave_to_the_older
 from mlops_assets.stages.common.ui_metadata import as_before, table_metadata
 from mlops_assets.stages.training.serving import (
@@ -129,7 +134,8 @@ def _pooled_model(product: Product) -> dg.AssetsDefinition:
         countries = _features_now(ctx).found
         lineage = of_pooled_model(ctx, countries)
         made = ctx.current("pooled_model")
-        if made is not None and lineage.already_made(made):
+        is_same = made is not None and lineage.already_made(made)
+        if made is not None and is_same and not readable_again(ctx, made, "features"):
             yield dg.Output(Unchanged(made), "pooled_model", metadata=as_before(context, key))
             yield passed(key, "beats_baseline", "nothing new to train on")
             yield _all_countries(key, made.metadata.get(_LEFT_OUT, ""))
@@ -164,9 +170,13 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
     shown = {
         "candidates": table_metadata(frame.drop(columns=SCORES, errors="ignore")),
         "mlflow_run": dg.MetadataValue.url(run.url),
-        "left_out": dg.MetadataValue.json(left_out),
-        _LEFT_OUT: "; ".join(left_out),
     }
+    if left_out:
+        shown |= {
+            "left_out": dg.MetadataValue.json(left_out),
+            _LEFT_OUT: "; ".join(left_out),
+            **unread_metadata(source.damaged),
+        }
     yield dg.Output(frame, "pooled_model", metadata={**shown, **lineage.metadata()})
     yield _pooled_gate(key, product.spec, models)
     yield _all_countries(key, "; ".join(left_out))

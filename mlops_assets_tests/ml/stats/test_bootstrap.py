@@ -192,7 +192,13 @@ def test_the_same_seed_draws_the_same_days_and_another_seed_others() -> None:
 
 @pytest.mark.parametrize(
     ("days", "memory", "least"),
-    [(40, 0.0, 0.87), (60, 0.3, 0.84), (240, 0.3, 0.84), (240, 0.6, 0.78)],
+    [
+        (40, 0.0, 0.87),
+        (240, 0.3, 0.84),
+        # Nightly: hundreds of intervals each, of another length and of a longer memory.
+        pytest.param(60, 0.3, 0.84, marks=pytest.mark.nightly),
+        pytest.param(240, 0.6, 0.78, marks=pytest.mark.nightly),
+    ],
 )
 def test_intervals_of_autocorrelated_errors_hold_the_truth_about_as_often_as_they_say(
     days: int, memory: float, least: float

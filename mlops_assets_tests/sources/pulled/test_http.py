@@ -228,7 +228,7 @@ def test_a_server_that_asks_for_too_much_time_is_given_some(
     url = web.put("/a.csv", Reply(b"", 503, {"Retry-After": value}), Reply(CSV))
     start = time.monotonic()
     assert fetch(url).files == ("a.csv",)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60, "not what was asked for"
 
 
 @pytest.mark.parametrize(

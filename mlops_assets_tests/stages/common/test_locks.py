@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -25,6 +28,7 @@ from mlops_assets_tests.platform import Platform, failures
 from mlops_assets_tests.test_file_locks import another
 
 COUNTRY, OTHER = "FRA", "DEU"
+_SECONDS = 60.0
 
 
 def test_a_run_waits_for_that_of_another_process_in_its_country_and_for_no_other(
@@ -34,10 +38,8 @@ def test_a_run_waits_for_that_of_another_process_in_its_country_and_for_no_other
     with another(held) as process:
         other = ran.run(OTHER, assets=["raw"])
         assert other.success, failures(other)
-        ends = threading.Timer(1.0, process.kill)
-        ends.start()
-        waited = ran.run(COUNTRY, assets=["validated", "quarantine"])
-        ends.join()
+        with ended_when_met(held, process):
+            waited = ran.run(COUNTRY, assets=["validated", "quarantine"])
     assert waited.success, failures(waited)
     logs = ran.instance.all_logs(waited.run_id)
     told = [each.user_message for each in logs if "waits for" in each.user_message]
@@ -105,12 +107,9 @@ def test_a_country_that_takes_its_files_waits_for_the_ingestion_and_for_no_other
     folder.mkdir(parents=True)
     with another(folder / f"{INGESTION}.lock", "shared"), taken(tmp_path, of):
         waits.append("none")
-    with another(folder / f"{INGESTION}.lock") as process:
-        ends = threading.Timer(1.0, lambda: (waits.append("ended"), process.kill()))
-        ends.start()
-        with taken(tmp_path, of):
-            waits.append("held")
-        ends.join()
+    held = folder / f"{INGESTION}.lock"
+    with another(held) as process, ended_when_met(held, process, waits), taken(tmp_path, of):
+        waits.append("held")
     assert waits == ["none", "ended", "held"]
 
 
@@ -121,19 +120,48 @@ def test_moving_a_country_waits_for_the_ingestion_and_for_both_countries(tmp_pat
     for name in names:
         met: list[object] = []
         with another(folder / f"{name}.lock") as process:
-            ends = threading.Timer(0.5, process.kill)
-            ends.start()
-            with alone_with_raw(
-                tmp_path, "parcels", ["NOR", "NO2"], met.append, command="unlisted"
-            ):
+            ends = partial(end_and_note, process, met)
+            with alone_with_raw(tmp_path, "parcels", ["NOR", "NO2"], ends, command="unlisted"):
                 for held in names:
                     with (
                         pytest.raises(BusyError),
                         holding(folder / f"{held}.lock", "a run", None),
                     ):
                         pass
-            ends.join()
         assert len(met) == 1
+
+
+def end_and_note(process: subprocess.Popen[str], met: list[object], holder: object) -> None:
+    """What is told of a holder that is waited for: that one ends."""
+    met.append(holder)
+    process.kill()
+
+
+@contextmanager
+def ended_when_met(
+    file: Path, process: subprocess.Popen[str], told: list[str] | None = None
+) -> Iterator[None]:
+    """End the holder of a lock once somebody waits for it, however long that takes to come."""
+    number = str(file.stat().st_ino)
+
+    def is_met() -> bool:
+        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        return any("->" in line and line[6].split(":")[-1] == number for line in lines)
+
+    def watch() -> None:
+        end = time.monotonic() + _SECONDS
+        while not is_met() and time.monotonic() < end:
+            time.sleep(0.02)
+        if told is not None:
+            told.append("ended")
+        process.kill()
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield
+    finally:
+        watching.join()
 
 
 def taken(locks: Path, of: dg.DagsterRun) -> AbstractContextManager[None]:
