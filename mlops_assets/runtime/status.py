@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from mlops_assets.stages.backtest.proposals import policy_behind
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
 from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_now
@@ -49,6 +50,7 @@ class CountryStatus:
         realised_value: of the champion on the newest matured labels; None before it is judged.
         expected_value: what it promised for these rows.
         drift: `quiet`, `watch`, `alarm` or `not_judged`; None before it was looked at.
+        policy_note: why the policy of the product is behind its last proposal; "" if it is not.
     """
 
     product: str
@@ -66,6 +68,7 @@ class CountryStatus:
     realised_value: float | None
     expected_value: float | None
     drift: str | None
+    policy_note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -76,7 +79,9 @@ def product_status(ctx: ProductContext) -> list[CountryStatus]:
     """Every listed country in the order of the YAML."""
     state = Staleness(ctx)
     latest = _latest_decisions(ctx)
-    return [_country(state, country, latest.get(country)) for country in ctx.countries]
+    note = policy_behind(ctx)
+    rows = (_country(state, country, latest.get(country)) for country in ctx.countries)
+    return [replace(row, policy_note=note) for row in rows]
 
 
 def _latest_decisions(ctx: ProductContext) -> dict[str, Entry]:

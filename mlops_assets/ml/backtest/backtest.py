@@ -59,7 +59,9 @@ HELPED_WEEKS = 8
 BacktestProgress = Callable[[pd.Timestamp], None]
 
 
-GoingOn = Callable[[pd.Timestamp, Callable[[], "tuple[BacktestResult, ...]"]], Collection[str] | None]
+GoingOn = Callable[
+    [pd.Timestamp, Callable[[], "tuple[BacktestResult, ...]"]], Collection[str] | None
+]
 """Names of the policies that take part from a moment on (None: all), by what became of them: whose
 rows are all that are known at the end, so that whoever asks leaves out those of later."""
 
@@ -179,18 +181,14 @@ def run_backtest(
     return tuple(walker.backtested() for walker in walkers)
 
 
-def rules_of(
-    policy: Policy, past: BacktestData
-) -> tuple[ProductSpec, Mapping[str, ProductSpec]]:
+def rules_of(policy: Policy, past: BacktestData) -> tuple[ProductSpec, Mapping[str, ProductSpec]]:
     """What a policy goes by: of the whole product, and of each country."""
     if policy.rules is None:
         return past.spec, past.specs
     return policy.rules, {country: policy.rules.for_country(country) for country in past.specs}
 
 
-def _left(
-    walkers: list[_Walker], moment: pd.Timestamp, going_on: GoingOn
-) -> list[_Walker]:
+def _left(walkers: list[_Walker], moment: pd.Timestamp, going_on: GoingOn) -> list[_Walker]:
     names = going_on(moment, lambda: tuple(walker.backtested() for walker in walkers))
     return walkers if names is None else [each for each in walkers if each.policy.name in names]
 

@@ -8,6 +8,7 @@ and what the chosen one is worth is told by its rows there, beside those of the 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -42,11 +43,16 @@ MIN_TAIL = 8
 """Moments of the tail at least."""
 MIN_SEARCHED = 12
 """Moments of the searched part at least."""
+MOST_MOMENTS = 104
+"""Moments of a proposal without dates at most; of weeks, two years."""
 RUNGS = (0.25, 0.5, 0.75)
 """Of the searched part: where the worse half of the policies stays behind."""
 TOLERATED = 0.01
 """What a training may cost in error: a policy that trains less may be worse by such a share (for
 auc: by so much), and one that trains more has to be better by it."""
+CHANCE = 0.03
+"""Up to such a difference from the best of a search counts only where it is significant: the best
+of many is best by chance as well."""
 TAIL = 0.025
 """Of each end of the intervals."""
 IN_USE, DEFAULTS, NEVER, MONTHLY = "in use", "defaults", "never", "every 30d"
@@ -157,6 +163,29 @@ def propose(
         past, policies, moments, trainer, progress=progress, going_on=search.going_on
     )
     return _judged(past, search, {each.policy.name: each for each in walks})
+
+
+def searchable_moments(past: BacktestData, step: pd.Timedelta) -> tuple[pd.Timestamp, ...]:
+    """The moments of a proposal nobody gave dates for.
+
+    They end with the newest known label, and begin when half of the countries can be trained, at
+    most `MOST_MOMENTS` earlier.
+
+    Args:
+        past: of the product.
+        step: from a moment to the next.
+    """
+    frames = [past.frames[country] for country in past.countries]
+    labelled = [frame.loc[frame["label"].notna(), "event_time"] for frame in frames]
+    first = min(frame["event_time"].min() for frame in frames)
+    last = max((each.max() for each in labelled if len(each)), default=first)
+    every = list(pd.date_range(end=last, start=max(first, last - step * MOST_MOMENTS), freq=step))
+    half = (len(past.countries) + 1) // 2
+
+    def is_ready(moment: pd.Timestamp) -> bool:
+        return sum(past.ready(country, moment) for country in past.countries) >= half
+
+    return tuple(every[bisect_left(every, True, key=is_ready) :])
 
 
 def tail_begin(moments: Sequence[pd.Timestamp]) -> pd.Timestamp:
@@ -336,7 +365,7 @@ class _Standing:
         rows = next(iter(parts.values())).rows
         told = {name: each.rows["prediction"].to_numpy("float64") for name, each in parts.items()}
         known = np.isfinite(np.array(list(told.values()))).all(axis=0)
-        self.rows = rows[known].reset_index(drop=True)
+        self.rows = rows.iloc[np.flatnonzero(known)].reset_index(drop=True)
         self.predicted = {name: each[known] for name, each in told.items()}
         self.label = self.rows["label"].to_numpy("float64")
         self._draws: BootstrapWeights | None = None
@@ -357,9 +386,7 @@ class _Standing:
     def worth(self) -> dict[str, PolicyWorth]:
         """Of each policy."""
         return {
-            name: PolicyWorth(
-                name, self.value(name), each.trainings, each.promoted, len(self.rows)
-            )
+            name: PolicyWorth(name, self.value(name), each.trainings, each.promoted, len(self.rows))
             for name, each in self._parts.items()
         }
 
@@ -411,7 +438,7 @@ class _Standing:
         if name == best:
             return True
         apart = improvement(self._spec.metric, self.value(best), self.value(name))
-        return apart <= TOLERATED and not self.gain(best, name).lower > 0
+        return apart <= TOLERATED or (apart <= CHANCE and not self.gain(best, name).lower > 0)
 
     def cheapest_of_the_best(self) -> str:
         """The objective: the fewest trainings among those no worse than the best."""
@@ -428,9 +455,7 @@ class _Standing:
         return set(list(kept)[: (len(self._parts) + 1) // 2])
 
 
-def _judged(
-    past: BacktestData, search: _Search, walks: Mapping[str, BacktestResult]
-) -> Proposal:
+def _judged(past: BacktestData, search: _Search, walks: Mapping[str, BacktestResult]) -> Proposal:
     """What the chosen policy was worth in the tail."""
     changes = search.names[search.chosen]
     named = {
@@ -438,9 +463,9 @@ def _judged(
         **{name: walks[name] for name in (IN_USE, DEFAULTS, NEVER, MONTHLY)},
     }
     parts = {name: part_of(each, search.tail_from, None) for name, each in named.items()}
-    standing = _Standing(past.spec, parts, dict.fromkeys(parts, {}))
+    standing = _Standing(past.spec, parts, {name: {} for name in parts})
     worth, gain = standing.worth, standing.gain("proposed", IN_USE)
-    adopt, reason = judged_on_tail(past.spec.metric, changes, gain, worth, standing.problem)
+    adopt, reason = judged_on_tail(past.spec.metric, changes, gain, worth, problem=standing.problem)
     return Proposal(
         begin=search.moments[0],
         tail_from=search.tail_from,
@@ -460,6 +485,7 @@ def judged_on_tail(
     changes: Changes,
     gain: Estimate,
     worth: Mapping[str, PolicyWorth],
+    *,
     problem: str = "",
 ) -> tuple[bool, str]:
     """Whether the proposed policy is the better one by the tail, and why in a sentence.

@@ -178,7 +178,7 @@ def count(changes: Changes) -> int:
 def described(changes: Changes) -> str:
     """In a line: retraining.max_age_days=60, decision.margin=0.02."""
     told = [
-        f"{section}.{key}={_plain(value)}"
+        f"{section}.{key}={yaml_word(value)}"
         for section, values in changes.items()
         for key, value in values.items()
     ]
@@ -188,7 +188,7 @@ def described(changes: Changes) -> str:
 def _drawn(
     spec: ProductSpec, space: Sequence[Dial], most: int, rng: np.random.Generator
 ) -> list[Changes]:
-    """Policies with some keys changed; all other values of every key come before one comes again."""
+    """Policies with some keys changed; every other value comes before one comes again."""
     waiting: list[tuple[Dial, Any]] = []
     found: list[Changes] = []
     for place in range(most):
@@ -225,6 +225,8 @@ def _sorted(changes: Changes) -> list[Any]:
     return sorted((section, sorted(values.items())) for section, values in changes.items())
 
 
-def _plain(value: Any) -> str:
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else f"{value:g}"
+def yaml_word(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else f"{value:.12g}"

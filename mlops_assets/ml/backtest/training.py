@@ -321,7 +321,9 @@ def candidate_at(
         holdout_from=parts.holdout_from,
         predicted=_served(selection, spec, past.after(country, moment)),
         decisions=decisions,
-        promise=_promise(spec, parts, selection, judged[order.rivals[0].version].evidence, pooled=pooled),
+        promise=_promise(
+            spec, parts, selection, judged[order.rivals[0].version].evidence, pooled=pooled
+        ),
         reference=_reference(spec, parts, selection) if order.watched and promoted else None,
         seconds=seconds,
         pooled_title=pooled.title(selection.pooled_name),

@@ -44,8 +44,8 @@ from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.ml.alone import Alone
 from mlops_assets_tests.ml.backtest.test_backtest import spec_of
 
-START, END = pd.Timestamp("2022-01-03"), pd.Timestamp("2022-12-31")
-MONTH = pd.Timedelta(days=14)
+START, END = pd.Timestamp("2022-03-28"), pd.Timestamp("2022-12-31")
+FORTNIGHT = pd.Timedelta(days=14)
 SMALL = {
     "name": "line",
     "estimator": "sklearn.linear_model.Ridge",
@@ -80,7 +80,7 @@ def spec_with(**sections: Any) -> ProductSpec:
     """A product that never trains again by itself."""
     quiet = {"on_error": False, "on_drift": False}
     short = {
-        "holdout_days": 28, "train_days": 90, "validation_days": 20, "refit": True,
+        "holdout_days": 49, "train_days": 150, "validation_days": 20, "refit": True,
         "min_train_rows": 40, "min_holdout_rows": 20,
     }  # fmt: skip
     base = {
@@ -96,7 +96,7 @@ def past_of(frames: Mapping[str, pd.DataFrame], spec: ProductSpec | None = None)
 
 
 def proposed(past: BacktestData, most: int = 8, **budget: Any) -> Proposal:
-    moments = backtest_moments(START, END, MONTH)
+    moments = backtest_moments(START, END, FORTNIGHT)
     return propose(past, moments, Alone(past), Budget(most, **budget))
 
 
@@ -136,7 +136,7 @@ def test_where_nothing_changes_a_product_that_does_not_train_keeps_what_it_has(
 
 def test_a_policy_that_trains_for_nothing_is_told_to_train_less() -> None:
     busy = spec_with(retraining={"max_age_days": 14, "cooldown_days": 0, "on_drift": False})
-    found = proposed(past_of(world(0.0), busy), most=24)
+    found = proposed(past_of(world(0.0), busy), most=12)
     assert found.adopt, found.reason
     assert found.proposed.trainings < found.in_use.trainings
     assert "no worse by more than 1 %" in found.reason or "is better" in found.reason
@@ -155,6 +155,7 @@ def test_labels_of_the_tail_change_what_it_is_worth_and_never_what_is_proposed(
     assert not found.adopt
 
 
+@pytest.mark.nightly  # that its neighbour can fail
 def test_a_label_of_the_searched_part_can_change_what_is_proposed(moving: Proposal) -> None:
     frames = world(8.0)
     for frame in frames.values():
@@ -164,13 +165,17 @@ def test_a_label_of_the_searched_part_can_change_what_is_proposed(moving: Propos
 
 
 def test_the_same_past_and_seed_propose_the_same(moving: Proposal) -> None:
-    assert proposed(past_of(world(8.0))) == moving
+    moments = backtest_moments(START, END, FORTNIGHT)
+    past = past_of({"DEU": drifting(0, 8.0)})
+    once, twice = (propose(past, moments, Alone(past), Budget(4)) for _ in range(2))
+    assert once == twice
+    assert once.search != moving.search
 
 
 def test_the_tail_is_walked_as_the_policies_alone_would_walk(moving: Proposal) -> None:
     past = past_of(world(8.0))
     alone = Policy("alone", "drift", rules=applied(past.spec, moving.changes))
-    moments = backtest_moments(START, END, MONTH)
+    moments = backtest_moments(START, END, FORTNIGHT)
     (walk,) = run_backtest(past, [alone], moments, Alone(past))
     rows = walk.rows[walk.rows["event_time"] > moving.tail_from]
     error = float((rows["label"] - rows["prediction"]).abs().mean())
@@ -186,11 +191,10 @@ def test_the_worse_half_stays_behind_and_the_policy_in_use_never(moving: Proposa
     assert len(rows) == 8
 
 
-def test_a_search_without_time_leaves_policies_behind_early() -> None:
+def test_a_search_without_time_leaves_policies_behind_early(moving: Proposal) -> None:
     ticks = iter(range(10**6))
     found = proposed(past_of(world(8.0)), seconds=1.0, clock=lambda: float(next(ticks)))
-    whole = proposed(past_of(world(8.0)))
-    assert sum(each.rows for each in found.search) < sum(each.rows for each in whole.search)
+    assert sum(each.rows for each in found.search) < sum(each.rows for each in moving.search)
     assert len(found.tail) == 5
 
 
@@ -220,7 +224,7 @@ def test_a_policy_is_to_be_adopted_only_when_the_tail_is_certain(
 ) -> None:
     told = {"proposed": worth("proposed", ours), IN_USE: worth(IN_USE, theirs)}
     changes = {"retraining": {"max_age_days": 60}}
-    assert judged_on_tail("mae", changes, gain, told, "too few blocks")[0] is adopt
+    assert judged_on_tail("mae", changes, gain, told, problem="too few blocks")[0] is adopt
     assert judged_on_tail("mae", {}, gain, told)[0] is False
 
 
@@ -228,8 +232,8 @@ def test_a_policy_is_to_be_adopted_only_when_the_tail_is_certain(
 
 
 def test_too_few_moments_name_what_is_needed_and_what_there_is() -> None:
-    moments = backtest_moments(START, END, MONTH)[: MIN_SEARCHED + MIN_TAIL - 1]
-    with pytest.raises(ConfigurationError, match=r"needs 20 moments.*there are 19, 2022-01-03"):
+    moments = backtest_moments(START, END, FORTNIGHT)[: MIN_SEARCHED + MIN_TAIL - 1]
+    with pytest.raises(ConfigurationError, match=r"needs 20 moments.*there are 19, 2022-03-28"):
         tail_begin(moments)
 
 
@@ -242,7 +246,7 @@ def test_the_tail_is_the_newest_third_and_never_too_short(moments: int) -> None:
 
 
 def test_a_past_in_which_nobody_could_be_trained_says_so() -> None:
-    spec = spec_with(split={"holdout_days": 28, "min_train_rows": 10**5, "validation_days": 20})
+    spec = spec_with(split={"holdout_days": 49, "min_train_rows": 10**5, "validation_days": 20})
     with pytest.raises(ConfigurationError, match="nothing to search on"):
         proposed(past_of(world(0.0), spec))
 
@@ -295,7 +299,7 @@ def test_tried_policies_begin_with_the_one_in_use_and_differ(seed: int, most: in
 
 
 def walks(past: BacktestData, *policies: Policy) -> tuple[BacktestResult, ...]:
-    return run_backtest(past, policies, backtest_moments(START, END, MONTH), Alone(past))
+    return run_backtest(past, policies, backtest_moments(START, END, FORTNIGHT), Alone(past))
 
 
 def test_policies_side_by_side_do_as_each_of_them_alone_in_a_product_with_its_values() -> None:
