@@ -235,6 +235,7 @@ class _Ground:
     labelled: dict[str, pd.DataFrame] = field(default_factory=dict)
     realised: dict[Any, Realised] = field(default_factory=dict)
     windows: dict[Any, Window] = field(default_factory=dict)
+    watched: dict[Any, tuple[DriftState | None, Estimate]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for country in self.past.countries:
@@ -252,6 +253,7 @@ class _Ground:
         """Countries join; what was kept for earlier moments goes."""
         self.joined |= dict.fromkeys(self.joining(moment), moment)
         self.realised.clear()
+        self.watched.clear()
         self.labelled.clear()
         oldest = moment - pd.Timedelta(days=self._kept_days)
         self.windows = {key: held for key, held in self.windows.items() if key[-1] >= oldest}
@@ -500,11 +502,12 @@ class _Walker:
         seen = _Seen(country, held, self.ground.realised[key])
         if self.policy.kind != "drift":
             return seen
-        return replace(
-            seen,
-            drift=self._drift(country, moment),
-            on_previous=self._on_previous(country, moment),
-        )
+        before = held.before.version if held.before else ""
+        if (*key, before) not in self.ground.watched:
+            found = (self._drift(country, moment), self._on_previous(country, moment))
+            self.ground.watched[*key, before] = found
+        held.drift, on_previous = self.ground.watched[*key, before]
+        return replace(seen, drift=held.drift, on_previous=on_previous)
 
     def _table(
         self, country: str, moment: pd.Timestamp, *, everything: bool = False
@@ -552,8 +555,7 @@ class _Walker:
         newest = self.past.frames[country]["event_time"].iloc[last - 1]
         ends = window_ends(spec, newest, spec.monitoring.of_windows)
         windows = [self._window(country, reference, end) for end in ends if end > reference.last]
-        held.drift = continued(state_of(spec, windows), held.drift)
-        return held.drift
+        return continued(state_of(spec, windows), held.drift)
 
     def _window(self, country: str, reference: Reference, end: pd.Timestamp) -> Window:
         held, spec = self.countries[country], self.specs[country]
