@@ -72,13 +72,14 @@ def test_what_was_found_is_kept_with_what_it_was_made_from_and_never_replaced(
     with_rows(tmp_path, "2024-06-30")
     ctx = stored(tmp_path)
     log = ctx.store.read_log(ctx.path(PROPOSAL_LOG), None)
-    assert log.loc[0, ["value", "value_in_use", "gain", "gain_low", "gain_high"]].tolist() == [
+    (row,) = log.to_dict("records")
+    assert [row[name] for name in ("value", "value_in_use", "gain", "gain_low", "gain_high")] == [
         1.9, 2.0, 0.05, 0.02, 0.08,
     ]  # fmt: skip
-    assert log.loc[0, "spec_hash"] == ctx.spec.config_hash()
+    assert row["spec_hash"] == ctx.spec.config_hash()
     current = ctx.store.current(ctx.path("features"), "DEU")
     assert current is not None
-    assert json.loads(str(log.loc[0, "features"])) == {"DEU": current.version}
+    assert json.loads(row["features"]) == {"DEU": current.version}
     store_proposal(ctx, replace(FOUND, adopt=False), MADE, {}, yaml="")
     assert ctx.store.read_log(ctx.path(PROPOSAL_LOG), None)["adopt"].tolist() == [True, False]
     last = last_proposal(ctx)
