@@ -13,7 +13,9 @@ from xml.etree import ElementTree
 import dagster as dg
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from mlops_assets.cli import app
 from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
 from mlops_assets.stages.backtest.proposals import store_proposal
@@ -167,8 +169,9 @@ def test_a_proposal_is_judged_stored_and_printed_and_nothing_else_is_written(hom
     before = home.listing()
     out = home.path.parent / "policy.yaml"
     said = home.backtest(
-        "--propose", "--most", "3", "--step", "4w", "--country", "FRA", "--json", "--out", str(out)
-    )
+        "--propose", "--most", "3", "--step", "4w", "--from", "2023-05-01", "--country", "FRA",
+        "--json", "--out", str(out),
+    )  # fmt: skip
     assert said.code == 0, said
     found = said.data
     assert [each["name"] for each in found["tail"]] == [
@@ -210,3 +213,10 @@ def test_a_product_without_features_says_how_to_make_them(home: Home, tmp_path: 
     empty.path.mkdir()
     complaint = empty.backtest(*PERIOD, "--policy", "never").complaint()
     assert "mlops-assets materialize parcels --all --job predict" in complaint
+
+
+def test_replay_is_another_name_of_the_command_with_all_its_options() -> None:
+    told = [CliRunner().invoke(app, [name, "--help"]) for name in ("backtest", "replay")]
+    for each in told:
+        assert each.exit_code == 0
+        assert "--propose" in each.output

@@ -26,6 +26,7 @@ from mlops_assets.ml.backtest.proposal import (
     judged_on_tail,
     part_of,
     propose,
+    searchable_moments,
     tail_begin,
 )
 from mlops_assets.ml.backtest.space import (
@@ -196,6 +197,54 @@ def test_a_search_without_time_leaves_policies_behind_early(moving: Proposal) ->
     found = proposed(past_of(world(8.0)), seconds=1.0, clock=lambda: float(next(ticks)))
     assert sum(each.rows for each in found.search) < sum(each.rows for each in moving.search)
     assert len(found.tail) == 5
+
+
+# Products of other kinds
+
+
+def customers(seed: int) -> pd.DataFrame:
+    """A row a customer on the first of each month, with a label 40 days later."""
+    rng = np.random.default_rng(seed)
+    firsts = pd.date_range("2019-01-01", "2023-01-01", freq="MS")
+    event = np.repeat(firsts.to_numpy(), 30)
+    x = rng.normal(size=len(event))
+    return pd.DataFrame(
+        {
+            "entity": np.tile([f"c{n}" for n in range(30)], len(firsts)),
+            "event_time": event,
+            "label_time": event + pd.Timedelta(days=40),
+            "label": (x + rng.normal(0, 0.5, len(event)) > 0).astype("float64"),
+            "x": x,
+            "other": rng.normal(size=len(event)),
+        }
+    )
+
+
+def test_customers_at_monthly_cutoffs_with_a_pooled_model_get_a_proposal_of_their_own() -> None:
+    pooled = {
+        "name": "line", "estimator": "sklearn.linear_model.LogisticRegression", "params": {},
+        "scopes": ["pooled"],
+    }  # fmt: skip
+    spec = spec_with(
+        task="classification",
+        metric="auc",
+        candidates=[pooled],
+        baselines=[{"name": "prior", "rule": "mean"}],
+        predictions={"minimum": 0.0, "maximum": 1.0},
+        target={"description": "buys", "unit": "probability", "matures_after": "40d"},
+        split={
+            "holdout_days": 200, "train_days": 700, "validation_days": 90, "refit": True,
+            "min_train_rows": 40, "min_holdout_rows": 20,
+        },
+    )  # fmt: skip
+    past = past_of({country: customers(n) for n, country in enumerate(("DEU", "FRA"))}, spec)
+    moments = searchable_moments(past, pd.Timedelta(weeks=2))
+    found = propose(past, moments[-22:], Alone(past), Budget(2))
+    assert "pooled_age_days" in {each.key for each in space_of(past)}
+    assert found.in_use.value > 0.8
+    assert found.in_use.rows > 0
+    assert found.until - found.tail_from > 7 * pd.Timedelta(weeks=2)
+    assert any(each.trainings for each in found.tail)
 
 
 # When the tail speaks for it
