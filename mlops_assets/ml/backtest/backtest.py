@@ -23,6 +23,7 @@ import pandas as pd
 
 from mlops_assets.ml.backtest.data import BacktestData, naive_predictions
 from mlops_assets.ml.backtest.policies import Policy
+from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.ml.backtest.training import (
     BacktestCandidate,
     ModelInUse,
@@ -236,6 +237,7 @@ class _Ground:
     realised: dict[Any, Realised] = field(default_factory=dict)
     windows: dict[Any, Window] = field(default_factory=dict)
     watched: dict[Any, tuple[DriftState | None, Estimate]] = field(default_factory=dict)
+    compared: dict[Any, tuple[PooledComparison, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for country in self.past.countries:
@@ -254,6 +256,7 @@ class _Ground:
         self.joined |= dict.fromkeys(self.joining(moment), moment)
         self.realised.clear()
         self.watched.clear()
+        self.compared.clear()
         self.labelled.clear()
         oldest = moment - pd.Timedelta(days=self._kept_days)
         self.windows = {key: held for key, held in self.windows.items() if key[-1] >= oldest}
@@ -412,7 +415,11 @@ class _Walker:
 
     def _train_pooled(self, moment: pd.Timestamp) -> None:
         newer, seconds = self.trainer.pooled(moment)
-        newer = newer.having(self.trainer.compared(newer, self._pooled_rivals()))
+        rivals = self._pooled_rivals()
+        key = (newer.key, frozenset((each.pooled, each.region) for each in rivals))
+        if key not in self.ground.compared:
+            self.ground.compared[key] = self.trainer.compared(newer, rivals)
+        newer = newer.having(self.ground.compared[key])
         self.pooled = self.pooled.joined(newer)
         self.pooled_moments.append(moment)
         self.pooled_seconds += seconds
