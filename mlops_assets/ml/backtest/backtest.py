@@ -23,7 +23,6 @@ import pandas as pd
 
 from mlops_assets.ml.backtest.data import BacktestData, naive_predictions
 from mlops_assets.ml.backtest.policies import Policy
-from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.ml.backtest.training import (
     BacktestCandidate,
     ModelInUse,
@@ -31,6 +30,7 @@ from mlops_assets.ml.backtest.training import (
     Trainer,
     TrainingOrder,
 )
+from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
