@@ -92,11 +92,11 @@ def _searched(
     past: BacktestData, moments: Sequence[pd.Timestamp], options: ProposeOptions, *, quiet: bool
 ) -> Proposal:
     from mlops_assets.cli.backtest import stderr_unless
-    from mlops_assets.ml.backtest.proposal import Budget, propose
+    from mlops_assets.ml.backtest.proposal import SearchBudget, propose
     from mlops_assets.runtime.headless.parallel_trainer import ParallelTrainer
 
     seconds = options.minutes * 60 if options.minutes is not None else None
-    budget = Budget(options.most, seconds, time.monotonic)
+    budget = SearchBudget(options.most, seconds, time.monotonic)
     with (
         ParallelTrainer(past, options.processes) as trainer,
         typer.progressbar(length=len(moments), label="propose", file=stderr_unless(quiet)) as bar,

@@ -117,7 +117,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Budget:
+class SearchBudget:
     """How much is searched.
 
     Args:
@@ -135,7 +135,7 @@ def propose(
     past: BacktestData,
     moments: Sequence[pd.Timestamp],
     trainer: Trainer,
-    budget: Budget,
+    budget: SearchBudget,
     *,
     space: Sequence[Dial] = SPACE,
     progress: BacktestProgress = lambda moment: None,
@@ -229,7 +229,7 @@ class _Search:
     past: BacktestData
     moments: tuple[pd.Timestamp, ...]
     tail_from: pd.Timestamp
-    budget: Budget
+    budget: SearchBudget
     tried: Sequence[Changes]
     names: dict[str, Changes] = field(default_factory=dict)
     told: dict[str, PolicyWorth] = field(default_factory=dict)

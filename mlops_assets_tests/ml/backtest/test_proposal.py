@@ -20,7 +20,7 @@ from mlops_assets.ml.backtest.proposal import (
     MIN_TAIL,
     MONTHLY,
     NEVER,
-    Budget,
+    SearchBudget,
     PolicyWorth,
     Proposal,
     judged_on_tail,
@@ -98,7 +98,7 @@ def past_of(frames: Mapping[str, pd.DataFrame], spec: ProductSpec | None = None)
 
 def proposed(past: BacktestData, most: int = 8, **budget: Any) -> Proposal:
     moments = backtest_moments(START, END, FORTNIGHT)
-    return propose(past, moments, Alone(past), Budget(most, **budget))
+    return propose(past, moments, Alone(past), SearchBudget(most, **budget))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_label_of_the_searched_part_can_change_what_is_proposed(moving: Propos
 def test_the_same_past_and_seed_propose_the_same(moving: Proposal) -> None:
     moments = backtest_moments(START, END, FORTNIGHT)
     past = past_of({"DEU": drifting(0, 8.0)})
-    once, twice = (propose(past, moments, Alone(past), Budget(4)) for _ in range(2))
+    once, twice = (propose(past, moments, Alone(past), SearchBudget(4)) for _ in range(2))
     assert once == twice
     assert once.search != moving.search
 
@@ -239,7 +239,7 @@ def test_customers_at_monthly_cutoffs_with_a_pooled_model_get_a_proposal_of_thei
     )  # fmt: skip
     past = past_of({country: customers(n) for n, country in enumerate(("DEU", "FRA"))}, spec)
     moments = searchable_moments(past, pd.Timedelta(weeks=2))
-    found = propose(past, moments[-22:], Alone(past), Budget(2))
+    found = propose(past, moments[-22:], Alone(past), SearchBudget(2))
     assert "pooled_age_days" in {each.key for each in space_of(past)}
     assert found.in_use.value > 0.8
     assert found.in_use.rows > 0
