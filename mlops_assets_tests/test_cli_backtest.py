@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import dagster as dg
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from mlops_assets.cli import app
+from mlops_assets.components.loading import load_product
 from mlops_assets.components.scaffold import new_product
+from mlops_assets.stages.backtest.proposals import store_proposal
+from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.storage import SnapshotStore
 from mlops_assets_tests.platform import build_platform, edit, failures
+from mlops_assets_tests.stages.backtest.test_proposals import FOUND
 from mlops_assets_tests.test_cli import Said, mlops_assets
 
 BEGIN, END = "2024-06-03", "2024-08-31"
@@ -143,6 +152,11 @@ def test_a_fixed_holdout_is_walked_as_a_distance_and_the_command_says_so(home: H
         ((*PERIOD, "--policy", "never", "--set", "min_effect=1"), "is not a value of"),
         ((*PERIOD, "--policy", "never", "--set", "monitoring.min_effort=1"), "min_effort"),
         ((*PERIOD, "--policy", "never", "--set", "monitoring.min_effect=high"), "min_effect"),
+        ((*PERIOD,), "needs --policy"),
+        (("--policy", "never"), "needs --from, --to"),
+        (("--propose", "--policy", "never", "--set", "a.b=1"), "without --policy, --set"),
+        (("--propose", "--step", "30w"), "12 to search and 8 to judge; there are"),
+        (("--propose", "--from", "2031-01-01"), "is not before the newest data"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_walked_is_named_in_one_line(
@@ -151,8 +165,58 @@ def test_what_cannot_be_walked_is_named_in_one_line(
     assert complaint in home.backtest(*arguments).complaint()
 
 
+def test_a_proposal_is_judged_stored_and_printed_and_nothing_else_is_written(home: Home) -> None:
+    before = home.listing()
+    out = home.path.parent / "policy.yaml"
+    said = home.backtest(
+        "--propose", "--most", "3", "--step", "4w", "--from", "2023-05-01", "--country", "FRA",
+        "--json", "--out", str(out),
+    )  # fmt: skip
+    assert said.code == 0, said
+    found = said.data
+    assert [each["name"] for each in found["tail"]] == [
+        "proposed", "in use", "defaults", "never", "every 30d",
+    ]  # fmt: skip
+    assert len(found["search"]) == 3
+    assert found["begin"] < found["tail_from"] < found["until"] < "2025-01-01"
+    assert found["adopt"] is bool(found["yaml"]) is out.exists()
+    assert found["note"].startswith("holdout_from 2024-10-01")
+    log = SnapshotStore(str(home.path / "store")).read_log(("parcels", "proposals"), None)
+    assert log["adopt"].tolist()[-1:] == [found["adopt"]]
+    assert json.loads(log["changes"].tolist()[-1]) == found["changes"]
+    after = home.listing()
+    (added,) = after.keys() - before.keys()
+    assert added.startswith("store/parcels/proposals")
+    assert {name: after[name] for name in before} == before
+
+
+def test_status_has_a_line_while_the_policy_is_behind_the_last_proposal(home: Home) -> None:
+    def status(*arguments: str) -> Said:
+        return mlops_assets(
+            home.path, "status", "parcels", *arguments, MLOPS_ASSETS_DEFS=str(home.defs)
+        )
+
+    ctx = ProductContext(
+        load_product(home.defs / "parcels"), SnapshotStore(str(home.path / "store"))
+    )
+    store_proposal(ctx, FOUND, dt.datetime(2025, 1, 2, tzinfo=dt.UTC), {}, yaml="")
+    (told,) = [line for line in status().out.splitlines() if "behind the proposal" in line]
+    assert told.startswith("parcels: ")
+    assert "retraining.max_age_days=60" in told
+    assert all(row["policy_note"] in told for row in status("--json").data)
+    store_proposal(ctx, replace(FOUND, adopt=False), dt.datetime.now(dt.UTC), {}, yaml="")
+    assert "proposal" not in status().out
+
+
 def test_a_product_without_features_says_how_to_make_them(home: Home, tmp_path: Path) -> None:
     empty = Home(tmp_path / "home", home.defs)
     empty.path.mkdir()
     complaint = empty.backtest(*PERIOD, "--policy", "never").complaint()
     assert "mlops-assets materialize parcels --all --job predict" in complaint
+
+
+def test_replay_is_another_name_of_the_command_with_all_its_options() -> None:
+    told = [CliRunner().invoke(app, [name, "--help"]) for name in ("backtest", "replay")]
+    for each in told:
+        assert each.exit_code == 0
+        assert "--propose" in each.output

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mlops_assets.cli.base import AsJson, app, context_of, print_table, product_named, say
+from mlops_assets.cli.propose import ProposeOptions
 from mlops_assets.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -39,21 +40,48 @@ _NOTHING = "Nothing was trained."
 _HELP = (
     "What policies of retraining would have been worth: the same functions that train, judge, "
     "watch and decide, moment by moment over the features there are. Nothing is stored but the "
-    "chart.\n\n"
+    "chart, and with --propose the proposal.\n\n"
     "Example: mlops-assets backtest power_price --from 2020-01-01 --to 2023-12-31 --policy never "
-    "--policy 'every 30d' --policy drift"
+    "--policy 'every 30d' --policy drift\n\n"
+    "--propose searches values of `retraining`, `decision` and `monitoring` on this past: of the "
+    "policies whose error is at most 1 % above the lowest (3 % where that may be chance) the one "
+    "with the fewest trainings. The newest third is not searched. There the choice is compared "
+    "with the policy in use, and the YAML to adopt is printed only where it is better for certain, "
+    "or trains less and is for certain not worse by more than 1 %. What was found is stored.\n\n"
+    "Example: mlops-assets backtest power_price --propose --minutes 10"
 )
 
 
 @app.command(help=_HELP)
 def backtest(
     product: Annotated[str, typer.Argument(help="Name of the product.")],
-    begin: Annotated[str, typer.Option("--from", help="First moment, such as 2020-01-01.")],
-    end: Annotated[str, typer.Option("--to", help="Last day that counts.")],
+    begin: Annotated[
+        str,
+        typer.Option("--from", help="First moment, such as 2020-01-01; --propose can do without."),
+    ] = "",
+    end: Annotated[
+        str, typer.Option("--to", help="Last day that counts; --propose can do without.")
+    ] = "",
     policy: Annotated[
-        list[str], typer.Option(help="never, drift, or such as 'every 30d'; repeat for more.")
-    ],
+        list[str] | None,
+        typer.Option(help="never, drift, or such as 'every 30d'; repeat for more."),
+    ] = None,
     *,
+    propose: Annotated[
+        bool, typer.Option("--propose", help="Search a better policy, judge it, print the YAML.")
+    ] = False,
+    most: Annotated[int, typer.Option(min=2, help="With --propose: policies that are tried.")] = 24,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="With --propose: fewer policies go on where it would take longer; what "
+            "is found then depends on the machine.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --propose: a file for the YAML as well.")
+    ] = None,
     step: Annotated[str, typer.Option(help="From a moment to the next: 1d, 1w.")] = "1w",
     country: Annotated[list[str] | None, typer.Option(help="A country; repeat for more.")] = None,
     change: Annotated[
@@ -68,17 +96,27 @@ def backtest(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Walk, then print a table and where the chart is."""
+    """Walk, then print a table and where the chart is; or search and print a proposal."""
     from mlops_assets.ml.backtest.policies import parse_period
 
-    found = product_named(product)
-    policies, length = _policies(policy), parse_period(step)
+    found, length = product_named(product), parse_period(step)
+    cores = processes or os.cpu_count() or 1
+    if propose:
+        _refuse_with_propose(policy, change, chart)
+        _propose(
+            found,
+            (begin, end),
+            country or [],
+            ProposeOptions(most, minutes, length, cores, out),
+            as_json=as_json,
+        )
+        return
+    _refuse_without_propose(begin, end, policy)
+    policies = _policies(policy or [])
     times = _times(begin, end)
     spec = changed(found.spec, change or [])
     past, note = _past(found, spec, times, country or [])
-    walks = _walked(
-        past, policies, times, length, processes=processes or os.cpu_count() or 1, quiet=as_json
-    )
+    walks = _walked(past, policies, times, length, processes=cores, quiet=as_json)
     target = (chart or Path(f"{found.name}_backtest.svg")).resolve()
     _draw(target, found, past, walks)
     if as_json:
@@ -89,6 +127,69 @@ def backtest(
 
 # The older name of the command, which scripts may have.
 app.command("replay", help=_HELP, hidden=True)(backtest)
+
+
+def _refuse_with_propose(
+    policy: Sequence[str] | None, change: Sequence[str] | None, chart: Path | None
+) -> None:
+    given = {"--policy": policy, "--set": change, "--chart": chart}
+    if used := [name for name, value in given.items() if value]:
+        raise ConfigurationError(
+            f"--propose goes without {', '.join(used)}: it tries policies of its own beside the "
+            "one in use.",
+            stored=_NOTHING,
+            way_out=f"Leave out {', '.join(used)}, or --propose.",
+        )
+
+
+def _refuse_without_propose(begin: str, end: str, policy: Sequence[str] | None) -> None:
+    given = {"--from": begin, "--to": end, "--policy": policy}
+    if missing := [name for name, value in given.items() if not value]:
+        raise ConfigurationError(
+            f"Without --propose a backtest needs {', '.join(missing)}.",
+            stored=_NOTHING,
+            way_out="Such as: --from 2020-01-01 --to 2023-12-31 --policy never --policy drift",
+        )
+
+
+def _propose(
+    product: Product,
+    times: tuple[str, str],
+    countries: Sequence[str],
+    options: ProposeOptions,
+    *,
+    as_json: bool,
+) -> None:
+    from mlops_assets.cli.propose import chosen_moments, propose_policy
+    from mlops_assets.ml.backtest.data import backtest_data
+    from mlops_assets.stages.backtest.data import backtest_countries, stored_features
+
+    frames = stored_features(context_of(product))
+    chosen = backtest_countries(product, frames, countries)
+    past, note = backtest_data(product.spec, frames, _last(frames, chosen, times[1]), chosen)
+    moments = chosen_moments(product, past, times, options.step)
+    propose_policy(product, past, moments, options, note=note, as_json=as_json)
+
+
+def _last(frames: dict[str, pd.DataFrame], countries: Sequence[str], end: str) -> pd.Timestamp:
+    """The end of the last day that counts; by default of the newest label that is known."""
+    import pandas as pd
+
+    from mlops_assets.settings import parse_moment
+
+    day = pd.Timedelta(days=1) - pd.Timedelta(1)
+    if end:
+        return pd.Timestamp(parse_moment(end)).tz_localize(None).normalize() + day
+    rows = [frames[country] for country in countries]
+    known = [frame.loc[frame["label"].notna(), "label_time"].max() for frame in rows]
+    newest = max((each for each in known if not pd.isna(each)), default=None)
+    if newest is None:
+        raise ConfigurationError(
+            "No label is known yet, so that there is nothing to search on.",
+            stored=_NOTHING,
+            way_out="Wait for labels; how long that takes says `target.matures_after`.",
+        )
+    return newest.normalize() + day
 
 
 def changed(spec: ProductSpec, changes: Sequence[str]) -> ProductSpec:
@@ -211,7 +312,7 @@ def _walked(
     moments = backtest_moments(times[0], times[1], step)
     with (
         ParallelTrainer(past, processes) as trainer,
-        typer.progressbar(length=len(moments), label="backtest", file=_stderr(quiet)) as bar,
+        typer.progressbar(length=len(moments), label="backtest", file=stderr_unless(quiet)) as bar,
     ):
         walks = run_backtest(
             past, policies, moments, trainer, progress=lambda moment: bar.update(1)
@@ -225,7 +326,8 @@ def _walked(
     return walks
 
 
-def _stderr(quiet: bool) -> Any:
+def stderr_unless(quiet: bool) -> Any:
+    """Where progress is shown: nowhere if `quiet`."""
     return open(os.devnull, "w") if quiet else typer.get_text_stream("stderr")
 
 

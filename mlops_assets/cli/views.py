@@ -54,6 +54,10 @@ def status(
         say(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
         print_status(rows)
+        for note in dict.fromkeys(
+            f"{row.product}: {row.policy_note}" for row in rows if row.policy_note
+        ):
+            say(note)
     for each in failing_sensors(products):
         typer.echo(f"warning: {each}. See: mlops-assets doctor", err=True)
     if problem is not None:

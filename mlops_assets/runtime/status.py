@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mlops_assets.stages.backtest.proposals import policy_behind
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
 from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_now
@@ -60,6 +61,7 @@ class CountryStatus:
         drift: `quiet`, `watch`, `alarm` or `not_judged`; None before it was looked at.
         champion_known: whether the registry was asked. Where it was not, kind and values are those
             that were last stored.
+        policy_note: why the policy of the product is behind its last proposal; "" if it is not.
     """
 
     product: str
@@ -78,6 +80,7 @@ class CountryStatus:
     expected_value: float | None
     drift: str | None
     champion_known: bool = True
+    policy_note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -88,7 +91,9 @@ def product_status(ctx: ProductContext) -> list[CountryStatus]:
     """Every listed country in the order of the YAML."""
     state = Staleness(ctx)
     latest = _latest_decisions(ctx)
-    return [_country(state, country, latest.get(country)) for country in ctx.countries]
+    note = policy_behind(ctx)
+    rows = (_country(state, country, latest.get(country)) for country in ctx.countries)
+    return [replace(row, policy_note=note) for row in rows]
 
 
 def recorded_status(ctx: ProductContext) -> list[CountryStatus]:

@@ -14,7 +14,7 @@ stays with what serves. And a moment stands for all ticks of the sensor until th
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from mlops_assets.ml.backtest.training import (
     Trainer,
     TrainingOrder,
 )
+from mlops_assets.ml.gates.succession import PooledComparison
 from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
@@ -51,11 +52,19 @@ from mlops_assets.ml.retraining.plan import (
 )
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate, improvement, score
 from mlops_assets.ml.training.selection import pooled_names
+from mlops_assets.spec import ProductSpec
 
 HELPED_WEEKS = 8
 """Weeks after a training in which its model is compared with the one it was to replace."""
 
 BacktestProgress = Callable[[pd.Timestamp], None]
+
+
+GoingOn = Callable[
+    [pd.Timestamp, Callable[[], "tuple[BacktestResult, ...]"]], Collection[str] | None
+]
+"""Names of the policies that take part from a moment on (None: all), by what became of them: whose
+rows are all that are known at the end, so that whoever asks leaves out those of later."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,8 @@ class BacktestResult:
 
     Args:
         policy: the rule.
-        rows: a row per predicted row with a known label: country, event_time, label, prediction,
-            baseline, version ("" for the baseline).
+        rows: a row per predicted row with a known label: country, entity, event_time, label_time,
+            label, prediction, baseline, version ("" for the baseline).
         trainings: in the order of time.
         watched: the same, a country a moment.
         pooled: moments of trainings of the pooled models.
@@ -142,6 +151,7 @@ def run_backtest(
     trainer: Trainer,
     *,
     progress: BacktestProgress = lambda moment: None,
+    going_on: GoingOn = lambda moment, results: None,
 ) -> tuple[BacktestResult, ...]:
     """Take every policy through the same moments.
 
@@ -155,16 +165,33 @@ def run_backtest(
         moments: in order, before the end of the past; the first one is the start.
         trainer: who trains.
         progress: is told each moment that is done.
+        going_on: is asked before each moment which policies still take part, by name.
+
+    Returns:
+        What became of those that took part to the end, in their order.
     """
     ground = _Ground(past, tuple(moments))
     walkers = [_Walker(policy, ground, trainer) for policy in policies]
     for moment in moments:
+        walkers = _left(walkers, moment, going_on)
         ground.come_to(moment)
         for walker in walkers:
             walker.look(moment)
         _train(walkers, moment, trainer)
         progress(moment)
     return tuple(walker.backtested() for walker in walkers)
+
+
+def rules_of(policy: Policy, past: BacktestData) -> tuple[ProductSpec, Mapping[str, ProductSpec]]:
+    """What a policy goes by: of the whole product, and of each country."""
+    if policy.rules is None:
+        return past.spec, past.specs
+    return policy.rules, {country: policy.rules.for_country(country) for country in past.specs}
+
+
+def _left(walkers: list[_Walker], moment: pd.Timestamp, going_on: GoingOn) -> list[_Walker]:
+    names = going_on(moment, lambda: tuple(walker.backtested() for walker in walkers))
+    return walkers if names is None else [each for each in walkers if each.policy.name in names]
 
 
 def _train(walkers: Sequence[_Walker], moment: pd.Timestamp, trainer: Trainer) -> None:
@@ -192,8 +219,8 @@ def _orders(walkers: Sequence[_Walker]) -> list[TrainingOrder]:
         for country in walker.asked:
             rival, watches = walker.rival(country), walker.policy.kind == "drift"
             held = orders.get(country, TrainingOrder(country, (), False))
-            known = {each.version for each in held.rivals}
-            rivals = held.rivals if rival.version in known else (*held.rivals, rival)
+            known = {each.key for each in held.rivals}
+            rivals = held.rivals if rival.key in known else (*held.rivals, rival)
             orders[country] = TrainingOrder(country, rivals, held.watched or watches)
     return list(orders.values())
 
@@ -206,8 +233,11 @@ class _Ground:
     moments: tuple[pd.Timestamp, ...]
     baselines: dict[str, np.ndarray] = field(default_factory=dict)
     joined: dict[str, pd.Timestamp] = field(default_factory=dict)
+    labelled: dict[str, pd.DataFrame] = field(default_factory=dict)
     realised: dict[Any, Realised] = field(default_factory=dict)
     windows: dict[Any, Window] = field(default_factory=dict)
+    watched: dict[Any, tuple[DriftState | None, Estimate]] = field(default_factory=dict)
+    compared: dict[Any, tuple[PooledComparison, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for country in self.past.countries:
@@ -225,8 +255,18 @@ class _Ground:
         """Countries join; what was kept for earlier moments goes."""
         self.joined |= dict.fromkeys(self.joining(moment), moment)
         self.realised.clear()
+        self.watched.clear()
+        self.compared.clear()
+        self.labelled.clear()
         oldest = moment - pd.Timedelta(days=self._kept_days)
         self.windows = {key: held for key, held in self.windows.items() if key[-1] >= oldest}
+
+    def labelled_rows(self, country: str, moment: pd.Timestamp) -> pd.DataFrame:
+        """A country's rows with a label that is known at the newest moment."""
+        if country not in self.labelled:
+            rows = self.past.known(country, moment)
+            self.labelled[country] = rows[rows["label"].notna()]
+        return self.labelled[country]
 
     def due(self, policy: Policy, moment: pd.Timestamp) -> bool:
         """Whether a periodic policy trains at a moment of the backtest."""
@@ -280,6 +320,8 @@ class _Walker:
     def __init__(self, policy: Policy, ground: _Ground, trainer: Trainer) -> None:
         self.policy, self.ground, self.trainer = policy, ground, trainer
         self.past, self.pooled = ground.past, Pooled()
+        self.spec, self.specs = rules_of(policy, ground.past)
+        self.watched_by = {each: str(spec.monitoring) for each, spec in self.specs.items()}
         self.countries: dict[str, _Country] = {}
         self.asked: dict[str, str] = {}
         self.trainings: list[BacktestTraining] = []
@@ -305,14 +347,15 @@ class _Walker:
 
     def rival(self, country: str) -> ModelInUse:
         """What a candidate of the country is to replace."""
-        champion = self.countries[country].champion
-        return champion.rival if champion else ModelInUse()
+        champion, own = self.countries[country].champion, self.specs[country].decision
+        rules = None if own == self.past.specs[country].decision else own
+        return replace(champion.rival if champion else ModelInUse(), rules=rules)
 
     def take(self, trained: Mapping[str, BacktestCandidate]) -> None:
         """The candidates that were asked for: into use, or not."""
         for country, each in trained.items():
             held = self.countries[country]
-            decision = each.decisions[held.champion.version if held.champion else ""]
+            decision = each.decisions[self.rival(country).key]
             gain = self._gain(country, each)
             self.trainings.append(
                 BacktestTraining(
@@ -372,7 +415,11 @@ class _Walker:
 
     def _train_pooled(self, moment: pd.Timestamp) -> None:
         newer, seconds = self.trainer.pooled(moment)
-        newer = newer.having(self.trainer.compared(newer, self._pooled_rivals()))
+        rivals = self._pooled_rivals()
+        key = (newer.key, frozenset((each.pooled, each.region) for each in rivals))
+        if key not in self.ground.compared:
+            self.ground.compared[key] = self.trainer.compared(newer, rivals)
+        newer = newer.having(self.ground.compared[key])
         self.pooled = self.pooled.joined(newer)
         self.pooled_moments.append(moment)
         self.pooled_seconds += seconds
@@ -437,7 +484,9 @@ class _Walker:
         return pd.DataFrame(
             {
                 "country": country,
+                "entity": rows["entity"].to_numpy()[kept],
                 "event_time": rows["event_time"].to_numpy()[kept],
+                "label_time": rows["label_time"].to_numpy()[kept],
                 "label": rows["label"].to_numpy(dtype="float64")[kept],
                 "prediction": held.prediction[kept],
                 "baseline": self.ground.baselines[country][kept],
@@ -448,10 +497,10 @@ class _Walker:
     # What a policy sees of a country.
 
     def _seen(self, country: str, moment: pd.Timestamp) -> _Seen:
-        held, spec = self.countries[country], self.past.specs[country]
+        held, spec = self.countries[country], self.specs[country]
         if held.champion is None:
             return _Seen(country, held)
-        key = (country, held.champion.version, held.since)
+        key = (country, held.champion.version, held.since, self.watched_by[country])
         if key not in self.ground.realised:
             table = self._table(country, moment)
             self.ground.realised[key] = realised(
@@ -460,11 +509,12 @@ class _Walker:
         seen = _Seen(country, held, self.ground.realised[key])
         if self.policy.kind != "drift":
             return seen
-        return replace(
-            seen,
-            drift=self._drift(country, moment),
-            on_previous=self._on_previous(country, moment),
-        )
+        before = held.before.version if held.before else ""
+        if (*key, before) not in self.ground.watched:
+            found = (self._drift(country, moment), self._on_previous(country, moment))
+            self.ground.watched[*key, before] = found
+        held.drift, on_previous = self.ground.watched[*key, before]
+        return replace(seen, drift=held.drift, on_previous=on_previous)
 
     def _table(
         self, country: str, moment: pd.Timestamp, *, everything: bool = False
@@ -482,14 +532,14 @@ class _Walker:
         known = (own["label"].notna() & (own["label_time"] <= moment)).to_numpy()
         newest = own["label_time"].to_numpy()[known]
         if not everything and len(newest):
-            days = np.timedelta64(self.past.specs[country].monitoring.label_days, "D")
+            days = np.timedelta64(self.specs[country].monitoring.label_days, "D")
             known &= own["label_time"].to_numpy() > newest.max() - days
         place = first + np.flatnonzero(known)
         return _performance(rows, held, self.ground.baselines[country], place)
 
     def _on_previous(self, country: str, moment: pd.Timestamp) -> Estimate:
         """Gain of the champion on the model before it; only told where it is a loss."""
-        held, spec = self.countries[country], self.past.specs[country]
+        held, spec = self.countries[country], self.specs[country]
         if held.champion is None or held.before is None:
             return UNKNOWN
         table = self._table(country, moment, everything=True)
@@ -504,7 +554,7 @@ class _Walker:
         return against_previous(spec, table, held.champion.version)
 
     def _drift(self, country: str, moment: pd.Timestamp) -> DriftState | None:
-        held, spec = self.countries[country], self.past.specs[country]
+        held, spec = self.countries[country], self.specs[country]
         reference = held.champion.reference if held.champion else None
         if reference is None:
             return None
@@ -512,12 +562,12 @@ class _Walker:
         newest = self.past.frames[country]["event_time"].iloc[last - 1]
         ends = window_ends(spec, newest, spec.monitoring.of_windows)
         windows = [self._window(country, reference, end) for end in ends if end > reference.last]
-        held.drift = continued(state_of(spec, windows), held.drift)
-        return held.drift
+        return continued(state_of(spec, windows), held.drift)
 
     def _window(self, country: str, reference: Reference, end: pd.Timestamp) -> Window:
-        held, spec = self.countries[country], self.past.specs[country]
-        key = (country, held.champion and held.champion.version, held.since, end)
+        held, spec = self.countries[country], self.specs[country]
+        version, watched_by = held.champion and held.champion.version, self.watched_by[country]
+        key = (country, version, held.since, watched_by, end)
         if key not in self.ground.windows:
             start = end - pd.Timedelta(days=spec.monitoring.window_days + 1)
             first, last = (self.past.first_after(country, each) for each in (start, end))
@@ -536,11 +586,11 @@ class _Walker:
         asked: dict[str, Action] = {}
         while True:
             found = plan_retraining(
-                self.past.spec,
+                self.spec,
                 list(country_states.values()),
                 now=_utc(moment),
                 asked_today=self._asked_since(moment - pd.Timedelta(days=1)),
-                resolve=self.past.specs,
+                resolve=self.specs,
                 pooled=self._pooled_models(moment),
             )
             if found.pooled is not None:
@@ -577,8 +627,7 @@ class _Walker:
     def _situation(self, seen: _Seen, moment: pd.Timestamp) -> CountryState:
         held, country = seen.held, seen.country
         champion = held.champion
-        rows = self.past.known(country, moment)
-        labelled = rows[rows["label"].notna()]
+        labelled = self.ground.labelled_rows(country, moment)
         trained = champion.moment if champion else moment
         return CountryState(
             country=country,
@@ -610,7 +659,9 @@ class _Seen:
     on_previous: Estimate = UNKNOWN
 
 
-_ROWS = ("country", "event_time", "label", "prediction", "baseline", "version")
+_ROWS = (
+    "country", "entity", "event_time", "label_time", "label", "prediction", "baseline", "version",
+)  # fmt: skip
 
 
 def _performance(

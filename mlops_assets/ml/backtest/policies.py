@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pandas as pd
 
 from mlops_assets.errors import ConfigurationError
-from mlops_assets.spec import duration
+from mlops_assets.spec import ProductSpec, duration
 from mlops_assets.spec.fields import DURATION
 
 _EVERY = re.compile(rf"every\s+({DURATION.pattern})")
@@ -25,11 +25,14 @@ class Policy:
             pooled models each `period`; drift: what `retraining.plan` asks for by the product's
             own `monitoring` and `retraining`.
         period: of kind every; None for the others.
+        rules: the product whose `retraining`, `decision` and `monitoring` it goes by, in which it
+            differs in nothing else from that of the backtest; None: that one itself.
     """
 
     name: str
     kind: Literal["never", "every", "drift"]
     period: pd.Timedelta | None = None
+    rules: ProductSpec | None = field(default=None, hash=False)
 
     def due(self, start: pd.Timestamp, before: pd.Timestamp, now: pd.Timestamp) -> bool:
         """Whether a time of kind every (`start` plus n periods) is after `before` and up to `now`.

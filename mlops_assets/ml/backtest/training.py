@@ -51,7 +51,7 @@ from mlops_assets.ml.training.selection import (
     train_pooled,
 )
 from mlops_assets.ml.training.tuning import Clock
-from mlops_assets.spec import BaselineSpec, ProductSpec
+from mlops_assets.spec import BaselineSpec, DecisionSpec, ProductSpec
 
 IMPORTANCE_ROWS = 120
 """About so many holdout rows tell a backtest how much each feature matters; a training asks
@@ -122,6 +122,8 @@ class ModelInUse:
         holdout_from: the twin has seen rows from before.
         pooled: what the pooled model is called where it is compared; "" for a local one.
         region: it was trained for; "" for all countries.
+        rules: of the policy that has it in use; None: those of the product. Of these only `margin`
+            and `refresh_after_days` may differ: gates and pooled models are judged once.
     """
 
     version: str = ""
@@ -130,6 +132,12 @@ class ModelInUse:
     holdout_from: pd.Timestamp | None = None
     pooled: str = ""
     region: str = ""
+    rules: DecisionSpec | None = None
+
+    @property
+    def key(self) -> str:
+        """Of its decision: the version, and the rules where they are not the product's."""
+        return f"{self.version} by {self.rules!r}" if self.rules else self.version
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class BacktestCandidate:
         until: event time of the newest row that what serves learned from.
         holdout_from: start of the holdout it was judged on.
         predicted: of what serves, for the country's rows after the moment; shape (rows,).
-        decisions: by the version of the rival.
+        decisions: by the key of the rival.
         promise: what it is promoted for.
         reference: what its new data are compared with; None unless it was asked for.
         seconds: of training.
@@ -288,17 +296,20 @@ def candidate_at(
     )
     seconds, parts, selection = clock() - began, trained.parts, trained.selection
     version = _version(moment, selection, pooled)
-    judged = [_judged(trained, rival, pooled) for rival in order.rivals]
+    judged: dict[str, _Judged] = {}
+    for rival in order.rivals:
+        if rival.version not in judged:
+            judged[rival.version] = _judged(trained, rival, pooled)
     decisions = {
-        rival.version: _decided(
+        rival.key: _decided(
             spec,
             version,
             selection,
             rival,
-            found=found,
+            found=judged[rival.version],
             pooled=_compared(past, pooled, selection, rival, country=country),
         )
-        for rival, found in zip(order.rivals, judged, strict=True)
+        for rival in order.rivals
     }
     promoted = any(each.verdict == "promoted" for each in decisions.values())
     return BacktestCandidate(
@@ -312,7 +323,9 @@ def candidate_at(
         holdout_from=parts.holdout_from,
         predicted=_given_out(past, country, moment, selection),
         decisions=decisions,
-        promise=_promise(spec, parts, selection, judged[0].evidence, pooled=pooled),
+        promise=_promise(
+            spec, parts, selection, judged[order.rivals[0].version].evidence, pooled=pooled
+        ),
         reference=_reference(spec, parts, selection) if order.watched and promoted else None,
         seconds=seconds,
         pooled_title=pooled.title(selection.pooled_name),
@@ -394,7 +407,8 @@ def _decided(
         candidate_until=selection.served.until,
         champion_until=rival.until,
     )
-    return decide(spec, found.evidence, found.gates, pair, pooled=pooled)
+    ruled = spec.model_copy(update={"decision": rival.rules}) if rival.rules else spec
+    return decide(ruled, found.evidence, found.gates, pair, pooled=pooled)
 
 
 def _compared(
