@@ -15,9 +15,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from benchmarks.loop.worlds import WEEK, WORLDS, World
 from mlops_assets.cli.backtest import changed

@@ -1,18 +1,20 @@
 """Generated products whose world changes, and one whose world does not.
 
-Features are made directly, as a product's own function would give them, so that a policy is tried on
-hundreds of countries in minutes.
+Features are made directly, as a product's own function would give them, so that a policy is tried
+on hundreds of countries in minutes.
 
-| world | a row is | what changes |
-|---|---|---|
-| `calm` | a day of a shop | nothing |
-| `demand` | a day of a shop | a third of the countries: what drives demand, at once; a third: slowly |
-| `clinics` | a week of a clinic, 80 small countries | twice what brings patients, country after country |
-| `waves` | a week of an epidemic, 200 countries | variants arrive at different times, people react |
-| `conversion` | an offer to a visitor | all at once what makes people buy; a third: slowly as well |
+- `calm`: a row is a day of a shop; nothing changes.
+- `demand`: the same; in a third of the countries what drives demand changes at once, in a third
+  slowly.
+- `clinics`: a week of a clinic, in small countries; what brings patients changes twice, country
+  after country.
+- `waves`: a week of an epidemic, in 200 countries; variants arrive at different times, and people
+  react.
+- `conversion`: an offer to a visitor; what makes people buy changes for all in one night, and for a
+  third of the countries slowly as well.
 
-`calm`, `demand` and `clinics` are what defaults may be tuned on; `waves` and `conversion` are not looked at
-while they are.
+`calm`, `demand` and `clinics` are what defaults may be tuned on; `waves` and `conversion` are not
+looked at while they are.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def decide(
     For certain: the gain over a paired bootstrap of the rows both predict (`draws.draw_rows`) is
     above `decision.margin` at its lower bound. A candidate that learned from rows newer by
     `decision.refresh_after_days` is promoted when it is for certain not worse by more than
-    `decision.refresh_margin`, at `decision.refresh_level`. Without a champion the gates alone decide. With `decision.approval` every promotion
-    waits.
+    `decision.refresh_margin`, at `decision.refresh_level`. Without a champion the gates alone
+    decide. With `decision.approval` every promotion waits.
 
     A pooled candidate that is to follow a pooled champion is decided on by the rows of all
     countries where the country's own cannot tell: where they are too few, or their interval has the
