@@ -6,7 +6,15 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from mlops_assets.spec.fields import Name, Strict, Text, added_later, refuse, rule_broken
+from mlops_assets.spec.fields import (
+    GREATER_IS_BETTER,
+    Name,
+    Strict,
+    Text,
+    added_later,
+    refuse,
+    rule_broken,
+)
 
 GateName = Literal[
     "beats_baseline",
@@ -322,6 +330,10 @@ class GatesSpec(Strict):
         return value
 
 
+REFRESH_MARGIN, REFRESH_MARGIN_AUC = 0.05, 0.01
+"""By how much a fresher candidate may be worse: a share of the error, and a difference of auc."""
+
+
 class DecisionSpec(Strict):
     """When a candidate that passed its gates replaces the champion."""
 
@@ -345,22 +357,61 @@ class DecisionSpec(Strict):
         ge=0.0,
         lt=1.0,
         description="by which share the candidate's error must be under the champion's (for auc: "
-        "by how much above it); also by how much a fresher one may be worse",
+        "by how much above it)",
         examples=[0.01],
     )
     refresh_after_days: int | None = Field(
-        default=None,
+        default=7,
         ge=1,
         description="a candidate that learned from rows at least so many days newer is promoted "
-        "when it is, for certain, not worse than the champion by more than the margin; default: "
-        "only better ones are promoted",
-        examples=[180],
+        "when it is, for certain, not worse than the champion by more than `refresh_margin`; "
+        "null: only better ones are promoted",
+        examples=[28],
+    )
+    refresh_margin: float | None = added_later(
+        None,
+        gt=0.0,
+        lt=1.0,
+        description="by which share the error of a fresher candidate may be above the champion's "
+        "(for auc: by how much under it); default: the margin, and where that is 0 a twentieth of "
+        "the error, for auc 0.01",
+        examples=[0.03],
+    )
+    refresh_level: float = added_later(
+        0.2,
+        gt=0.0,
+        le=0.5,
+        description="probability with which a fresher candidate that is worse by `refresh_margin` "
+        "may be promoted: newer knowledge speaks for it, and one that turns out worse is rolled "
+        "back",
+        examples=[0.1],
     )
     approval: bool = Field(
         default=False,
         description="whether a promotion waits until a person approves it",
         examples=[True],
     )
+
+    before_refresh_margin: ClassVar[bool] = False
+
+    def fresher_may_be_worse_by(self, metric: str) -> float:
+        """Of a candidate that knows more days: a share of the error, for auc a difference."""
+        usual = REFRESH_MARGIN_AUC if metric in GREATER_IS_BETTER else REFRESH_MARGIN
+        return self.refresh_margin or self.margin or usual
+
+
+class EarlierDecisionSpec(DecisionSpec):
+    """Of a decision recorded before `refresh_margin`, when a fresher candidate was judged as any.
+
+    By the margin, at the level that is lowered where many countries decide; and whoever followed a
+    champion had to beat the baseline for certain even where the champion did not.
+    """
+
+    before_refresh_margin: ClassVar[bool] = True
+
+    def fresher_may_be_worse_by(self, metric: str) -> float:
+        """The margin, whatever the metric."""
+        return self.margin
 
 
 class PredictionsSpec(Strict):

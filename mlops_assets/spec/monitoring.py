@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mlops_assets.spec.fields import Strict, Text, Variable, refuse, rule_broken
 
-Cause = Literal["error", "drift", "no_model", "new_labels", "age", "schedule"]
+Cause = Literal["error", "drift", "no_model", "new_labels", "age", "schedule", "follow_up"]
 """Why a country is trained again; the strongest first."""
 
 
@@ -151,10 +151,10 @@ class RetrainingSpec(Strict):
         examples=[90],
     )
     max_age_days: int | None = Field(
-        default=None,
+        default=112,
         ge=1,
         description="so many days apart are the dates at which champions are trained again, all "
-        "countries together; one that is younger than half of it waits for the next date; default: "
+        "countries together; one that is younger than half of it waits for the next date; null: "
         "never",
         examples=[60],
     )
@@ -167,7 +167,9 @@ class RetrainingSpec(Strict):
     cooldown_days: float = Field(
         default=7.0,
         ge=0.0,
-        description="days after a training before the next one in the same country",
+        description="days after a training before the next one in the same country; an alarm waits "
+        "up to four times as long where trainings followed each other, and trainings follow the "
+        "one for a change at growing multiples of it",
         examples=[7],
     )
     at_once: int = Field(
@@ -177,10 +179,11 @@ class RetrainingSpec(Strict):
         default=50, ge=1, description="trainings of the product in 24 hours", examples=[50]
     )
     give_up_after: int = Field(
-        default=3,
+        default=6,
         ge=1,
-        description="candidates in a row that were not promoted, after which a person is asked",
-        examples=[3],
+        description="candidates in a row that were not promoted, after which a person is asked; "
+        "until then each waits the longer for the next",
+        examples=[4],
     )
     rollback: bool = Field(
         default=True,

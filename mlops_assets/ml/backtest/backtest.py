@@ -43,6 +43,7 @@ from mlops_assets.ml.monitoring.drift import (
     window_rows,
 )
 from mlops_assets.ml.monitoring.performance import Realised, against_previous, realised
+from mlops_assets.ml.retraining.follow_up import PastTraining
 from mlops_assets.ml.retraining.plan import (
     Action,
     Attempts,
@@ -312,6 +313,8 @@ class _Country:
     tried: dict[str, Attempts] = field(default_factory=dict)
     waiting: str = ""
     drift: DriftState | None = None
+    past: list[PastTraining] = field(default_factory=list)
+    labels_tried: int | None = None
 
 
 class _Walker:
@@ -370,6 +373,9 @@ class _Walker:
                 )
             )
             held.last_training = each.moment
+            promoted = decision.verdict == "promoted"
+            held.past.append(PastTraining(_utc(each.moment), self.asked[country], promoted))
+            held.labels_tried = self._labels(country, each.moment)
             self._serve_baseline(country, each)
             if decision.verdict == "promoted":
                 self._into_use(country, each)
@@ -624,6 +630,9 @@ class _Walker:
         self.countries[action.country].tried |= dict.fromkeys(action.covers, done)
         self._times += [moment] * (action.kind == "retrain")
 
+    def _labels(self, country: str, moment: pd.Timestamp) -> int:
+        return int(self.past.known(country, moment)["label"].notna().sum())
+
     def _situation(self, seen: _Seen, moment: pd.Timestamp) -> CountryState:
         held, country = seen.held, seen.country
         champion = held.champion
@@ -644,6 +653,10 @@ class _Walker:
             last_training=_utc(held.last_training) if held.last_training is not None else None,
             tried=dict(held.tried),
             waiting=held.waiting,
+            labels=0 if champion else len(labelled),
+            labels_tried=held.labels_tried,
+            past=tuple(held.past),
+            serves_pooled=bool(champion and champion.pooled_name),
             evidence={"performance": moment.isoformat(), "drift": moment.isoformat()},
         )
 

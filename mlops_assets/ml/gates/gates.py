@@ -19,7 +19,7 @@ from mlops_assets.ml.evaluation.behaviour import Behaved
 from mlops_assets.ml.evaluation.fairness import Compared, Unequal
 from mlops_assets.ml.evaluation.report import Footprint, Report
 from mlops_assets.ml.gates.basis import OwnRows, above, basis_of, behaves, keeps_floor
-from mlops_assets.ml.stats.metrics import NAN, Estimate, at_most, format_gain, is_better
+from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate, at_most, format_gain, is_better
 from mlops_assets.spec import GATES, GREATER_IS_BETTER, GateName, ProductSpec
 
 MIN_MONTHS = 3
@@ -111,11 +111,15 @@ def beats_baseline(
     pooled: Report | None = None,
     *,
     whose: str = "of the country",
+    serving: Estimate = UNKNOWN,
 ) -> GateResult:
     """Whether the candidate is for certain better than the best baseline.
 
     For certain: by the lower end of the interval of the gain on the same rows, which must be above
-    `gates.min_improvement`.
+    `gates.min_improvement`. Where own rows cannot tell, and cannot tell it of the champion either,
+    the champion has no more to say for itself than the candidate, and the gate leaves it to their
+    comparison: after a change of the world every model that was judged on rows from before and
+    after it is in doubt, and the one that knows only what was before would serve on.
 
     Args:
         report: of the candidate on the country's own holdout rows.
@@ -124,6 +128,8 @@ def beats_baseline(
             holdout has fewer than `split.min_holdout_rows` rows or cannot tell its gain from the
             limit. Own rows that are under it for certain count, however few they are.
         whose: the rows of `report` are, in words; of a pooled model they are not of one country.
+        serving: gain of the champion on the same baseline, on the rows it predicts; UNKNOWN without
+            a champion.
     """
     least = spec.gates.min_improvement
     problem = "" if report.gain.has_interval else _no_gain(report)
@@ -136,16 +142,21 @@ def beats_baseline(
         return GateResult("beats_baseline", None, NAN, least, basis)
     if not used.gain.has_interval:
         return not_judged("beats_baseline", f"{_no_gain(used)}, {basis}", least)
-    passed = above(used.gain, least) is True
+    surely = above(used.gain, least)
+    doubt = surely is None and serving.has_interval and above(serving, least) is not True
+    passed = surely is True or doubt
+    told = _describe_gain(used.metric, serving)
     description = (
         f"{used.metric} {used.value:.4g} against {used.baseline_value:.4g} of baseline "
         f"{used.best_baseline}: {_describe_gain(used.metric, used.gain)}; significantly more than "
-        f"{format_gain(used.metric, least)} is {'reached' if passed else 'not reached'}, {basis}"
+        f"{format_gain(used.metric, least)} is {'reached' if surely else 'not reached'}, {basis}"
+        f"{f'; nor does the champion reach it ({told}), so that their comparison decides' * doubt}"
     )
     numbers = {
         used.metric: used.value,
         "baseline": used.baseline_value,
         **_ends("gain", used.gain),
+        **(_ends("champion_gain", serving) if doubt else {}),
         **_rows_of(used, report, found.pooled_rows),
     }
     return GateResult("beats_baseline", passed, used.gain.lower, least, description, numbers)

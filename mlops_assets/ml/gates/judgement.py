@@ -13,11 +13,14 @@ from mlops_assets.ml.evaluation.evidence import evidence_frame
 from mlops_assets.ml.evaluation.fairness import Compared, compare_groups
 from mlops_assets.ml.evaluation.report import Footprint, Report, full_report, report_of
 from mlops_assets.ml.gates import gates
+from mlops_assets.ml.gates.basis import above
 from mlops_assets.ml.gates.candidate_range import within_range
 from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
 from mlops_assets.ml.models.fitted_model import FittedModel
 from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range
+from mlops_assets.ml.stats.bootstrap import gain_estimate
 from mlops_assets.ml.stats.draws import draw_rows
+from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import GateName, ProductSpec
 
 
@@ -128,7 +131,7 @@ def _of_evidence(
     spec: ProductSpec, evidence: pd.DataFrame, report: Report, stand_in: Report | None
 ) -> list[GateResult]:
     return [
-        gates.beats_baseline(report, spec, stand_in),
+        gates.beats_baseline(report, spec, stand_in, serving=_serving(spec, evidence, report)),
         gates.above_floor(report, spec, stand_in),
         gates.slices(report, spec),
         gates.fairness(_groups(spec, evidence), spec),
@@ -137,6 +140,24 @@ def _of_evidence(
         else gates.coverage(report, spec),
         gates.stability(report, spec),
     ]
+
+
+def _serving(spec: ProductSpec, evidence: pd.DataFrame, report: Report) -> Estimate:
+    """The champion's gain on the best baseline on the rows it predicts.
+
+    UNKNOWN without enough of them, and where the candidate's own gain says for certain.
+    """
+    rows = evidence[evidence["champion"].notna() & evidence["baseline"].notna()]
+    certain = above(report.gain, spec.gates.min_improvement) is not None
+    few = len(rows) < spec.split.min_holdout_rows
+    if certain or few or spec.decision.before_refresh_margin:
+        return UNKNOWN
+    label, ours, naive = (
+        rows[name].to_numpy(dtype="float64") for name in ("label", "champion", "baseline")
+    )
+    draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
+    tail = (1.0 - spec.evaluation.confidence) / 2.0
+    return gain_estimate(spec.metric, label, ours, naive, draws=draws, tail=tail)
 
 
 def _groups(spec: ProductSpec, evidence: pd.DataFrame) -> list[Compared]:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from mlops_assets.errors import TrainingError
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
-from mlops_assets.ml.stats.bootstrap import gain_estimate
+from mlops_assets.ml.stats.bootstrap import gain_estimates
 from mlops_assets.ml.stats.draws import BootstrapWeights, draw_rows
 from mlops_assets.ml.stats.metrics import NAN, UNKNOWN, Estimate, score
 from mlops_assets.spec import EvaluationSpec, ProductSpec
@@ -54,6 +54,9 @@ class PooledComparison:
         drawn: from how many rows of what (`draws.Drawn.text`).
         problem: why nothing can be told; "" if it can.
         evidence: content hash of the rows; "" where they are not stored.
+        fresher_level: one-sided, of `fresher_lower`; NaN for `level`, as it was before there was
+            another one.
+        fresher_lower: bound of the gain that a candidate which knows more days is judged by.
     """
 
     candidate: str
@@ -74,6 +77,8 @@ class PooledComparison:
     drawn: str = ""
     problem: str = ""
     evidence: str = ""
+    fresher_level: float = NAN
+    fresher_lower: float = NAN
 
     @property
     def is_same(self) -> bool:
@@ -131,6 +136,16 @@ def level_used(spec: ProductSpec) -> float:
     average; that is to be `decision.max_false_promotions` at most.
     """
     return min(spec.decision.level, spec.decision.max_false_promotions / len(spec.countries))
+
+
+def level_of_fresher(spec: ProductSpec) -> float:
+    """The level at which a candidate that knows more days must not be worse: one-sided.
+
+    Not lowered where many countries decide; in a decision recorded before there was one, that of
+    any candidate.
+    """
+    earlier = spec.decision.before_refresh_margin
+    return level_used(spec) if earlier else spec.decision.refresh_level
 
 
 def decision_draws(spec: ProductSpec, level: float) -> int:
@@ -222,6 +237,7 @@ def _asked(spec: ProductSpec, candidate: str, champion: str, region: str) -> Poo
         block_days=spec.evaluation.block_days,
         draw_by=spec.evaluation.draw_by,
         seed=spec.seed,
+        fresher_level=level_of_fresher(spec),
     )
 
 
@@ -249,7 +265,8 @@ def compared_again(
     y, ours, theirs = (
         rows[name].to_numpy(dtype="float64") for name in ("label", asked.candidate, asked.champion)
     )
-    gain = gain_estimate(asked.metric, y, ours, theirs, draws=draws, tail=asked.level)
+    levels = (asked.level, asked.fresher_level)
+    gain, fresher = gain_estimates(asked.metric, y, ours, theirs, draws=draws, tails=levels)
     told = f"{asked.metric} cannot be told on {len(rows)} rows"
     return replace(
         asked,
@@ -258,6 +275,7 @@ def compared_again(
         candidate_value=score(asked.metric, y, ours),
         champion_value=score(asked.metric, y, theirs),
         gain=gain,
+        fresher_lower=fresher.lower,
         drawn_by=draws.drawn.by,
         drawn=draws.drawn.text,
         problem="" if gain.has_interval else draws.problem or told,
@@ -299,7 +317,7 @@ def comparisons_from_json(text: str) -> list[PooledComparison]:
     return [_read(held) for held in json.loads(text or "[]")]
 
 
-_NUMBERS = ("candidate_value", "champion_value", "level")
+_NUMBERS = ("candidate_value", "champion_value", "level", "fresher_level", "fresher_lower")
 
 
 def _plain(made: PooledComparison) -> dict[str, Any]:
@@ -310,7 +328,7 @@ def _plain(made: PooledComparison) -> dict[str, Any]:
 
 
 def _read(held: Mapping[str, Any]) -> PooledComparison:
-    numbers = {name: _float(held[name]) for name in _NUMBERS}
+    numbers = {name: _float(held.get(name)) for name in _NUMBERS}
     gain = Estimate(*(_float(each) for each in held["gain"]))
     return PooledComparison(**{**held, **numbers, "gain": gain})
 

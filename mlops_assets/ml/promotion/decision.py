@@ -12,7 +12,12 @@ from pydantic import TypeAdapter
 
 from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.gates.model_pair import ModelPair
-from mlops_assets.ml.gates.succession import PooledComparison, decision_draws, level_used
+from mlops_assets.ml.gates.succession import (
+    PooledComparison,
+    decision_draws,
+    level_of_fresher,
+    level_used,
+)
 from mlops_assets.ml.stats.bootstrap import interval, resampled_gain
 from mlops_assets.ml.stats.draws import BootstrapWeights, draw_rows
 from mlops_assets.ml.stats.metrics import (
@@ -23,7 +28,13 @@ from mlops_assets.ml.stats.metrics import (
     improvement,
     score,
 )
-from mlops_assets.spec import GREATER_IS_BETTER, EarlierEvaluationSpec, GateName, ProductSpec
+from mlops_assets.spec import (
+    GREATER_IS_BETTER,
+    EarlierDecisionSpec,
+    EarlierEvaluationSpec,
+    GateName,
+    ProductSpec,
+)
 
 Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
 DecisionBasis = Literal["own", "pooled"]
@@ -75,6 +86,8 @@ class Decision:
         drawn_by: time, entity or both; "" where nothing was drawn, and in decisions recorded
             before it was told.
         drawn: what was drawn, from how many rows of what (`draws.Drawn.text`); "" as above.
+        fresher_lower: bound of the gain at `decision.refresh_level`, which a candidate that knows
+            more days is judged by; NaN in decisions recorded before there was one.
     """
 
     verdict: Verdict
@@ -93,6 +106,7 @@ class Decision:
     basis: DecisionBasis = "own"
     own_rows: int = 0
     veto: bool = False
+    fresher_lower: float = NAN
 
 
 def decide(
@@ -107,9 +121,9 @@ def decide(
 
     For certain: the gain over a paired bootstrap of the rows both predict (`draws.draw_rows`) is
     above `decision.margin` at its lower bound. A candidate that learned from rows newer by
-    `decision.refresh_after_days` is promoted when it is for certain not worse by more than the
-    margin. Without a champion the gates alone decide. With `decision.approval` every promotion
-    waits.
+    `decision.refresh_after_days` is promoted when it is for certain not worse by more than
+    `decision.refresh_margin`, at `decision.refresh_level`. Without a champion the gates alone
+    decide. With `decision.approval` every promotion waits.
 
     A pooled candidate that is to follow a pooled champion is decided on by the rows of all
     countries where the country's own cannot tell: where they are too few, or their interval has the
@@ -147,6 +161,10 @@ def settings_of(spec: ProductSpec) -> Mapping[str, Any]:
     sections = spec.model_dump(mode="json", include=set(SETTINGS))
     # A spec leaves the default out, so that its hash is what it was; a record always says.
     sections["evaluation"] = {**sections["evaluation"], "draw_by": spec.evaluation.draw_by}
+    if not spec.decision.before_refresh_margin:
+        margin = spec.decision.fresher_may_be_worse_by(spec.metric)
+        fresher = {"refresh_margin": margin, "refresh_level": spec.decision.refresh_level}
+        sections["decision"] = {**sections["decision"], **fresher}
     return sections
 
 
@@ -163,6 +181,8 @@ def spec_of(settings: Mapping[str, Any]) -> ProductSpec:
     }
     if "draw_by" not in settings["evaluation"]:
         sections["evaluation"] = EarlierEvaluationSpec.model_validate(settings["evaluation"])
+    if "refresh_margin" not in settings["decision"]:
+        sections["decision"] = EarlierDecisionSpec.model_validate(settings["decision"])
     return ProductSpec.model_construct(**sections)
 
 
@@ -222,11 +242,12 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
     level = level_used(spec)
     draws = decision_draws(spec, level)
     drawn = draw_rows(spec.evaluation, rows, seed=spec.seed, draws=draws)
-    gain = _gain(spec, rows, values, level, drawn=drawn)
+    levels = (level, level_of_fresher(spec))
+    gain, plain = _gains(spec, rows, values, levels, drawn=drawn)
     if not gain.has_interval:
         why = drawn.problem or f"{spec.metric} cannot be told on {len(rows)} rows"
         return _undecided("not_judged", f"{why}; the champion stays", rows, values)
-    promoted, outcome = _outcome(spec, gain, pair)
+    promoted, outcome = _outcome(spec, gain, pair, plain.lower)
     return Decision(
         "promoted" if promoted else "kept",
         f"{_both(spec, values)} on the same {len(rows)} rows: {_describe_gain(spec, gain, level)}"
@@ -243,6 +264,7 @@ def _judge(spec: ProductSpec, rows: pd.DataFrame, values: _Values, pair: ModelPa
         drawn.drawn.by,
         drawn.drawn.text,
         own_rows=len(rows),
+        fresher_lower=plain.lower,
     )
 
 
@@ -275,8 +297,9 @@ def _by_all(
         drawn_by=pooled.drawn_by,
         drawn=pooled.drawn,
         basis="pooled",
+        fresher_lower=pooled.fresher_lower,
     )
-    promoted, outcome = _outcome(spec, pooled.gain, pair)
+    promoted, outcome = _outcome(spec, pooled.gain, pair, pooled.fresher_lower)
     if not promoted and own.verdict == "kept":
         return own
     text = _told_of_all(spec, pooled, outcome)
@@ -284,8 +307,10 @@ def _by_all(
         return replace(told, verdict="kept", reason=f"{text}; own rows: {own.own_rows}")
     upper, why = _own_upper(spec, rows, values)
     margin = spec.decision.margin
-    vetoed = upper < -margin
-    if own.verdict == "kept" and upper < (margin if pooled.gain.lower > margin else -margin):
+    better = pooled.gain.lower > margin
+    least = -margin if better else -spec.decision.fresher_may_be_worse_by(spec.metric)
+    vetoed = upper < least
+    if own.verdict == "kept" and upper < (margin if better else least):
         against = f"{own.reason}, against pooled evidence ({pooled.told_of})"
         return replace(own, reason=against, veto=vetoed)
     if vetoed:
@@ -322,7 +347,7 @@ def _own_upper(spec: ProductSpec, rows: pd.DataFrame, values: _Values) -> tuple[
     if len(rows) and np.isfinite(improvement(spec.metric, values.candidate, values.champion)):
         draws = decision_draws(spec, level)
         drawn = draw_rows(spec.evaluation, rows, seed=spec.seed, draws=draws)
-        own, problem = _gain(spec, rows, values, level, drawn=drawn), drawn.problem
+        [own], problem = _gains(spec, rows, values, (level,), drawn=drawn), drawn.problem
     told = f"the country's own rows ({len(rows)})"
     if not own.has_interval:
         return NAN, f"no veto of {told}: {problem or 'they cannot tell'}"
@@ -330,25 +355,37 @@ def _own_upper(spec: ProductSpec, rows: pd.DataFrame, values: _Values) -> tuple[
     return own.upper, f"{against}{told}: {_describe_gain(spec, own, level)}"
 
 
-def _gain(
-    spec: ProductSpec, rows: pd.DataFrame, values: _Values, level: float, *, drawn: BootstrapWeights
-) -> Estimate:
+def _gains(
+    spec: ProductSpec,
+    rows: pd.DataFrame,
+    values: _Values,
+    levels: Sequence[float],
+    *,
+    drawn: BootstrapWeights,
+) -> list[Estimate]:
+    """The gain with its bounds at each level, of the same draws."""
     y, ours, theirs = (
         rows[name].to_numpy(dtype="float64") for name in ("label", "candidate", "champion")
     )
     gains = resampled_gain(spec.metric, y, ours, theirs, draws=drawn)
     value = improvement(spec.metric, values.candidate, values.champion)
-    return interval(value, gains, level, drawn.parts)
+    return [interval(value, gains, level, drawn.parts) for level in levels]
 
 
-def _outcome(spec: ProductSpec, gain: Estimate, pair: ModelPair) -> tuple[bool, str]:
+def _outcome(
+    spec: ProductSpec, gain: Estimate, pair: ModelPair, fresher_lower: float
+) -> tuple[bool, str]:
     margin, refresh = spec.decision.margin, spec.decision.refresh_after_days
-    least = format_gain(spec.metric, margin)
+    least, fresher = (
+        format_gain(spec.metric, each)
+        for each in (margin, spec.decision.fresher_may_be_worse_by(spec.metric))
+    )
     if gain.lower > margin:
         return True, f"significantly better by more than {least}"
-    if refresh is not None and pair.days_newer >= refresh and gain.lower >= -margin:
+    not_worse = fresher_lower >= -spec.decision.fresher_may_be_worse_by(spec.metric)
+    if refresh is not None and pair.days_newer >= refresh and not_worse:
         return True, (
-            f"significantly not worse by more than {least}, and it knows {pair.days_newer:.0f} "
+            f"significantly not worse by more than {fresher}, and it knows {pair.days_newer:.0f} "
             "days more"
         )
     return False, f"not significantly better by more than {least}; the champion stays"

@@ -16,6 +16,13 @@ import pandas as pd
 
 from mlops_assets.ml.monitoring.drift import DriftState
 from mlops_assets.ml.monitoring.performance import Realised
+from mlops_assets.ml.retraining.follow_up import (
+    PastTraining,
+    alarm_rest,
+    follow_up_due,
+    newest_change,
+)
+from mlops_assets.ml.retraining.together import Together, judged_together
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
 
@@ -90,6 +97,9 @@ class CountryState:
         labels: known labels of a country that the baseline serves; 0 for one with a champion.
         labels_tried: how many of them its newest candidate was made with; None when it never had
             one.
+        past: trainings that sensor and schedule asked for and that led to a decision, in the order
+            of time.
+        serves_pooled: whether the champion is a pooled model.
     """
 
     country: str
@@ -113,6 +123,8 @@ class CountryState:
     chosen_by: str = ""
     labels: int = 0
     labels_tried: int | None = None
+    past: Sequence[PastTraining] = ()
+    serves_pooled: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,25 +268,58 @@ def plan_retraining(
         pooled: the models of many countries; None for a product without pooled candidates.
     """
     own, incident = resolve or {}, find_incident(spec, country_states)
-    actions = [_action(own.get(s.country, spec), s, incident, now) for s in country_states]
+    seen = Seen(now, incident, small_together(spec, country_states))
+    actions = [_action(own.get(s.country, spec), s, seen) for s in country_states]
     allowed = {s.country for s in country_states if only is None or s.country in only}
-    first = _pooled_first(spec.retraining, pooled, actions, allowed, now=now)
+    first = _pooled_first(spec.retraining, pooled, actions, allowed, seen=seen)
     if first is not None:
         waiting = [_behind_pooled(each, first) for each in actions]
         return RetrainingPlan(tuple(waiting), incident, first)
-    kept = _within_budget(spec.retraining, country_states, actions, asked_today, allowed=allowed)
+    again = [_not_the_same(*each, pooled) for each in zip(country_states, actions, strict=True)]
+    kept = _within_budget(spec.retraining, country_states, again, asked_today, allowed=allowed)
     return RetrainingPlan(tuple(kept), incident)
 
 
-def asks(spec: ProductSpec, country_state: CountryState) -> list[Ask]:
+@dataclass(frozen=True)
+class Seen:
+    """What is the same for every country when it is decided what is done about it.
+
+    Args:
+        now: with time zone.
+        incident: of the product; None without one.
+        together: realised errors of the countries that are not judged alone.
+    """
+
+    now: dt.datetime
+    incident: Incident | None = None
+    together: Together = Together()
+
+
+def asks(
+    spec: ProductSpec, country_state: CountryState, now: dt.datetime, together: Together
+) -> list[Ask]:
     """Everything that asks for something in a country now, the strongest first.
 
     Args:
         spec: the product as it is for this country.
         country_state: its own; `tried` is not looked at.
+        now: with time zone.
+        together: `small_together` of all countries.
     """
     rollback = [ask] if (ask := _rollback(spec, country_state)) else []
-    return [*rollback, *_causes(spec.retraining, country_state)]
+    return [*rollback, *_causes(spec.retraining, country_state, Seen(now, together=together))]
+
+
+def small_together(spec: ProductSpec, country_states: Sequence[CountryState]) -> Together:
+    """What the champions of countries that are not judged alone are worth together."""
+    return judged_together(
+        spec,
+        [
+            found
+            for each in country_states
+            if each.champion and (found := _own_realised(each)) and found.worse is None
+        ],
+    )
 
 
 def find_incident(spec: ProductSpec, country_states: Sequence[CountryState]) -> Incident | None:
@@ -308,16 +353,15 @@ def find_incident(spec: ProductSpec, country_states: Sequence[CountryState]) -> 
 # One country
 
 
-def _action(
-    spec: ProductSpec, country_state: CountryState, incident: Incident | None, now: dt.datetime
-) -> Action:
+def _action(spec: ProductSpec, country_state: CountryState, seen: Seen) -> Action:
     """What is done about a country, if the budget allows it."""
+    incident, now = seen.incident, seen.now
     if country_state.going_on:
         return _plain(country_state, "going_on", "a run is queued or going on")
     rollback = _rollback_action(spec, country_state, incident, now)
     if rollback is not None:
         return rollback
-    causes = _causes(spec.retraining, country_state)
+    causes = _causes(spec.retraining, country_state, seen)
     if not causes:
         return _plain(country_state, "nothing", *_why_nothing(country_state))
     free = [ask for ask in causes if not _holds(incident, ask)]
@@ -325,7 +369,7 @@ def _action(
         _asks_person(spec, country_state, causes)
         or _held(country_state, causes, free, incident)
         or _waits(spec.retraining, country_state, free, now)
-        or _asked(country_state, free)
+        or _asked(country_state, _rested(spec.retraining, country_state, free, now))
     )
 
 
@@ -401,11 +445,30 @@ def _waits(
     first = unanswered[0]
     if failed := _failed(country_state, first, country_state.tried.get(first.key, _NEVER), now):
         return failed
+    if _rested(policy, country_state, unanswered, now):
+        return None
+    rest = _rest(policy, country_state, first)
+    until = (country_state.last_training or now) + rest
+    text = f"cool-down until {until:%Y-%m-%d %H:%M}; {first.reason}"
+    days = rest / dt.timedelta(days=1)
+    return _plain(country_state, "wait", text, f"cool-down of {days:g} days")
+
+
+def _rested(
+    policy: RetrainingSpec, country_state: CountryState, causes: Sequence[Ask], now: dt.datetime
+) -> list[Ask]:
+    """What asks and has waited long enough since the newest training."""
     last = country_state.last_training
-    if last is not None and now < last + policy.cooldown:
-        text = f"cool-down until {last + policy.cooldown:%Y-%m-%d %H:%M}; {first.reason}"
-        return _plain(country_state, "wait", text, f"cool-down of {policy.cooldown_days:g} days")
-    return None
+    return [
+        ask for ask in causes if last is None or now >= last + _rest(policy, country_state, ask)
+    ]
+
+
+def _rest(policy: RetrainingSpec, country_state: CountryState, ask: Ask) -> dt.timedelta:
+    """How long what asks waits after a training: an alarm the longer, the more there were."""
+    if ask.cause not in ("error", "drift"):
+        return policy.cooldown
+    return alarm_rest(country_state.past, country_state.refused, policy.cooldown)
 
 
 def _failed(
@@ -490,14 +553,37 @@ def _rollback(spec: ProductSpec, country_state: CountryState) -> Ask | None:
     return Ask(None, f"{country_state.country} rollback of {names}", reason)
 
 
-def _causes(policy: RetrainingSpec, country_state: CountryState) -> list[Ask]:
+def _causes(policy: RetrainingSpec, country_state: CountryState, seen: Seen) -> list[Ask]:
     """What asks for a training, the strongest first."""
-    found = (_of_error, _of_drift, _of_no_model, _of_new_labels, _of_age, _of_schedule)
-    return [ask for each in found for ask in each(policy, country_state)]
+    found = (_of_drift, _of_no_model, _of_new_labels, _of_age, _of_schedule)
+    return [
+        *_of_error(policy, country_state, seen.together),
+        *(ask for each in found for ask in each(policy, country_state)),
+        *_of_change(policy, country_state, seen.now),
+    ]
 
 
-def _of_error(policy: RetrainingSpec, country_state: CountryState) -> Iterator[Ask]:
+def _of_change(
+    policy: RetrainingSpec, country_state: CountryState, now: dt.datetime
+) -> Iterator[Ask]:
+    """Trainings that follow the one for a change, as what is known of it doubles."""
+    change = newest_change(country_state.past, policy.cooldown)
+    due = follow_up_due(change, policy.cooldown)
+    if change is None or due is None or now < due or not country_state.champion:
+        return
+    text = f"training {change.trainings + 1} since the change of {change.begun:%Y-%m-%d}"
+    key = f"{country_state.country} follow_up {change.trainings} of {change.begun:%Y-%m-%dT%H:%M}"
+    yield Ask("follow_up", key, f"{text}: as much is known of it again as at the last one")
+
+
+def _of_error(
+    policy: RetrainingSpec, country_state: CountryState, together: Together
+) -> Iterator[Ask]:
     realised = _own_realised(country_state)
+    alone = realised is not None and realised.worse is not None
+    if policy.on_error and together.worse and country_state.champion and not alone:
+        evidence = country_state.evidence.get("performance", together.reason)
+        yield _ask(country_state, "error", f"together on {evidence}", together.reason)
     if policy.on_error and realised is not None and realised.worse:
         own = f"{realised.rows} rows to {realised.last}"
         evidence = country_state.evidence.get("performance", own)
@@ -683,7 +769,7 @@ def _pooled_first(
     actions: Sequence[Action],
     allowed: Collection[str],
     *,
-    now: dt.datetime,
+    seen: Seen,
 ) -> PooledAsk | None:
     """What the trainings wait for, if any is wanted and the pooled models are old."""
     wanted = sum(each.kind == "retrain" and each.country in allowed for each in actions)
@@ -691,25 +777,36 @@ def _pooled_first(
         return None
     if pooled.going_on:
         return PooledAsk("", "the pooled models are being trained")
-    reason = _pooled_age(policy, pooled, wanted, len(actions), now=now)
+    reason = _pooled_age(policy, pooled, wanted, len(actions), seen=seen)
     after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
     return PooledAsk(f"pooled models{after}", reason) if reason else None
 
 
 def _pooled_age(
-    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, *, now: dt.datetime
+    policy: RetrainingSpec, pooled: PooledModels, wanted: int, countries: int, *, seen: Seen
 ) -> str:
     """Why the pooled models are too old to train countries beside them; "" where they are not."""
     if pooled.made is None:
         return "there are no pooled models yet"
-    age, most = now - pooled.made, dt.timedelta(days=policy.pooled_age_days)
+    age, most = seen.now - pooled.made, dt.timedelta(days=policy.pooled_age_days)
     if age > most:
         return f"the pooled models are of {pooled.made:%Y-%m-%d} (pooled_age_days {most.days})"
     rest = max(policy.cooldown, dt.timedelta(days=1)) if pooled.failed else policy.cooldown
+    made = f"the pooled models are of {pooled.made:%Y-%m-%d}"
+    if seen.together.worse and age >= rest:
+        return f"{made}, and {seen.together.reason}"
     if wanted > MOST * countries and age >= rest:
-        made = f"the pooled models are of {pooled.made:%Y-%m-%d}"
         return f"{wanted} of {countries} countries ask, {made}"
     return ""
+
+
+def _not_the_same(state: CountryState, action: Action, pooled: PooledModels | None) -> Action:
+    """A country with a pooled champion waits where its candidate would be that model again."""
+    made, last = pooled and pooled.made, state.last_training
+    same = made is not None and last is not None and state.serves_pooled and last >= made
+    if action.kind != "retrain" or not same:
+        return action
+    return _put_off(action, f"waits for newer pooled models than those of {made:%Y-%m-%d}")
 
 
 def _behind_pooled(action: Action, first: PooledAsk) -> Action:

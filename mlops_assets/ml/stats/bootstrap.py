@@ -11,6 +11,7 @@ and call a function for each draw; here all draws of a metric are one product of
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -70,10 +71,25 @@ def gain_estimate(
     tail: float,
 ) -> Estimate:
     """The improvement of `p` on `reference` on the same rows, with its bounds."""
+    return gain_estimates(metric, y, p, reference, draws=draws, tails=(tail,))[0]
+
+
+def gain_estimates(
+    metric: str,
+    y: np.ndarray,
+    p: np.ndarray,
+    reference: np.ndarray,
+    *,
+    draws: BootstrapWeights,
+    tails: Sequence[float],
+) -> list[Estimate]:
+    """The same with bounds at several tails of the same draws; one that is NaN is the first."""
     value = improvement(metric, score(metric, y, p), score(metric, y, reference))
     if not np.isfinite(value):
-        return UNKNOWN
-    return interval(value, resampled_gain(metric, y, p, reference, draws=draws), tail, draws.parts)
+        return [UNKNOWN for _ in tails]
+    drawn = resampled_gain(metric, y, p, reference, draws=draws)
+    known = [tail if np.isfinite(tail) else tails[0] for tail in tails]
+    return [interval(value, drawn, tail, draws.parts) for tail in known]
 
 
 def interval(value: float, drawn: np.ndarray, tail: float, parts: int) -> Estimate:

@@ -1,7 +1,10 @@
 """Runs that retraining asks for: their tags."""
 
+from typing import get_args
+
 from mlops_assets.ml.retraining.plan import Action, PooledAsk
 from mlops_assets.product import Product
+from mlops_assets.spec import Cause
 from mlops_assets.stages.common.runs import (
     ASKED,
     ASKED_BY,
@@ -64,6 +67,12 @@ def tags_of_pooled(product: Product, ask: PooledAsk, who: str) -> dict[str, str]
 def cause_of_key(country: str, key: str) -> str:
     """The cause that a key of `retraining.asks` names after its country."""
     return key.removeprefix(f"{country} ").split(" ", 1)[0]
+
+
+def cause_of_trigger(trigger: str) -> str:
+    """The cause in the trigger that `tags_of` writes; "" in one that is not its own."""
+    parts = trigger.split(": ", 2)
+    return parts[1] if len(parts) > 1 and parts[1] in get_args(Cause) else ""
 
 
 def named_key(product: Product, key: str) -> str:

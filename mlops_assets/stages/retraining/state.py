@@ -12,14 +12,17 @@ from typing import TypeGuard
 import dagster as dg
 import pandas as pd
 
+from mlops_assets.ml.retraining.follow_up import PastTraining
 from mlops_assets.ml.retraining.plan import (
     ATTEMPTS,
+    Ask,
     Attempts,
     CountryState,
     PooledModels,
     RetrainingPlan,
     asks,
     plan_retraining,
+    small_together,
 )
 from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
@@ -47,7 +50,7 @@ from mlops_assets.stages.monitoring.performance import (
     realised_of,
 )
 from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
-from mlops_assets.stages.retraining.requests import cause_of_key, named_key
+from mlops_assets.stages.retraining.requests import cause_of_key, cause_of_trigger, named_key
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets.storage import Snapshot
 
@@ -82,6 +85,7 @@ class DecisionHistory:
         decided: when a training was decided on last; None for never.
         runs: ids of the Dagster runs in which something was decided.
         newest: the newest decision; None without one.
+        trainings: that nobody asked for, oldest first.
     """
 
     refused: int = 0
@@ -92,6 +96,7 @@ class DecisionHistory:
     decided: dt.datetime | None = None
     runs: frozenset[str] = frozenset()
     newest: Entry | None = None
+    trainings: tuple[PastTraining, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +194,12 @@ def read_state(
     ]
     country_states = _with_labels(ctx, country_states, own)
     country_states = _without_model(state, country_states)
-    country_states = _with_tried(ctx.product, instance, country_states, own, past=past)
+    together = small_together(ctx.product.spec, country_states)
+    asked = {
+        each.country: asks(own.get(each.country, ctx.product.spec), each, now, together)
+        for each in country_states
+    }
+    country_states = _with_tried(ctx.product, instance, country_states, asked, past=past)
     unserved, pooled = _unserved(state, busy), _pooled(state, instance)
     return RetrainingState(country_states, own, recent.today, past, now, pooled, unserved)
 
@@ -271,7 +281,13 @@ def _past(log: Sequence[Entry]) -> DecisionHistory:
         decided=_utc(trainings[-1].decided_at) if trainings else None,
         runs=frozenset(entry.origin.run_id for entry in log if entry.origin.run_id),
         newest=newest,
+        trainings=tuple(_training(entry) for entry in log if automatic(entry)),
     )
+
+
+def _training(entry: Entry) -> PastTraining:
+    cause = cause_of_trigger(entry.origin.trigger)
+    return PastTraining(_utc(entry.decided_at), cause, entry.verdict == "promoted")
 
 
 def _refused(log: Sequence[Entry]) -> set[str]:
@@ -378,6 +394,7 @@ def _with_past(
         candidate=past.candidate,
         waiting=past.waiting,
         chosen_by=past.chosen_by,
+        past=past.trainings,
         last_training=last,
         due=due if due is not None and (last is None or last < due) else None,
     )
@@ -465,17 +482,12 @@ def _with_tried(
     product: Product,
     instance: dg.DagsterInstance,
     country_states: Sequence[CountryState],
-    own: Mapping[str, ProductSpec],
+    asked: Mapping[str, Sequence[Ask]],
     *,
     past: Mapping[str, DecisionHistory],
 ) -> list[CountryState]:
     """With what became of earlier requests for what asks now."""
-    keys = {
-        country_state.country: [
-            ask.key for ask in asks(own.get(country_state.country, product.spec), country_state)
-        ]
-        for country_state in country_states
-    }
+    keys = {country: [ask.key for ask in each] for country, each in asked.items()}
     runs = _runs_of(product, instance, keys)
     return [
         replace(

@@ -184,3 +184,55 @@ def test_classification_is_judged_by_calibration_instead_of_coverage() -> None:
     names = [gate.name for gate in judgement.gates]
     assert "calibration" in names
     assert "coverage" not in names
+
+
+def in_doubt(champion: np.ndarray | None, factor: float) -> tuple[Judgement, ProductSpec]:
+    """A candidate with the errors of the baseline times a factor and noise, and a champion."""
+    spec = product()
+    label = PARTS.holdout["label"].to_numpy()
+    naive = judged(spec).evidence["baseline"].to_numpy()
+    noise = np.random.default_rng(4).lognormal(0.0, 0.2, len(label))
+    around = label + (naive - label) * factor * noise / noise.mean()
+    return judged(spec, predicted=around, champion=champion), spec
+
+
+def named(judgement: Judgement, name: str) -> GateResult:
+    return next(each for each in judgement.gates if each.name == name)
+
+
+def test_whoever_cannot_be_told_from_the_baseline_may_follow_a_champion_that_cannot_either() -> (
+    None
+):
+    first, _ = in_doubt(None, 1.0)
+    assert named(first, "beats_baseline").passed is False
+    doubtful = first.evidence["candidate"].to_numpy()
+    beside, spec = in_doubt(doubtful, 1.0)
+    gate = named(beside, "beats_baseline")
+    assert gate.passed is True
+    assert "nor does the champion reach it" in gate.description
+    assert gate.numbers["champion_gain_lower"] <= spec.gates.min_improvement
+    again = gates_again(spec_of(settings_of(spec)), beside.evidence, beside.gates)
+    assert named(replace(beside, gates=again), "beats_baseline").passed is True
+
+
+def test_beside_a_champion_that_beats_the_baseline_a_candidate_has_to_as_well() -> None:
+    beside, _ = in_doubt(PREDICTED, 1.0)
+    assert named(beside, "beats_baseline").passed is False
+
+
+def test_whoever_is_worse_than_the_baseline_for_certain_follows_nobody() -> None:
+    worse, _ = in_doubt(None, 2.0)
+    assert worse.report.gain.upper < 0
+    beside, _ = in_doubt(worse.evidence["candidate"].to_numpy(), 2.0)
+    assert named(beside, "beats_baseline").passed is False
+
+
+def test_decisions_from_before_are_judged_as_they_were() -> None:
+    first, spec = in_doubt(None, 1.0)
+    beside, _ = in_doubt(first.evidence["candidate"].to_numpy(), 1.0)
+    held = settings_of(spec)
+    own = {"refresh_margin", "refresh_level"}
+    then = {name: value for name, value in held["decision"].items() if name not in own}
+    earlier = spec_of({**held, "decision": then})
+    found = {gate.name: gate for gate in gates_of(earlier, beside.evidence)}
+    assert found["beats_baseline"].passed is False

@@ -183,8 +183,50 @@ def test_a_fresher_candidate_is_promoted_when_surely_not_worse_by_the_margin() -
     assert decide(spec, evidence(Y, same, GOOD), PASSED, early).verdict == "kept"
     assert decide(spec, evidence(Y, same, GOOD), PASSED, BOTH).verdict == "kept"
     assert decide(spec, evidence(Y, WORSE, GOOD), PASSED, fresh).verdict == "kept"
-    never = deciding(margin=0.05)
+    never = deciding(margin=0.05, refresh_after_days=None)
     assert decide(never, evidence(Y, same, GOOD), PASSED, fresh).verdict == "kept"
+
+
+def test_a_fresher_candidate_is_judged_by_a_margin_and_a_level_of_its_own() -> None:
+    rng = np.random.default_rng(1)
+    wilder = GOOD + rng.normal(0, 0.3, 400) * (rng.random(400) < 0.2)
+    days = pd.Timestamp("2024-01-01")
+    fresh = ModelPair("2", "1", days + pd.Timedelta(days=7), days)
+    frame = evidence(Y, wilder, GOOD)
+    sure = decide(deciding(refresh_level=0.01), frame, PASSED, fresh)
+    lax = decide(deciding(refresh_level=0.4), frame, PASSED, fresh)
+    assert sure.fresher_lower < lax.fresher_lower < 0
+    assert (sure.lower, sure.gain) == (lax.lower, lax.gain)
+    between = -(sure.fresher_lower + lax.fresher_lower) / 2
+    judged = {
+        level: decide(
+            deciding(refresh_level=level, refresh_margin=between), frame, PASSED, fresh
+        ).verdict
+        for level in (0.01, 0.4)
+    }
+    assert judged == {0.01: "kept", 0.4: "promoted"}
+
+
+def test_how_much_worse_a_fresher_candidate_may_be_follows_from_margin_and_metric() -> None:
+    assert deciding().decision.fresher_may_be_worse_by("mae") == 0.05
+    assert deciding().decision.fresher_may_be_worse_by("auc") == 0.01
+    assert deciding(margin=0.02).decision.fresher_may_be_worse_by("auc") == 0.02
+    own = deciding(margin=0.02, refresh_margin=0.03)
+    assert own.decision.fresher_may_be_worse_by("mae") == 0.03
+
+
+def test_a_decision_recorded_before_the_margin_of_fresher_ones_is_made_again_as_it_was() -> None:
+    rng = np.random.default_rng(1)
+    same = GOOD + rng.normal(0, 0.01, 400)
+    days = pd.Timestamp("2024-01-01")
+    fresh = ModelPair("2", "1", days + pd.Timedelta(days=100), days)
+    now = settings_of(deciding(refresh_after_days=100))
+    assert decide(spec_of(now), evidence(Y, same, GOOD), PASSED, fresh).verdict == "promoted"
+    own = {"refresh_margin", "refresh_level"}
+    then = {name: value for name, value in now["decision"].items() if name not in own}
+    earlier = spec_of({**now, "decision": then})
+    assert decide(earlier, evidence(Y, same, GOOD), PASSED, fresh).verdict == "kept"
+    assert settings_of(earlier)["decision"] == then
 
 
 def test_a_promotion_waits_where_a_person_has_to_approve_it() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mlops_assets.ml.monitoring.drift import DriftState
 from mlops_assets.ml.monitoring.performance import Realised
+from mlops_assets.ml.retraining.follow_up import PastTraining
 from mlops_assets.ml.retraining.plan import (
     ATTEMPTS,
     PAUSE,
@@ -28,6 +29,7 @@ from mlops_assets.ml.retraining.plan import (
     find_incident,
     plan_retraining,
 )
+from mlops_assets.ml.retraining.together import Together
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.effort import examples
@@ -136,7 +138,10 @@ def test_each_cause_asks_for_a_training_and_names_what_it_saw(cause: str) -> Non
             quiet(learned_until=END - pd.Timedelta(days=89), known_until=END),
             {"max_age_days": 180},
         ),
-        (quiet(learned_until=END - pd.Timedelta(days=999), known_until=END), {}),
+        (
+            quiet(learned_until=END - pd.Timedelta(days=999), known_until=END),
+            {"max_age_days": None},
+        ),
         (quiet(drift=replace(ALARM, state="watch")), {}),
         (quiet(realised=error(None)), {}),
         (quiet(realised=error(True, version="2")), {}),
@@ -291,12 +296,12 @@ def test_the_cool_down_is_waited_for_and_then_over() -> None:
 
 
 def test_after_so_many_refused_candidates_a_person_is_asked_once_a_cause_is_there() -> None:
-    assert only(worse(refused=2)).kind == "retrain"
-    asked = only(worse(refused=3, candidate="7"))
+    assert only(worse(refused=5, last_training=None)).kind == "retrain"
+    asked = only(worse(refused=6, candidate="7"))
     assert asked.kind == "ask"
-    assert "3 candidates in a row" in asked.reason
+    assert "6 candidates in a row" in asked.reason
     assert asked.evidence["candidate"] == "7"
-    assert only(quiet(refused=3)).kind == "nothing"
+    assert only(quiet(refused=6)).kind == "nothing"
 
 
 def test_a_version_that_waits_for_approval_is_not_replaced_by_another() -> None:
@@ -591,6 +596,53 @@ def test_pooled_models_are_asked_for_once_and_waited_for_while_they_are_trained(
     assert later.key != asked.key
 
 
+def too_small(country: str, excess: float, **changes: Any) -> CountryState:
+    """A country that is not judged alone, with a model that is worse by a share than promised."""
+    realised = replace(error(None), rows=8, expected=Estimate(1.0), compared=Estimate(1 + excess))
+    return quiet(country, **({"realised": realised} | changes))
+
+
+def test_countries_too_small_to_be_judged_ask_together_after_new_pooled_models() -> None:
+    small = [too_small(f"C{place:02}", 0.4) for place in range(12)]
+    young = PooledModels(NOW - dt.timedelta(days=8))
+    found = beside_pooled([*small, quiet("Z")], young)
+    assert found.pooled is not None
+    assert "not judged alone are together 40 % worse" in found.pooled.reason
+    trained = beside_pooled([*small, quiet("Z")], None, at_once=20)
+    assert kinds(trained) == ["retrain"] * 12 + ["nothing"]
+    assert {each.cause for each in trained.actions[:12]} == {"error"}
+    assert kinds(beside_pooled(small[:7], None)) == ["nothing"] * 7
+    fine = [too_small(f"C{place:02}", 0.0) for place in range(12)]
+    assert kinds(beside_pooled(fine, None)) == ["nothing"] * 12
+    assert kinds(beside_pooled(small, None, on_error=False)) == ["nothing"] * 12
+
+
+def test_a_country_that_has_the_newest_pooled_model_waits_for_a_newer_one() -> None:
+    made = NOW - dt.timedelta(days=20)
+    since = {"last_training": NOW - dt.timedelta(days=19), "serves_pooled": True}
+    pooled = PooledModels(made)
+    found = beside_pooled([worse("A", **since), *many(3, quiet)], pooled)
+    assert (found.pooled, found.actions[0].kind) == (None, "wait")
+    assert "newer pooled models than those of 2024-05-14" in found.actions[0].reason
+    local = worse("A", **{**since, "serves_pooled": False})
+    earlier = worse("A", last_training=made - dt.timedelta(days=9), serves_pooled=True)
+    for country_state in (local, earlier):
+        assert kinds(beside_pooled([country_state, *many(3, quiet)], pooled))[0] == "retrain"
+
+
+def test_trainings_follow_the_one_for_a_change_by_themselves() -> None:
+    day = dt.timedelta(days=1)
+    past = (PastTraining(NOW - 14 * day, "error", promoted=True),)
+    due = only(quiet(past=past, last_training=past[-1].moment))
+    assert (due.kind, due.cause) == ("retrain", "follow_up")
+    assert "training 2 since the change of 2024-05-20" in due.reason
+    later = only(quiet(past=past, last_training=past[-1].moment, tried={due.key: Attempts(True)}))
+    assert later.kind == "wait"
+    early = (PastTraining(NOW - 13 * day, "error", promoted=True),)
+    assert only(quiet(past=early, last_training=early[-1].moment)).kind == "nothing"
+    assert only(worse(past=early, last_training=early[-1].moment)).kind == "wait"
+
+
 def test_a_rollback_waits_for_no_pooled_model() -> None:
     lost = quiet("A", on_previous=Estimate(-0.2, -0.3, -0.1))
     found = beside_pooled([lost, worse("B")], OLD)
@@ -718,9 +770,9 @@ def test_the_same_evidence_has_the_same_key_at_any_time_and_among_any_others(
     given_situations: list[CountryState], policy: ProductSpec
 ) -> None:
     for country_state in given_situations:
-        keys = [ask.key for ask in asks(policy, country_state)]
+        keys = [ask.key for ask in asks(policy, country_state, NOW, Together())]
         assert len(keys) == len(set(keys))
         later = replace(country_state, last_training=None, going_on=False, refused=0)
-        assert [ask.key for ask in asks(policy, later)] == keys
+        assert [ask.key for ask in asks(policy, later, NOW, Together())] == keys
         found = planned([country_state], policy).actions[0]
         assert set(found.covers) <= set(keys)

@@ -1,0 +1,1 @@
+"""What the closed loop is worth on generated products whose world changes."""
