@@ -16,13 +16,15 @@ import pandas as pd
 
 from mlops_assets.ml.monitoring.drift import DriftState
 from mlops_assets.ml.monitoring.performance import Realised
+from mlops_assets.ml.retraining.way_back import ask_withdrawal
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
 
-ActionKind = Literal["retrain", "rollback", "going_on", "wait", "hold", "ask", "nothing"]
+ActionKind = Literal["retrain", "rollback", "withdraw", "going_on", "wait", "hold", "ask", "nothing"]
 ACTION_KINDS: tuple[ActionKind, ...] = (
     "retrain",
     "rollback",
+    "withdraw",
     "ask",
     "hold",
     "wait",
@@ -77,6 +79,8 @@ class CountryState:
         drift: state of the newest windows; None when it was never looked at.
         realised: what the champion is worth; None when it was never looked at.
         on_previous: gain of the champion on the model before it, on the same matured rows.
+        on_baseline: gain of the champion on the baseline that would serve, on the same matured
+            rows (`beside_baseline.against_baseline`).
         refused: candidates in a row that were judged and not promoted since the last promotion.
         last_training: when the newest training was asked for or decided; None for never.
         going_on: whether a training of the country is queued or running.
@@ -102,6 +106,7 @@ class CountryState:
     drift: DriftState | None = None
     realised: Realised | None = None
     on_previous: Estimate = UNKNOWN
+    on_baseline: Estimate = UNKNOWN
     refused: int = 0
     last_training: dt.datetime | None = None
     going_on: bool = False
@@ -149,9 +154,10 @@ class Action:
 
     Args:
         country: its key.
-        kind: retrain or rollback: asked for now; going_on: a training runs; wait: a cause is there,
-            but a cool-down, the budget or new evidence is waited for; hold: an incident holds it;
-            ask: given up, a person is needed; nothing: no cause.
+        kind: retrain, rollback or withdraw (take a model out of use that is worse than the
+            baseline): asked for now; going_on: a training runs; wait: a cause is there, but a
+            cool-down, the budget or new evidence is waited for; hold: an incident holds it; ask:
+            given up, a person is needed; nothing: no cause.
         cause: of a training; None for the others.
         reason: in a sentence, with numbers; shown in the sensor's tick.
         key: identifies the request for ever: the same evidence never asks twice; "" when nothing
@@ -218,10 +224,10 @@ class RetrainingPlan:
 
 @dataclass(frozen=True)
 class Ask:
-    """Something that asks for a training, or for a rollback.
+    """Something that asks for a training, for a rollback, or for a withdrawal.
 
     Args:
-        cause: of a training; None for a rollback.
+        cause: of a training; None for the others.
         key: the same for the same evidence, another one for any other.
         reason: in words, with numbers.
     """
@@ -273,8 +279,8 @@ def asks(spec: ProductSpec, country_state: CountryState) -> list[Ask]:
         spec: the product as it is for this country.
         country_state: its own; `tried` is not looked at.
     """
-    rollback = [ask] if (ask := _rollback(spec, country_state)) else []
-    return [*rollback, *_causes(spec.retraining, country_state)]
+    back = [ask for _, ask in _ways_back(spec, country_state)]
+    return [*back, *_causes(spec.retraining, country_state)]
 
 
 def find_incident(spec: ProductSpec, country_states: Sequence[CountryState]) -> Incident | None:
@@ -314,9 +320,9 @@ def _action(
     """What is done about a country, if the budget allows it."""
     if country_state.going_on:
         return _plain(country_state, "going_on", "a run is queued or going on")
-    rollback = _rollback_action(spec, country_state, incident, now)
-    if rollback is not None:
-        return rollback
+    back = _back_action(spec, country_state, incident, now)
+    if back is not None:
+        return back
     causes = _causes(spec.retraining, country_state)
     if not causes:
         return _plain(country_state, "nothing", *_why_nothing(country_state))
@@ -329,22 +335,23 @@ def _action(
     )
 
 
-def _rollback_action(
+def _back_action(
     spec: ProductSpec, country_state: CountryState, incident: Incident | None, now: dt.datetime
 ) -> Action | None:
-    ask = _rollback(spec, country_state)
-    if ask is None:
-        return None
-    if country_state.chosen_by:
-        text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
-        return _of_person(country_state, text, "worse than before, and put into use by a person")
-    if incident and incident.holds and country_state.country in incident.countries:
-        text = f"{ask.reason}, but {_describe_incident(incident)}"
-        return _plain(country_state, "hold", text, _describe_incident(incident))
-    tried = country_state.tried.get(ask.key, _NEVER)
-    if tried.finished:
-        return None
-    return _failed(country_state, ask, tried, now) or _asked(country_state, [ask])
+    """The first way back that is open and was not gone before; None without one."""
+    for kind, ask in _ways_back(spec, country_state):
+        if country_state.chosen_by:
+            text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
+            than = "before" if kind == "rollback" else "the baseline"
+            return _of_person(country_state, text, f"worse than {than}, and put into use by a person")
+        if incident and incident.holds and country_state.country in incident.countries:
+            text = f"{ask.reason}, but {_describe_incident(incident)}"
+            return _plain(country_state, "hold", text, _describe_incident(incident))
+        tried = country_state.tried.get(ask.key, _NEVER)
+        if not tried.finished:
+            failed = _failed(country_state, ask, tried, now)
+            return failed or replace(_asked(country_state, [ask]), kind=kind, group=kind)
+    return None
 
 
 def _asks_person(
@@ -471,6 +478,18 @@ def _evidence(country_state: CountryState) -> dict[str, str]:
 
 
 # What asks
+
+
+def _ways_back(
+    spec: ProductSpec, country_state: CountryState
+) -> list[tuple[Literal["rollback", "withdraw"], Ask]]:
+    """To the version before, where that was significantly better; then to less than a version."""
+    found: list[tuple[Literal["rollback", "withdraw"], Ask]] = []
+    if rollback := _rollback(spec, country_state):
+        found.append(("rollback", rollback))
+    if worse := ask_withdrawal(spec.retraining, country_state):
+        found.append(("withdraw", Ask(None, worse.key, worse.reason)))
+    return found
 
 
 def _rollback(spec: ProductSpec, country_state: CountryState) -> Ask | None:
