@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mlops_assets.ml.monitoring.performance import (
-    LOOKS,
-    naive_at,
-    newly_known,
-    places_of,
-    rare_class,
-)
-from mlops_assets.ml.stats.bootstrap import gain_estimate
-from mlops_assets.ml.stats.draws import draw_rows
-from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate, improvement, score
+from mlops_assets.ml.models.fitted_model import FittedModel, predict
+from mlops_assets.ml.monitoring.performance import naive_at, newly_known, places_of
+from mlops_assets.ml.stats.looks import gain_on, tail_of
+from mlops_assets.ml.stats.metrics import NAN, Estimate
 from mlops_assets.spec import ProductSpec
 
 
@@ -85,43 +79,48 @@ def against_baseline(
     )
 
 
-def tail_of(spec: ProductSpec) -> float:
-    """Chance beyond either end of an interval that says whether a model is worse for certain."""
-    return (1.0 - spec.monitoring.confidence) / 2.0 / LOOKS
-
-
-def gain_on(
-    spec: ProductSpec, rows: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray, *, tail: float
-) -> Estimate:
-    """Improvement of predictions on others on the same labelled rows, as `against_baseline`.
+def withdrawal_rows(
+    spec: ProductSpec,
+    table: pd.DataFrame,
+    features: pd.DataFrame,
+    version: str,
+    *,
+    naive: np.ndarray,
+    pooled: FittedModel | None = None,
+) -> pd.DataFrame:
+    """The matured rows of the champion, with what the baseline and the pooled model say of them.
 
     Args:
         spec: the product as it is for this country.
-        rows: entity, event_time, label_time and label.
-        ours: shape (rows,), finite.
-        theirs: the same.
-        tail: beyond either end.
+        table: of performance.
+        features: the features frame.
+        version: the champion's.
+        naive: of the baseline that would serve (`serving_naive`), shape (rows of
+            the table,).
+        pooled: the evaluation model of the pooled one. Its predictions of rows up to the newest it
+            learned from are left out, and all where it does not say which that is.
+
+    Returns:
+        The rows of `rows_in_use` with the columns `promotion.withdrawal.WITHDRAWAL_COLUMNS`.
     """
-    label = rows["label"].to_numpy(dtype="float64")
-    if too_few(spec, label):
-        return UNKNOWN
-    value = improvement(
-        spec.metric, score(spec.metric, label, ours), score(spec.metric, label, theirs)
+    kept = rows_in_use(spec, table, version, naive)
+    rows = table[kept]
+    made = rows[["entity", "event_time", "label_time", "label"]].assign(
+        champion=rows["prediction"].to_numpy(dtype="float64"),
+        baseline=naive[kept],
+        pooled=_unseen(spec, rows, features, pooled),
     )
-    if not value < 0.0:
-        return Estimate(value)
-    draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
-    return gain_estimate(spec.metric, label, ours, theirs, draws=draws, tail=tail)
+    return made.reset_index(drop=True)
 
 
-def too_few(spec: ProductSpec, label: np.ndarray) -> str:
-    """Why so few labels cannot tell; "" where they can.
-
-    Args:
-        spec: the product as it is for this country.
-        label: shape (rows,), finite.
-    """
-    needed = spec.monitoring.min_labels
-    if len(label) < needed:
-        return f"{len(label):,} matured rows that both predict, and {needed} are needed"
-    return rare_class(spec, label)
+def _unseen(
+    spec: ProductSpec, rows: pd.DataFrame, features: pd.DataFrame, pooled: FittedModel | None
+) -> np.ndarray:
+    predicted = np.full(len(rows), NAN)
+    if pooled is None or pooled.until is None:
+        return predicted
+    place = places_of(rows, features)
+    new = (place >= 0) & (rows["event_time"] > pooled.until).to_numpy()
+    if new.any():
+        predicted[new] = predict(pooled, features.iloc[place[new]], spec.task)
+    return predicted

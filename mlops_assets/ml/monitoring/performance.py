@@ -15,6 +15,7 @@ from mlops_assets.ml.models.split import split
 from mlops_assets.ml.reports.tables import format_estimate, metric_unit
 from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate
 from mlops_assets.ml.stats.draws import BootstrapWeights, Drawn, draw_rows
+from mlops_assets.ml.stats.looks import LOOKS, rare_class
 from mlops_assets.ml.stats.metrics import (
     NAN,
     UNKNOWN,
@@ -56,9 +57,6 @@ PERFORMANCE_SLICE_COLUMNS = (
 
 COMPARED_ROWS = 20_000
 """Most rows on which two versions are compared: more take seconds and say no more."""
-LOOKS = 4
-"""Looks at a version beside the one before it that share the chance of a false alarm: the first
-eight times `monitoring.min_labels` rows. Later ones are far apart."""
 _KEYS = ["entity", "event_time"]
 _TIMES = ("event_time", "label_time", "predicted_at")
 _TEXTS = ("entity", "made", "model_version", "model_kind", "previous_version")
@@ -500,15 +498,6 @@ def _surer(spec: ProductSpec, each: Estimate) -> Estimate:
     )
     ends = (each.value + wanted / given * (end - each.value) for end in (each.lower, each.upper))
     return Estimate(each.value, *ends)
-
-
-def rare_class(spec: ProductSpec, label: np.ndarray) -> str:
-    """Why an auc of these labels says little; "" if it does not, and for other metrics."""
-    ones = int((label > 0.5).sum())
-    fewest, needed = min(ones, len(label) - ones), spec.gates.min_slice_class_rows
-    if spec.metric != "auc" or fewest >= needed:
-        return ""
-    return f"{fewest} matured rows of the rarer class, and {needed} are needed for auc"
 
 
 def _problem(

@@ -7,7 +7,7 @@ is known of the pooled model that may serve instead.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter
 
-from mlops_assets.ml.models.fitted_model import FittedModel, predict
-from mlops_assets.ml.monitoring.beside_baseline import gain_on, rows_in_use, tail_of, too_few
-from mlops_assets.ml.monitoring.performance import places_of
+from mlops_assets.ml.gates.gates import GateResult
 from mlops_assets.ml.promotion.decision import Decision, Verdict, settings_of, spec_of
 from mlops_assets.ml.stats.draws import draw_rows
-from mlops_assets.ml.stats.metrics import NAN, Estimate, format_gain, score
+from mlops_assets.ml.stats.looks import gain_on, tail_of, too_few
+from mlops_assets.ml.stats.metrics import Estimate, format_gain, score
 from mlops_assets.spec import MonitoringSpec, ProductSpec
 
 WITHDRAWAL_COLUMNS = (
@@ -33,6 +32,9 @@ WITHDRAWAL_COLUMNS = (
     "pooled",
 )
 """Columns of the rows a withdrawal is decided from; `pooled` is NaN where it says nothing."""
+
+_USABLE = ("loads_and_predicts", "latency_and_size")
+"""Gates without whose judgement no pooled model comes into use."""
 
 Target = Literal["champion", "pooled", "baseline"]
 """What serves once a withdrawal is decided."""
@@ -100,53 +102,6 @@ class Withdrawal:
     target: Target
 
 
-def withdrawal_rows(
-    spec: ProductSpec,
-    table: pd.DataFrame,
-    features: pd.DataFrame,
-    version: str,
-    *,
-    naive: np.ndarray,
-    pooled: FittedModel | None = None,
-) -> pd.DataFrame:
-    """The matured rows of the champion, with what the baseline and the pooled model say of them.
-
-    Args:
-        spec: the product as it is for this country.
-        table: of performance.
-        features: the features frame.
-        version: the champion's.
-        naive: of the baseline that would serve (`beside_baseline.serving_naive`), shape (rows of
-            the table,).
-        pooled: the evaluation model of the pooled one. Its predictions of rows up to the newest it
-            learned from are left out, and all where it does not say which that is.
-
-    Returns:
-        The rows of `beside_baseline.rows_in_use` with the columns `WITHDRAWAL_COLUMNS`.
-    """
-    kept = rows_in_use(spec, table, version, naive)
-    rows = table[kept]
-    made = rows[["entity", "event_time", "label_time", "label"]].assign(
-        champion=rows["prediction"].to_numpy(dtype="float64"),
-        baseline=naive[kept],
-        pooled=_unseen(spec, rows, features, pooled),
-    )
-    return made.reset_index(drop=True)
-
-
-def _unseen(
-    spec: ProductSpec, rows: pd.DataFrame, features: pd.DataFrame, pooled: FittedModel | None
-) -> np.ndarray:
-    predicted = np.full(len(rows), NAN)
-    if pooled is None or pooled.until is None:
-        return predicted
-    place = places_of(rows, features)
-    new = (place >= 0) & (rows["event_time"] > pooled.until).to_numpy()
-    if new.any():
-        predicted[new] = predict(pooled, features.iloc[place[new]], spec.task)
-    return predicted
-
-
 def decide_withdrawal(rows: pd.DataFrame, settings: WithdrawalSettings) -> Withdrawal:
     """Take the champion out of use if it is significantly worse than the baseline on its rows.
 
@@ -156,7 +111,7 @@ def decide_withdrawal(rows: pd.DataFrame, settings: WithdrawalSettings) -> Withd
     use stands. Else the baseline serves.
 
     Args:
-        rows: as `withdrawal_rows`.
+        rows: with the columns `WITHDRAWAL_COLUMNS`.
         settings: what they are judged by.
     """
     spec, label = settings.spec, rows["label"].to_numpy(dtype="float64")
@@ -167,9 +122,25 @@ def decide_withdrawal(rows: pd.DataFrame, settings: WithdrawalSettings) -> Withd
         unjudged = too_few(spec, label) or _no_interval(spec, rows, gain)
         verdict: Verdict = "not_judged" if unjudged else "kept"
         why = unjudged or f"{told}: not significantly worse"
-        return Withdrawal(_decision(spec, rows, gain, verdict, f"{why}; it stays"), "champion")
+        return Withdrawal(
+            _decision(spec, rows, gain, verdict=verdict, reason=f"{why}; it stays"), "champion"
+        )
     target, instead = _instead(settings, rows)
-    return Withdrawal(_decision(spec, rows, gain, "withdrawn", f"{told}; {instead}"), target)
+    return Withdrawal(
+        _decision(spec, rows, gain, verdict="withdrawn", reason=f"{told}; {instead}"), target
+    )
+
+
+def ruled_out(gates: Sequence[GateResult]) -> str:
+    """Which gate keeps the pooled model from serving; "" for none.
+
+    All but `beats_baseline`, in whose place the matured rows stand: what serves now is worse than
+    the baseline on them. The files must load and predict, judged and in time.
+    """
+    failed = [gate for gate in gates if gate.passed is False and gate.name != "beats_baseline"]
+    unjudged = [gate for gate in gates if gate.passed is None and gate.name in _USABLE]
+    stopped = next(iter([*failed, *unjudged]), None)
+    return f"gate {stopped.name}: {stopped.description}" if stopped else ""
 
 
 def _instead(settings: WithdrawalSettings, rows: pd.DataFrame) -> tuple[Target, str]:
@@ -226,7 +197,7 @@ def _no_interval(spec: ProductSpec, rows: pd.DataFrame, gain: Estimate) -> str:
 
 
 def _decision(
-    spec: ProductSpec, rows: pd.DataFrame, gain: Estimate, verdict: Verdict, reason: str
+    spec: ProductSpec, rows: pd.DataFrame, gain: Estimate, *, verdict: Verdict, reason: str
 ) -> Decision:
     label = rows["label"].to_numpy(dtype="float64")
     ours, naive = (score(spec.metric, label, rows[name].to_numpy()) for name in _BOTH)

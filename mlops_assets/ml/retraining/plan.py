@@ -20,7 +20,9 @@ from mlops_assets.ml.retraining.way_back import ask_withdrawal
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
 
-ActionKind = Literal["retrain", "rollback", "withdraw", "going_on", "wait", "hold", "ask", "nothing"]
+ActionKind = Literal[
+    "retrain", "rollback", "withdraw", "going_on", "wait", "hold", "ask", "nothing"
+]
 ACTION_KINDS: tuple[ActionKind, ...] = (
     "retrain",
     "rollback",
@@ -343,7 +345,9 @@ def _back_action(
         if country_state.chosen_by:
             text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
             than = "before" if kind == "rollback" else "the baseline"
-            return _of_person(country_state, text, f"worse than {than}, and put into use by a person")
+            return _of_person(
+                country_state, text, f"worse than {than}, and put into use by a person"
+            )
         if incident and incident.holds and country_state.country in incident.countries:
             text = f"{ask.reason}, but {_describe_incident(incident)}"
             return _plain(country_state, "hold", text, _describe_incident(incident))

@@ -45,6 +45,4 @@ def ask_withdrawal(policy: RetrainingSpec, country_state: CountryState) -> Withd
         f"version {champion} is significantly worse than the baseline on the same matured rows: "
         f"gain {gain.value:.3g}, at most {gain.upper:.3g}"
     )
-    return WithdrawalAsk(
-        f"{country_state.country} withdraw of version {champion}: {seen}", reason
-    )
+    return WithdrawalAsk(f"{country_state.country} withdraw of version {champion}: {seen}", reason)

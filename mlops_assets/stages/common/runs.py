@@ -17,7 +17,8 @@ REQUEST = "mlops_assets/request"
 ASKED_BY = "mlops_assets/asked_by"
 """Tag of a run that no person asked for: who did."""
 CAUSE = "mlops_assets/cause"
-"""Tag of a run: why a country is trained again, in a word, or `rollback`, or `pooled`."""
+"""Tag of a run: why a country is trained again, in a word, or `rollback`, `withdraw`, or
+`pooled`."""
 COUNTRY = "mlops_assets/country"
 DUPLICATE = "mlops_assets/duplicate_of"
 """Tag of a run that left its work to an older run of the same request: that run's id."""
@@ -30,8 +31,11 @@ SCHEDULE = "periodic schedule"
 ASKERS = (SENSOR, SCHEDULE)
 """Who asks; the triggers of what they ask for begin so."""
 PERSON = SENSOR
-"""Who asks for a rollback that no person asked for."""
+"""Who asks for a rollback or withdrawal that no person asked for."""
 ROLLBACK = "rollback"
+WITHDRAW = "withdraw"
+"""Job that takes a champion out of use that is worse than the baseline, and its cause."""
+WAYS_BACK = (ROLLBACK, WITHDRAW)
 POOLED_JOB = "pooled"
 """Job of the pooled models, and the cause of the runs of it that the sensor asks for."""
 DATA_VERSION = "dagster/data_version"

@@ -101,8 +101,8 @@ def _candidate_value(entry: Entry, model: pd.Series | None) -> float:
 
 
 def _why(entry: Entry, in_use: ModelVersion | None) -> str:
-    """Why this model serves: the person's word, why it was chosen, else why no candidate is."""
-    if entry.verdict in ("forced", "rolled_back"):
+    """Why this serves: the person's word, a withdrawal, why it was chosen, why no other is."""
+    if entry.verdict in ("forced", "rolled_back", "withdrawn"):
         return entry.comparison.decision.reason
     if in_use is not None and in_use.tags.get("reason"):
         return in_use.tags["reason"]

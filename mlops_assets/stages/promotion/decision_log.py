@@ -26,7 +26,7 @@ from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.runs import trigger_of
 
-MOVES = ("promoted", "forced", "rolled_back")
+MOVES = ("promoted", "forced", "rolled_back", "withdrawn")
 """Verdicts after which another version may be in use."""
 
 RENAMED = {"unit": "change_set", "sides": "model_pair"}
@@ -192,7 +192,7 @@ def newest_move(log: Sequence[Entry]) -> Entry | None:
 
 
 def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
-    """Versions that a person rolled back from, with that decision.
+    """Versions that were rolled back from or withdrawn, with that decision.
 
     Evidence does not promote them again; a person who puts one into use lifts it, and a rollback
     that was undone never was.
@@ -200,7 +200,7 @@ def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in _standing(log):
         found.pop(entry.after.champion, None)
-        if entry.verdict == "rolled_back" and entry.before.champion:
+        if entry.verdict in ("rolled_back", "withdrawn") and entry.before.champion:
             found[entry.before.champion] = entry
     return found
 

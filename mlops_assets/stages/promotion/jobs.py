@@ -131,9 +131,9 @@ def _job(
             trigger = trigger_of(context.run.tags)
             asked = Requester(config.person, config.reason, trigger, context.run_id)
             try:
-                change_set = apply_plan(whole, plan, asked, lambda each: _report(context, each))
+                change_set = apply_plan(whole, plan, asked, lambda each: report_move(context, each))
             except MlopsAssetsError as error:
-                raise _failure(plan, error) from error
+                raise plan_failure(plan, error) from error
         undo = f"mlops-assets undo {product.name} {change_set.id} --reason '...'"
         context.add_output_metadata(
             {"change_set": change_set.id, "undo": undo, "moves": table_metadata(plan.frame())}
@@ -173,17 +173,18 @@ def _checked(plan: ChangePlan, config: WordConfig, context: dg.OpExecutionContex
             stored="Nothing was moved.",
             way_out="List again and confirm again.",
         )
-        raise _failure(plan, error)
+        raise plan_failure(plan, error)
     return plan
 
 
-def _failure(plan: ChangePlan, error: MlopsAssetsError) -> dg.Failure:
+def plan_failure(plan: ChangePlan, error: MlopsAssetsError) -> dg.Failure:
+    """The failure of a run whose plan could not be carried out, with the plan."""
     return dg.Failure(
         str(error), metadata={"plan": table_metadata(plan.frame())}, allow_retries=False
     )
 
 
-def _report(context: dg.OpExecutionContext, moved: MovedCountry) -> None:
+def report_move(context: dg.OpExecutionContext, moved: MovedCountry) -> None:
     """Tell Dagster at once what the asset `champion` of the country is now, and check it."""
     ctx, snapshot = moved.ctx, moved.snapshot
     key = asset_key(ctx.product, "champion")

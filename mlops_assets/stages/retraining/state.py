@@ -36,14 +36,15 @@ from mlops_assets.stages.common.runs import (
     DUPLICATE,
     PERSON,
     POOLED_JOB,
-    ROLLBACK,
+    WAYS_BACK,
     country_of,
 )
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import (
+    ON_BASELINE,
     ON_PREVIOUS,
     REALISED,
-    on_previous_of,
+    gain_of,
     realised_of,
 )
 from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
@@ -316,11 +317,9 @@ def _seen(ctx: CountryContext) -> CountryState:
         realised=realised_of(performance) if holds(performance, REALISED) else None,
         evidence={name: each.version for name, each in versions.items() if each},
     )
-    return (
-        replace(country_state, on_previous=on_previous_of(performance))
-        if holds(performance, ON_PREVIOUS)
-        else country_state
-    )
+    gains = {"on_previous": ON_PREVIOUS, "on_baseline": ON_BASELINE}
+    told = {n: gain_of(performance, key) for n, key in gains.items() if holds(performance, key)}
+    return replace(country_state, **told)
 
 
 def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
@@ -396,10 +395,10 @@ def _going_on(product: Product, instance: dg.DagsterInstance) -> tuple[set[str],
 
 
 def is_training(product: Product, run: dg.DagsterRun) -> bool:
-    """Whether a run makes the candidate of a country, or was asked for to roll one back."""
+    """Whether a run makes the candidate of a country, or was asked for to go back from one."""
     if run.asset_selection is not None:
         return asset_key(product, "model") in run.asset_selection
-    jobs = [f"{product.name}_{name}" for name in (*_TRAINING_JOBS, ROLLBACK)]
+    jobs = [f"{product.name}_{name}" for name in (*_TRAINING_JOBS, *WAYS_BACK)]
     return run.job_name in jobs
 
 
@@ -435,7 +434,7 @@ def _recent(
 
 def _is_requested_training(run: dg.DagsterRun) -> bool:
     tags = run.tags
-    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED_JOB)
+    return DUPLICATE not in tags and tags.get(CAUSE) not in (*WAYS_BACK, POOLED_JOB)
 
 
 def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.datetime | None:

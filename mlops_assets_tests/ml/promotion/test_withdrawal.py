@@ -12,20 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_assets.ml.models.fitted_model import FittedModel
-from mlops_assets.ml.monitoring.beside_baseline import against_baseline, serving_naive
+from mlops_assets.ml.monitoring.beside_baseline import (
+    against_baseline,
+    serving_naive,
+    withdrawal_rows,
+)
 from mlops_assets.ml.monitoring.performance import PERFORMANCE_COLUMNS
 from mlops_assets.ml.promotion.withdrawal import (
     StandIn,
     Withdrawal,
     WithdrawalSettings,
     decide_withdrawal,
-    withdrawal_rows,
 )
 from mlops_assets.spec import ProductSpec
 from mlops_assets_tests.effort import examples
 from mlops_assets_tests.ml.scenarios import classifier, product
 
 POOLED = StandIn("pooled gbm 4", "")
+NONE = StandIn()
 SPEC = product(evaluation={"block_days": 7, "draws": 500})
 START = pd.Timestamp("2024-01-01")
 
@@ -57,7 +61,7 @@ def table(
     )
 
 
-def settings_of(spec: ProductSpec = SPEC, stand_in: StandIn = StandIn()) -> WithdrawalSettings:
+def settings_of(spec: ProductSpec = SPEC, stand_in: StandIn = NONE) -> WithdrawalSettings:
     return WithdrawalSettings(spec, "1", spec.baselines[0].name, stand_in)
 
 
@@ -211,7 +215,11 @@ def test_the_pooled_model_is_not_judged_by_rows_it_learned_from() -> None:
 
 
 @given(
-    st.floats(0.1, 6.0), st.floats(0.1, 6.0), st.integers(0, 80), st.integers(0, 2**16), st.booleans()
+    st.floats(0.1, 6.0),
+    st.floats(0.1, 6.0),
+    st.integers(0, 80),
+    st.integers(0, 2**16),
+    st.booleans(),
 )
 @settings(max_examples=examples(40), deadline=None)
 def test_what_is_stored_decides_the_same_again_to_the_bit(

@@ -1,4 +1,4 @@
-"""When a champion that is worse than the naive rule is taken out of use: never twice, never alone."""
+"""When a champion that is worse than the naive rule is taken out of use, and when it is not."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def country(name: str = "DEU", version: str = "1", **changes: Any) -> CountrySta
     return CountryState(name, **(held | changes))
 
 
-def test_a_first_champion_worse_than_the_naive_rule_is_withdrawn_though_none_was_before_it() -> None:
+def test_a_first_champion_worse_than_the_naive_rule_is_withdrawn_though_none_was_before_it() -> (
+    None
+):
     (action,) = planned(country(last_training=NOW, refused=9))
     assert (action.kind, action.cause) == ("withdraw", None)
     assert "version 1 is significantly worse than the baseline" in action.reason
@@ -86,7 +88,9 @@ def test_what_a_person_put_into_use_is_not_withdrawn_but_the_person_is_asked() -
 
 def test_an_incident_that_holds_training_holds_withdrawals() -> None:
     empty = DriftState("alarm", "x is empty", "", since=END, end=END, upstream="x is empty")
-    found = planned(*(country(f"C{n}", drift=empty, evidence={"performance": "p"}) for n in range(3)))
+    found = planned(
+        *(country(f"C{n}", drift=empty, evidence={"performance": "p"}) for n in range(3))
+    )
     assert [each.kind for each in found] == ["hold"] * 3
     assert "worse than the baseline" in found[0].reason
 
