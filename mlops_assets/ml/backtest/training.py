@@ -138,11 +138,13 @@ class TrainingOrder:
         country: its key.
         rivals: the models in use in it, of the policies that ask.
         watched: whether a reference for drift is needed.
+        serves: whether it comes into use whatever is decided beside the rivals.
     """
 
     country: str
     rivals: tuple[ModelInUse, ...]
     watched: bool
+    serves: bool = False
 
 
 TrainingRequest = tuple[Pooled, Sequence[TrainingOrder]]
@@ -170,6 +172,7 @@ class BacktestCandidate:
         pooled_title: what the pooled model is called where it is compared; "" for none.
         region: it was trained for; "" for all countries.
         baseline: that serves as long as no model does.
+        gates: outcome of each that needs no file, beside the first rival.
     """
 
     country: str
@@ -188,6 +191,7 @@ class BacktestCandidate:
     pooled_title: str = ""
     region: str = ""
     baseline: str = ""
+    gates: tuple[gates.GateResult, ...] = ()
 
     @property
     def rival(self) -> ModelInUse:
@@ -298,7 +302,7 @@ def candidate_at(
         )
         for rival, found in zip(order.rivals, judged, strict=True)
     }
-    promoted = any(each.verdict == "promoted" for each in decisions.values())
+    promoted = order.serves or any(each.verdict == "promoted" for each in decisions.values())
     return BacktestCandidate(
         country=country,
         moment=moment,
@@ -316,6 +320,7 @@ def candidate_at(
         pooled_title=pooled.title(selection.pooled_name),
         region=selection.region,
         baseline=selection.baseline.name,
+        gates=judged[0].gates,
     )
 
 

@@ -124,7 +124,7 @@ def test_nothing_goes_round_what_was_withdrawn_is_asked_for_and_promoted_no_more
     made = naive.store.current(("parcels", "features"), COUNTRY)
     assert made is not None
     frame = naive.frame("features", COUNTRY)
-    frame.loc[frame.index[0], "label"] += 1.0
+    frame["label"] = frame["label"] + 1.0
     naive.store.write(made.asset, COUNTRY, frame, metadata=made.metadata)
     decide(naive, COUNTRY)
     newest = entries(naive.context, COUNTRY)[-1]
