@@ -196,6 +196,15 @@ class RetrainingSpec(Strict):
         examples=[True],
     )
 
+    clock: Literal["wall", "data"] = added_later(
+        "wall",
+        description="by which clock cool-down, age of pooled models and budget run: wall: the time "
+        "of day; data: up to when the records of two countries reach, so that history can be "
+        "delivered faster than it happened. Of the whole product; failed runs are always tried "
+        "again by the time of day",
+        examples=["data"],
+    )
+
     @property
     def cooldown(self) -> dt.timedelta:
         """After a training, before the next one in the same country."""

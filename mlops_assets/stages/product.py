@@ -61,8 +61,8 @@ def build_product(product: Product) -> dg.Definitions:
     if len(models) > 1:
         by_name[POOLED_JOB] = _whole_job(product, POOLED_JOB, "pooled_model", _POOLED_JOB)
     promotions = build_promotion_jobs(product)
-    rollback = [job for job in promotions if job.name == f"{product.name}_rollback"]
     withdrawal = withdrawal_job(product)
+    back = [job for job in promotions if job.name == f"{product.name}_rollback"] + [withdrawal]
     return dg.Definitions(
         assets=[
             *build_datasets(product),
@@ -97,8 +97,7 @@ def build_product(product: Product) -> dg.Definitions:
                         for name in ("train", "predict", POOLED_JOB)
                         if name in by_name
                     ),
-                    *rollback,
-                    withdrawal,
+                    *back,
                 ],
             ),
             alerts_sensor(product),

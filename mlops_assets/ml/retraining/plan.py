@@ -189,11 +189,14 @@ class PooledModels:
         going_on: whether a training of them is queued or running.
         failed: whether the newest one that was asked for came to nothing; the next waits a day or a
             cool-down, and the countries go on with what there is.
+        at: the same as `made` by the time of day, by which a request is told from the ones before;
+            None where `made` is that.
     """
 
     made: dt.datetime | None = None
     going_on: bool = False
     failed: bool = False
+    at: dt.datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -715,7 +718,8 @@ def _pooled_first(
     if pooled.going_on:
         return PooledAsk("", "the pooled models are being trained")
     reason = _pooled_age(policy, pooled, wanted, len(actions), now=now)
-    after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
+    known = pooled.at or pooled.made
+    after = f" after {known:%Y-%m-%dT%H:%M:%S}" if known else ""
     return PooledAsk(f"pooled models{after}", reason) if reason else None
 
 

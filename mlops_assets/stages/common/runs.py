@@ -20,6 +20,8 @@ CAUSE = "mlops_assets/cause"
 """Tag of a run: why a country is trained again, in a word, or `rollback`, `withdraw`, or
 `pooled`."""
 COUNTRY = "mlops_assets/country"
+AT = "mlops_assets/at"
+"""Tag of a run that was asked for: when, by the clock of `retraining.clock`; none by the wall's."""
 DUPLICATE = "mlops_assets/duplicate_of"
 """Tag of a run that left its work to an older run of the same request: that run's id."""
 ASKED = "mlops_assets/asked_"

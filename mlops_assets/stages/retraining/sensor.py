@@ -5,7 +5,7 @@ restart, a repeated tick or a deleted cursor neither loses a request nor makes i
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import dagster as dg
@@ -90,8 +90,8 @@ def retraining_sensor(
         text = f"{describe_plan(plan)}{_describe_requests(follow)}"
         actions = [each for each in plan.actions if each.kind in ("retrain", *WAYS_BACK)]
         asked = [
-            *_pooled_request(product, plan),
-            *(run_request(product, each, SENSOR) for each in actions),
+            *_pooled_request(product, plan, view.dated),
+            *(run_request(product, each, SENSOR, view.dated) for each in actions),
             *follow,
         ]
         if not asked:
@@ -104,7 +104,9 @@ def retraining_sensor(
     return retraining
 
 
-def _pooled_request(product: Product, plan: RetrainingPlan) -> list[dg.RunRequest]:
+def _pooled_request(
+    product: Product, plan: RetrainingPlan, dated: Mapping[str, str]
+) -> list[dg.RunRequest]:
     """The run that trains the pooled models, where countries wait for it and none goes on."""
     if plan.pooled is None or not plan.pooled.key:
         return []
@@ -112,7 +114,7 @@ def _pooled_request(product: Product, plan: RetrainingPlan) -> list[dg.RunReques
         dg.RunRequest(
             run_key=named_key(product, plan.pooled.key),
             job_name=f"{product.name}_{POOLED_JOB}",
-            tags=tags_of_pooled(product, plan.pooled, SENSOR),
+            tags={**tags_of_pooled(product, plan.pooled, SENSOR), **dated},
         )
     ]
 
@@ -180,20 +182,24 @@ def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
         context.log.info(text)
         if not asked:
             return dg.SkipReason(text)
-        return [run_request(product, each, SCHEDULE) for each in asked]
+        return [run_request(product, each, SCHEDULE, view.dated) for each in asked]
 
     return periodic
 
 
-def run_request(product: Product, action: Action, who: str) -> dg.RunRequest:
+def run_request(
+    product: Product, action: Action, who: str, dated: Mapping[str, str] | None = None
+) -> dg.RunRequest:
     """The run of a `retrain`, `rollback` or `withdraw` action.
 
     Args:
         product: of the country.
         action: what is asked for.
         who: asks, such as `retraining sensor`.
+        dated: tags with the time it is asked for; none where the time of day says it.
     """
-    key, tags = named_key(product, action.key), tags_of(product, action, who)
+    key = named_key(product, action.key)
+    tags = {**tags_of(product, action, who), **(dated or {})}
     if action.kind in WAYS_BACK:
         return dg.RunRequest(
             run_key=key,
