@@ -15,6 +15,7 @@ from mlops_assets.ml.monitoring.beside_baseline import against_baseline
 from mlops_assets.ml.monitoring.performance import PERFORMANCE_COLUMNS
 from mlops_assets.registry import Aliases
 from mlops_assets.stages.alerting.rules import look
+from mlops_assets.stages.promotion.decision_card import stored_card
 from mlops_assets.stages.promotion.decision_log import entries
 from mlops_assets.stages.promotion.decision_replay import replay_decision
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_undo
@@ -106,6 +107,11 @@ def test_status_page_and_alert_say_that_the_baseline_serves_and_why(naive: Platf
     followed = followed_up(naive)
     assert [each.partition_key for each in followed] == [COUNTRY]
     assert launch(naive, followed[0]).success
+    card = stored_card(naive.context.country(COUNTRY), "1")
+    assert "| verdict | withdrawn |" in card
+    assert "gain of the champion on the baseline" in card
+    page = str(naive.told("champion", COUNTRY))
+    assert "gain of the withdrawn on the baseline" in page
     status = naive.status()[COUNTRY]
     assert (status.champion_version, status.champion_kind) == (None, "baseline")
     assert "the baseline serves: version 1: mae" in status.why
