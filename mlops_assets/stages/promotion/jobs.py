@@ -10,7 +10,7 @@ from mlops_assets.errors import ConfigurationError, MlopsAssetsError
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage, asset_key
-from mlops_assets.stages.common.locks import alone_in
+from mlops_assets.stages.common.locks import alone_in, changing
 from mlops_assets.stages.common.runs import DATA_VERSION, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.stages.promotion.assets import ALIAS_CHECK, alias_check
@@ -125,7 +125,10 @@ def _job(
         leave_to_the_older(context)
         whole = storage.product(product, mlflow.registry())
         moved = [move.country for move in planner(whole, config).moves]
-        with alone_in(storage.locks, product.name, moved, context):
+        with (
+            alone_in(storage.locks, product.name, moved, context),
+            changing(storage.locks, product.name, context),
+        ):
             # Planned once more: a run of one of them may have moved something until it ended.
             plan = _checked(planner(whole, config), config, context)
             trigger = trigger_of(context.run.tags)

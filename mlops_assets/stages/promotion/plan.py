@@ -166,7 +166,12 @@ def plan_withdrawal(whole: ProductContext, country: str, version: str, evidence:
         )
         return replace(found, basis=evidence) if isinstance(found, Move) else found
 
-    return _planned(whole, ChangeRequest("withdraw", (country,)), planner)
+    return _planned(whole, withdrawal_request(country), planner)
+
+
+def withdrawal_request(country: str) -> ChangeRequest:
+    """What the change set of a withdrawal asks for, by which one that was begun is known."""
+    return ChangeRequest("withdraw", (country,))
 
 
 def plan_undo(whole: ProductContext, change_set: str) -> ChangePlan:

@@ -22,13 +22,18 @@ from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import INPUTS, serving_baseline
-from mlops_assets.stages.common.locks import alone_in
+from mlops_assets.stages.common.locks import alone_in, changing
 from mlops_assets.stages.common.runs import PERSON, WITHDRAW, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.stages.promotion.change_sets import open_change_set
 from mlops_assets.stages.promotion.decision_log import blocked_versions, log_of
 from mlops_assets.stages.promotion.jobs import op_name, plan_failure, report_move
-from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_withdrawal
+from mlops_assets.stages.promotion.plan import (
+    Requester,
+    apply_plan,
+    plan_withdrawal,
+    withdrawal_request,
+)
 from mlops_assets.stages.promotion.withdrawal import WithdrawalEvidence, store_withdrawal
 from mlops_assets.stages.training.pooled_choice import (
     PooledChoice,
@@ -87,12 +92,13 @@ def withdrawal_job(product: Product) -> dg.JobDefinition:
         ctx = storage.product(product, mlflow.registry()).country(config.country)
         with alone_in(storage.locks, product.name, [config.country], context):
             target, evidence = "", ""
-            if open_change_set(ctx.whole) is None:  # else the one that was begun is finished
+            if not _begun(ctx):  # else that is finished
                 weighed = _weighed(ctx, config.version, context, storage, mlflow=mlflow)
                 if weighed is None:
                     return
                 target, evidence = weighed
-            _carry_out(ctx, target, evidence, config, context=context)
+            with changing(storage.locks, product.name, context):
+                _carry_out(ctx, target, evidence, config, context=context)
 
     step.__annotations__["config"] = WithdrawConfig
     made = dg.op(name=op_name(product.name, WITHDRAW), description=_ABOUT)(step)
@@ -102,6 +108,12 @@ def withdrawal_job(product: Product) -> dg.JobDefinition:
         made()
 
     return job
+
+
+def _begun(ctx: CountryContext) -> bool:
+    """Whether a withdrawal of the country was begun and not finished."""
+    left = open_change_set(ctx.whole)
+    return left is not None and left.request == withdrawal_request(ctx.country)
 
 
 def _carry_out(

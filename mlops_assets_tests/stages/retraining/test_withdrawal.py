@@ -15,6 +15,7 @@ from mlops_assets.ml.monitoring.beside_baseline import against_baseline
 from mlops_assets.ml.monitoring.performance import PERFORMANCE_COLUMNS
 from mlops_assets.registry import Aliases
 from mlops_assets.stages.alerting.rules import look
+from mlops_assets.stages.promotion import plan
 from mlops_assets.stages.promotion.decision_card import stored_card
 from mlops_assets.stages.promotion.decision_log import entries
 from mlops_assets.stages.promotion.decision_replay import replay_decision
@@ -141,8 +142,8 @@ def test_nothing_goes_round_what_was_withdrawn_is_asked_for_and_promoted_no_more
 
 def test_a_person_undoes_a_withdrawal_and_is_asked_from_then_on(naive: Platform) -> None:
     newest = entries(naive.context, COUNTRY)[-1]
-    plan = plan_undo(naive.context, newest.origin.change_set)
-    apply_plan(naive.context, plan, Requester("ana", "a label was wrong"), lambda moved: None)
+    undoing = plan_undo(naive.context, newest.origin.change_set)
+    apply_plan(naive.context, undoing, Requester("ana", "a label was wrong"), lambda moved: None)
     assert aliases(naive, COUNTRY).champion == "1"
     seen(naive, COUNTRY, look=2)
     assert asked(naive) == []
@@ -197,3 +198,29 @@ def test_the_pooled_model_serves_where_there_is_one_and_is_not_chosen_again_once
     assert (newest.verdict, in_use(ran, COUNTRY)) == ("withdrawn", "")
     assert "no pooled model is newer" in newest.comparison.decision.reason
     assert replay_decision(ran.context, newest.decision_id).same
+
+
+def test_a_withdrawal_that_was_killed_on_its_way_is_finished_by_the_next_attempt(
+    trained: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet_everywhere(trained)
+    seen(trained, COUNTRY)
+    (request,) = asked(trained)
+
+    class Killed(BaseException):
+        """As if the process were gone: nothing is set back."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "carry_out", killed)
+        assert not launch(trained, request).success
+    assert in_use(trained, COUNTRY) == "1"
+    again = dg.RunRequest(
+        **{**request._asdict(), "tags": {**request.tags, "mlops_assets/request": "again"}}
+    )
+    assert launch(trained, again).success
+    assert in_use(trained, COUNTRY) == ""
+    done = [each for each in entries(trained.context, COUNTRY) if each.verdict == "withdrawn"]
+    assert len(done) == 1
