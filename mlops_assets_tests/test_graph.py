@@ -243,6 +243,7 @@ def test_sensors_and_the_periodic_schedule_ask_for_jobs_that_are_there(
         f"{product}_predict",
         f"{product}_pooled",
         f"{product}_rollback",
+        f"{product}_withdraw",
     }
     assert asked[f"{product}_alerts"] == set()
     for names in asked.values():

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mlops_assets.spec.fields import Strict, Text, Variable, refuse, rule_broken
+from mlops_assets.spec.fields import Strict, Text, Variable, added_later, refuse, rule_broken
 
 Cause = Literal["error", "drift", "no_model", "new_labels", "age", "schedule", "follow_up"]
 """Why a country is trained again; the strongest first."""
@@ -190,6 +190,22 @@ class RetrainingSpec(Strict):
         description="whether a champion that is significantly worse than the one before it, on the "
         "same rows, is rolled back without asking",
         examples=[True],
+    )
+    withdraw: bool = added_later(
+        True,
+        description="whether a champion that is significantly worse than the baseline, on the same "
+        "rows, is taken out of use without asking: the pooled model serves in its place where "
+        "nothing speaks against it, else the baseline",
+        examples=[True],
+    )
+
+    clock: Literal["wall", "data"] = added_later(
+        "wall",
+        description="by which clock cool-down, age of pooled models and budget run: wall: the time "
+        "of day; data: up to when the records of two countries reach, so that history can be "
+        "delivered faster than it happened. Of the whole product; failed runs are always tried "
+        "again by the time of day",
+        examples=["data"],
     )
 
     @property

@@ -20,6 +20,7 @@ from mlops_assets.stages.predictions.assets import build_predictions
 from mlops_assets.stages.promotion.assets import build_champions, decide_in_run
 from mlops_assets.stages.promotion.jobs import build_promotion_jobs
 from mlops_assets.stages.retraining.sensor import retraining_schedule, retraining_sensor
+from mlops_assets.stages.retraining.withdrawal import withdrawal_job
 from mlops_assets.stages.training.assets import build_models
 from mlops_assets.stages.upkeep.reproduction_job import build_reproduction, reproduction_schedule
 
@@ -60,7 +61,8 @@ def build_product(product: Product) -> dg.Definitions:
     if len(models) > 1:
         by_name[POOLED_JOB] = _whole_job(product, POOLED_JOB, "pooled_model", _POOLED_JOB)
     promotions = build_promotion_jobs(product)
-    rollback = [job for job in promotions if job.name == f"{product.name}_rollback"]
+    withdrawal = withdrawal_job(product)
+    back = [job for job in promotions if job.name == f"{product.name}_rollback"] + [withdrawal]
     return dg.Definitions(
         assets=[
             *build_datasets(product),
@@ -76,6 +78,7 @@ def build_product(product: Product) -> dg.Definitions:
             *by_name.values(),
             build_reproduction(product),
             *promotions,
+            withdrawal,
         ],
         schedules=[
             *_schedules(product, [name for name in _PERIODIC if name in by_name]),
@@ -94,7 +97,7 @@ def build_product(product: Product) -> dg.Definitions:
                         for name in ("train", "predict", POOLED_JOB)
                         if name in by_name
                     ),
-                    *rollback,
+                    *back,
                 ],
             ),
             alerts_sensor(product),

@@ -31,9 +31,14 @@ def watch(
     excess: float = 0.2,
     drift: DriftState = QUIET,
     on_previous: Estimate = UNKNOWN,
+    on_baseline: Estimate = UNKNOWN,
+    table: pd.DataFrame | None = None,
     look: int = 1,
 ) -> None:
-    """Snapshots of `performance` and `drift` of the champion; another `look` is other evidence."""
+    """Snapshots of `performance` and `drift` of the champion; another `look` is other evidence.
+
+    A `table` of performance takes the place of the one there is.
+    """
     found = Realised(
         in_use(platform, country),
         40,
@@ -48,9 +53,14 @@ def watch(
         excess=excess,
         reason="mae 9 where 7 was promised",
     )
-    gain = [_number(end) for end in dataclasses.astuple(on_previous)]
-    performance = {"mlops_assets/realised": _plain(found), "mlops_assets/on_previous": gain}
-    made = platform.frame("performance", country).assign(lower=float(look))
+    performance = {
+        "mlops_assets/realised": _plain(found),
+        "mlops_assets/on_previous": _value(on_previous),
+        "mlops_assets/on_baseline": _value(on_baseline),
+        "mlops_assets/recorded": platform.version("predictions", country),
+    }
+    made = platform.frame("performance", country) if table is None else table
+    made = made.assign(lower=float(look))
     platform.store.write((PRODUCT, "performance"), country, made, metadata=performance)
     rows = pd.DataFrame({"look": [look]})
     champion = {"champion": in_use(platform, country)}

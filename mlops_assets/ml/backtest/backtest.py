@@ -30,7 +30,9 @@ from mlops_assets.ml.backtest.training import (
     Trainer,
     TrainingOrder,
 )
+from mlops_assets.ml.backtest.way_back import pooled_instead, withdrawal_target
 from mlops_assets.ml.gates.succession import PooledComparison
+from mlops_assets.ml.monitoring.beside_baseline import against_baseline
 from mlops_assets.ml.monitoring.drift import (
     DriftState,
     Reference,
@@ -53,7 +55,7 @@ from mlops_assets.ml.retraining.plan import (
 )
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate, improvement, score
 from mlops_assets.ml.training.selection import pooled_names
-from mlops_assets.spec import ProductSpec
+from mlops_assets.spec import BaselineSpec, ProductSpec
 
 HELPED_WEEKS = 8
 """Weeks after a training in which its model is compared with the one it was to replace."""
@@ -299,6 +301,9 @@ class _Country:
         tried: what was asked for before.
         waiting: version that waits for a person; "" for none.
         drift: as it was seen last, of the champion.
+        baseline: name of the one that its newest training chose to serve; "" for the first.
+        labels_tried: known labels at its newest training; None without one.
+        withdrawn: titles of pooled models that were taken out of use.
     """
 
     prediction: np.ndarray
@@ -314,7 +319,9 @@ class _Country:
     waiting: str = ""
     drift: DriftState | None = None
     past: list[PastTraining] = field(default_factory=list)
+    baseline: str = ""
     labels_tried: int | None = None
+    withdrawn: set[str] = field(default_factory=set)
 
 
 class _Walker:
@@ -341,6 +348,8 @@ class _Walker:
             self.watched.append(_watched(moment, each, actions.get(country)))
             if (action := actions.get(country)) and action.kind == "rollback":
                 self._roll_back(country, moment)
+            elif action and action.kind == "withdraw":
+                self._withdraw(country, moment)
         self.asked = {c: str(a.cause) for c, a in actions.items() if a.kind == "retrain"}
         if self.ground.due(self.policy, moment):
             self.asked |= dict.fromkeys(self.countries, "every")
@@ -372,12 +381,14 @@ class _Walker:
                     each.seconds,
                 )
             )
-            held.last_training = each.moment
             promoted = decision.verdict == "promoted"
             held.past.append(PastTraining(_utc(each.moment), self.asked[country], promoted))
+            held.last_training, held.baseline = each.moment, each.baseline
             held.labels_tried = self._labels(country, each.moment)
             self._serve_baseline(country, each)
-            if decision.verdict == "promoted":
+            if decision.verdict == "promoted" and each.pooled_title in held.withdrawn:
+                held.refused += 1  # a person alone would put it into use again
+            elif decision.verdict == "promoted":
                 self._into_use(country, each)
             elif decision.verdict == "waiting":
                 held.waiting = each.version
@@ -467,6 +478,60 @@ class _Walker:
         held.champion, held.before, held.since = held.before, None, moment
         held.refused, held.drift = 0, None
 
+    def _withdraw(self, country: str, moment: pd.Timestamp) -> None:
+        """The pooled model serves in place of the champion, or the baseline; as the job decides."""
+        held, champion = self.countries[country], self.countries[country].champion
+        if champion is None:
+            return
+        without = {champion.pooled_title, *held.withdrawn}
+        instead = pooled_instead(self.past, moment, self.pooled, country, without=without)
+        table, naive = self._beside_baseline(country, moment)
+        target = withdrawal_target(
+            self.past,
+            moment,
+            table,
+            naive,
+            champion=champion,
+            baseline=self._serving(country).name,
+            instead=instead,
+        )
+        if target == "champion":
+            return
+        held.withdrawn |= {champion.pooled_title} - {""}
+        if target == "pooled" and instead is not None:
+            self._into_use(country, instead)
+        else:
+            self._back_to_baseline(country, moment)
+
+    def _back_to_baseline(self, country: str, moment: pd.Timestamp) -> None:
+        held, first = self.countries[country], self.past.first_after(country, moment)
+        naive = naive_predictions(self.past, country, self._serving(country))
+        held.prediction[first:], held.version[first:] = naive[first:], ""
+        held.previous[first:], held.previous_version[first:] = np.nan, ""
+        held.champion, held.before, held.since = None, None, None
+        held.refused, held.drift = 0, None
+
+    def _serving(self, country: str) -> BaselineSpec:
+        """The baseline that serves where no model does."""
+        every, name = self.past.specs[country].baselines, self.countries[country].baseline
+        return next((each for each in every if each.name == name), every[0])
+
+    def _beside_baseline(
+        self, country: str, moment: pd.Timestamp
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """The champion's newest rows, and what the baseline says that would serve."""
+        table, serving = self._table(country, moment), self._serving(country)
+        if serving == self.past.specs[country].baselines[0]:
+            return table, table["baseline"].to_numpy(dtype="float64")
+        naive = naive_predictions(self.past, country, serving)
+        events = self.past.frames[country].reset_index(drop=True)
+        keys = ["entity", "event_time"]
+        place = table[keys].merge(events[keys].reset_index(), on=keys, how="left")["index"]
+        return table, naive[place.to_numpy(dtype="int64")]
+
+    def _labels(self, country: str, moment: pd.Timestamp) -> int:
+        return int(self.past.known(country, moment)["label"].notna().sum())
+
     def _gain(self, country: str, trained: BacktestCandidate) -> float:
         """Of the candidate on what serves, in the weeks after; both as if they served."""
         until = trained.moment + pd.Timedelta(weeks=HELPED_WEEKS)
@@ -520,7 +585,12 @@ class _Walker:
             found = (self._drift(country, moment), self._on_previous(country, moment))
             self.ground.watched[*key, before] = found
         held.drift, on_previous = self.ground.watched[*key, before]
-        return replace(seen, drift=held.drift, on_previous=on_previous)
+        return replace(
+            seen,
+            drift=held.drift,
+            on_previous=on_previous,
+            on_baseline=self._on_baseline(country, moment),
+        )
 
     def _table(
         self, country: str, moment: pd.Timestamp, *, everything: bool = False
@@ -542,6 +612,13 @@ class _Walker:
             known &= own["label_time"].to_numpy() > newest.max() - days
         place = first + np.flatnonzero(known)
         return _performance(rows, held, self.ground.baselines[country], place)
+
+    def _on_baseline(self, country: str, moment: pd.Timestamp) -> Estimate:
+        """Gain of the champion on the baseline that would serve."""
+        champion, spec = self.countries[country].champion, self.specs[country]
+        assert champion is not None
+        table, naive = self._beside_baseline(country, moment)
+        return against_baseline(spec, table, champion.version, naive)
 
     def _on_previous(self, country: str, moment: pd.Timestamp) -> Estimate:
         """Gain of the champion on the model before it; only told where it is a loss."""
@@ -602,7 +679,8 @@ class _Walker:
             if found.pooled is not None:
                 self._train_pooled(moment)
                 continue
-            fresh = [each for each in found.actions if each.kind in ("retrain", "rollback")]
+            kinds = ("retrain", "rollback", "withdraw")
+            fresh = [each for each in found.actions if each.kind in kinds]
             if not fresh:
                 return {each.country: each for each in found.actions} | asked
             for action in fresh:
@@ -612,7 +690,7 @@ class _Walker:
                     last_training=_utc(moment),
                     tried=dict(self.countries[action.country].tried),
                 )
-                asked[action.country] = action
+                asked.setdefault(action.country, action)
 
     def _pooled_models(self, moment: pd.Timestamp) -> PooledModels | None:
         """As the sensor sees them: None where there are none, or they have learned all there is."""
@@ -649,15 +727,16 @@ class _Walker:
             drift=seen.drift,
             realised=seen.realised,
             on_previous=seen.on_previous,
+            on_baseline=seen.on_baseline,
             refused=held.refused,
             last_training=_utc(held.last_training) if held.last_training is not None else None,
             tried=dict(held.tried),
             waiting=held.waiting,
-            labels=0 if champion else len(labelled),
-            labels_tried=held.labels_tried,
             past=tuple(held.past),
             serves_pooled=bool(champion and champion.pooled_name),
             evidence={"performance": moment.isoformat(), "drift": moment.isoformat()},
+            labels=0 if champion else len(labelled),
+            labels_tried=held.labels_tried,
         )
 
 
@@ -670,6 +749,7 @@ class _Seen:
     realised: Realised | None = None
     drift: DriftState | None = None
     on_previous: Estimate = UNKNOWN
+    on_baseline: Estimate = UNKNOWN
 
 
 _ROWS = (

@@ -145,7 +145,7 @@ def _summarised(metric: str, walk: BacktestResult, step: pd.Timedelta) -> dict[s
         "false_alarms": sum(each.gain <= 0 for each in by_evidence) if looks else NAN,
         "missed": _missed(walk),
         "bad_days": sum(each.bad for each in walk.watched) * (step / pd.Timedelta(days=1)),
-        "rollbacks": sum(each.asked == "rollback" for each in walk.watched),
+        "rollbacks": sum(each.asked in ("rollback", "withdraw") for each in walk.watched),
         "given_up": sum(each[-1].asked == "ask" for each in _by_country(walk).values()),
     }
 
@@ -186,7 +186,7 @@ def _missed(walk: BacktestResult) -> int:
     for country, own in _by_country(walk).items():
         alone = [
             each.bad
-            and each.asked not in ("rollback", "ask")
+            and each.asked not in ("rollback", "withdraw", "ask")
             and (country, each.moment) not in trained
             for each in own
         ]

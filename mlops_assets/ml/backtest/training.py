@@ -148,11 +148,13 @@ class TrainingOrder:
         country: its key.
         rivals: the models in use in it, of the policies that ask.
         watched: whether a reference for drift is needed.
+        serves: whether it comes into use whatever is decided beside the rivals.
     """
 
     country: str
     rivals: tuple[ModelInUse, ...]
     watched: bool
+    serves: bool = False
 
 
 TrainingRequest = tuple[Pooled, Sequence[TrainingOrder]]
@@ -180,6 +182,7 @@ class BacktestCandidate:
         pooled_title: what the pooled model is called where it is compared; "" for none.
         region: it was trained for; "" for all countries.
         baseline: that serves as long as no model does.
+        gates: outcome of each that needs no file, beside the first rival.
     """
 
     country: str
@@ -198,6 +201,7 @@ class BacktestCandidate:
     pooled_title: str = ""
     region: str = ""
     baseline: str = ""
+    gates: tuple[gates.GateResult, ...] = ()
 
     @property
     def rival(self) -> ModelInUse:
@@ -311,7 +315,7 @@ def candidate_at(
         )
         for rival in order.rivals
     }
-    promoted = any(each.verdict == "promoted" for each in decisions.values())
+    promoted = order.serves or any(each.verdict == "promoted" for each in decisions.values())
     return BacktestCandidate(
         country=country,
         moment=moment,
@@ -331,6 +335,7 @@ def candidate_at(
         pooled_title=pooled.title(selection.pooled_name),
         region=selection.region,
         baseline=selection.baseline.name,
+        gates=judged[0].gates,
     )
 
 

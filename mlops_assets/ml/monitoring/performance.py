@@ -15,6 +15,7 @@ from mlops_assets.ml.models.split import split
 from mlops_assets.ml.reports.tables import format_estimate, metric_unit
 from mlops_assets.ml.stats.bootstrap import estimate, gain_estimate
 from mlops_assets.ml.stats.draws import BootstrapWeights, Drawn, draw_rows
+from mlops_assets.ml.stats.looks import LOOKS, rare_class
 from mlops_assets.ml.stats.metrics import (
     NAN,
     UNKNOWN,
@@ -24,7 +25,7 @@ from mlops_assets.ml.stats.metrics import (
     losses,
     score,
 )
-from mlops_assets.spec import FEATURE_KEYS, GREATER_IS_BETTER, ProductSpec
+from mlops_assets.spec import FEATURE_KEYS, GREATER_IS_BETTER, BaselineSpec, ProductSpec
 
 PERFORMANCE_COLUMNS = (
     "entity",
@@ -56,9 +57,6 @@ PERFORMANCE_SLICE_COLUMNS = (
 
 COMPARED_ROWS = 20_000
 """Most rows on which two versions are compared: more take seconds and say no more."""
-LOOKS = 4
-"""Looks at a version beside the one before it that share the chance of a false alarm: the first
-eight times `monitoring.min_labels` rows. Later ones are far apart."""
 _KEYS = ["entity", "event_time"]
 _TIMES = ("event_time", "label_time", "predicted_at")
 _TEXTS = ("entity", "made", "model_version", "model_kind", "previous_version")
@@ -227,7 +225,7 @@ def realised(spec: ProductSpec, table: pd.DataFrame, promise: Promise, version: 
         version: the champion's; "" for the baseline.
     """
     by_version = (table["model_version"] == version).to_numpy()
-    own, rows = table[by_version], table[by_version & _newly_known(table, spec)]
+    own, rows = table[by_version], table[by_version & newly_known(table, spec)]
     draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
     label, predicted, naive = _numbers(rows, "label", "prediction", "baseline")
     value = estimate(spec.metric, label, predicted, draws, tail=_tail(spec))
@@ -280,8 +278,8 @@ def by_slice(spec: ProductSpec, table: pd.DataFrame, features: pd.DataFrame) -> 
         rows are those whose label became known in these days, open ones are of any age; a row
         that the features no longer have is in the slice "missing", as one without a value.
     """
-    recent = table[_newly_known(table, spec) | table["label"].isna()]
-    place = _places(recent, features)
+    recent = table[newly_known(table, spec) | table["label"].isna()]
+    place = places_of(recent, features)
     parts = []
     for declared in spec.evaluation.slices:
         if declared.feature not in features:
@@ -326,7 +324,7 @@ def against_previous(spec: ProductSpec, table: pd.DataFrame, version: str) -> Es
     rows = rows[rows["previous_version"] == newest]
     rows = rows.head(_looked_at(len(rows), spec.monitoring.min_labels))
     label, ours, theirs = _numbers(rows, "label", "prediction", "previous_prediction")
-    if len(rows) < spec.monitoring.min_labels or _rare_class(spec, label):
+    if len(rows) < spec.monitoring.min_labels or rare_class(spec, label):
         return UNKNOWN
     draws = draw_rows(spec.evaluation, rows, seed=spec.seed)
     return gain_estimate(spec.metric, label, ours, theirs, draws=draws, tail=_tail(spec) / LOOKS)
@@ -362,15 +360,20 @@ def promised_in(
 
 def _counted(predictions: pd.DataFrame, features: pd.DataFrame, spec: ProductSpec) -> pd.DataFrame:
     """The predictions that may count, as rows of the table without labels."""
-    place = _places(predictions, features)
+    place = places_of(predictions, features)
     told = predictions.assign(label=NAN, label_time=np.datetime64("NaT", "ns"), first_label=NAN)
-    told["baseline"] = _naive(spec, features, place)
+    told["baseline"] = naive_at(spec, features, place, spec.baselines[0])
     return _typed(told[told["made"].isin(("ahead", "late"))])
 
 
-def _naive(spec: ProductSpec, features: pd.DataFrame, place: np.ndarray) -> np.ndarray:
-    """The first baseline's predictions of rows by their place; NaN for those that are not there."""
-    baseline, keys = spec.baselines[0], features[list(FEATURE_KEYS)]
+def naive_at(
+    spec: ProductSpec, features: pd.DataFrame, place: np.ndarray, baseline: BaselineSpec
+) -> np.ndarray:
+    """A baseline's predictions of rows by their place in the features (`places_of`), shape (rows,).
+
+    NaN for rows that are not there.
+    """
+    keys = features[list(FEATURE_KEYS)]
     learned = split(keys, spec.split).final
     known = learned if len(learned) else keys[keys["label"].notna()]
     used = [baseline.feature] if baseline.feature else ["entity"]
@@ -390,7 +393,7 @@ def _kept(held: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_labels(table: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
-    place = _places(table, features)
+    place = places_of(table, features)
     labels = features["label"].to_numpy("float64", na_value=np.nan)
     times = features["label_time"].to_numpy("datetime64[ns]")
     label = _taken(labels, place, table["label"].to_numpy())
@@ -402,7 +405,7 @@ def _with_labels(table: pd.DataFrame, features: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _places(rows: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
+def places_of(rows: pd.DataFrame, features: pd.DataFrame) -> np.ndarray:
     """Where each row is in the features frame, shape (rows,); -1: it is not there."""
     numbered = features[_KEYS].assign(place=np.arange(len(features)))
     found = rows[_KEYS].merge(numbered, on=_KEYS, how="left", validate="many_to_one")
@@ -426,8 +429,13 @@ def _typed(table: pd.DataFrame) -> pd.DataFrame:
     return table[list(PERFORMANCE_COLUMNS)].astype(types)
 
 
-def _newly_known(table: pd.DataFrame, spec: ProductSpec) -> np.ndarray:
-    """Which rows have a label that became known in the newest days, shape (rows,)."""
+def newly_known(table: pd.DataFrame, spec: ProductSpec) -> np.ndarray:
+    """Which rows have a label that became known in the newest days, shape (rows,), of booleans.
+
+    Args:
+        table: of performance.
+        spec: its `monitoring.label_days` count, back from the newest label of all.
+    """
     matured = table["label"].notna()
     newest = table["label_time"].where(matured).max()
     since = newest - pd.Timedelta(days=spec.monitoring.label_days)
@@ -492,15 +500,6 @@ def _surer(spec: ProductSpec, each: Estimate) -> Estimate:
     return Estimate(each.value, *ends)
 
 
-def _rare_class(spec: ProductSpec, label: np.ndarray) -> str:
-    """Why an auc of these labels says little; "" if it does not, and for other metrics."""
-    ones = int((label > 0.5).sum())
-    fewest, needed = min(ones, len(label) - ones), spec.gates.min_slice_class_rows
-    if spec.metric != "auc" or fewest >= needed:
-        return ""
-    return f"{fewest} matured rows of the rarer class, and {needed} are needed for auc"
-
-
 def _problem(
     spec: ProductSpec,
     found: Realised,
@@ -516,7 +515,7 @@ def _problem(
     if found.rows < needed:
         open_rows = f"{found.open_rows:,} more are open"
         return f"{found.rows:,} labels have matured, {needed} are needed; {open_rows}"
-    if rare := _rare_class(spec, label):
+    if rare := rare_class(spec, label):
         return rare
     if not np.isfinite(found.value.value):
         return f"{spec.metric} cannot be told of these rows"

@@ -34,17 +34,21 @@ def with_decision(text: str, decision: Decision, spec: ProductSpec) -> str:
 
 def _section(decision: Decision, spec: ProductSpec) -> str:
     gain = Estimate(decision.gain, decision.lower, decision.upper)
+    withdrawn = decision.verdict == "withdrawn"
+    other = "baseline" if withdrawn else "candidate"
+    title = "gain of the champion on the baseline" if withdrawn else "gain on the champion"
+    chance = "withdrawing" if withdrawn else "promoting"
     facts = {
         "verdict": decision.verdict.replace("_", " "),
         "why": decision.reason,
         "rows compared": f"{decision.rows:,}",
-        f"{spec.metric} of the candidate": markdown.format_number(decision.candidate_value),
+        f"{spec.metric} of the {other}": markdown.format_number(decision.candidate_value),
         f"{spec.metric} of the champion": markdown.format_number(decision.champion_value),
-        "gain on the champion": gain_with_ends(gain, spec),
+        title: gain_with_ends(gain, spec),
         "interval drawn from": decision.drawn,
-        "chance taken of promoting an equal one": markdown.format_number(decision.level),
+        f"chance taken of {chance} an equal one": markdown.format_number(decision.level),
     }
-    image = plots.gains({"gain on the champion": gain}, gain_unit(spec), limits=gain_limits(spec))
-    drawn = [markdown.image(image, "gain on the champion")] if np.isfinite(gain.value) else []
+    image = plots.gains({title: gain}, gain_unit(spec), limits=gain_limits(spec))
+    drawn = [markdown.image(image, title)] if np.isfinite(gain.value) else []
     body = "\n\n".join([markdown.facts_table(facts), *drawn])
     return f"{DECISION_MARKS[0]}\n\n## Decision\n\n{body}\n\n{DECISION_MARKS[1]}"

@@ -36,7 +36,7 @@ from mlops_assets.spec import (
     ProductSpec,
 )
 
-Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back"]
+Verdict = Literal["promoted", "kept", "not_judged", "waiting", "forced", "rolled_back", "withdrawn"]
 DecisionBasis = Literal["own", "pooled"]
 REQUIRED: tuple[GateName, ...] = (
     "beats_baseline",
@@ -66,13 +66,15 @@ class Decision:
 
     Args:
         verdict: promoted; kept (the champion stays); not_judged (it stays, for want of rows or of
-            a gate); waiting (until a person approves); forced or rolled_back (by a person).
+            a gate); waiting (until a person approves); forced or rolled_back (by a person);
+            withdrawn (the champion is taken out of use, as it is worse than the baseline).
         reason: why, in a sentence.
         rows: both were scored on.
-        candidate_value: metric of the candidate; NaN when it was not scored.
+        candidate_value: metric of the candidate; NaN when it was not scored. Withdrawn: of the
+            baseline.
         champion_value: metric of the champion; NaN without one.
         gain: improvement on the champion (`improvement`): a share of its error, for auc the
-            difference; positive is better.
+            difference; positive is better. Withdrawn: of the champion on the baseline.
         lower: its bound at `level` over the bootstrap draws.
         upper: its bound at 1 - `level`.
         level: one-sided; the probability with which an equal candidate may be promoted.

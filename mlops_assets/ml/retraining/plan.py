@@ -23,13 +23,17 @@ from mlops_assets.ml.retraining.follow_up import (
     newest_change,
 )
 from mlops_assets.ml.retraining.together import Together, judged_together
+from mlops_assets.ml.retraining.way_back import ask_withdrawal
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
 from mlops_assets.spec import Cause, ProductSpec, RetrainingSpec
 
-ActionKind = Literal["retrain", "rollback", "going_on", "wait", "hold", "ask", "nothing"]
+ActionKind = Literal[
+    "retrain", "rollback", "withdraw", "going_on", "wait", "hold", "ask", "nothing"
+]
 ACTION_KINDS: tuple[ActionKind, ...] = (
     "retrain",
     "rollback",
+    "withdraw",
     "ask",
     "hold",
     "wait",
@@ -84,6 +88,8 @@ class CountryState:
         drift: state of the newest windows; None when it was never looked at.
         realised: what the champion is worth; None when it was never looked at.
         on_previous: gain of the champion on the model before it, on the same matured rows.
+        on_baseline: gain of the champion on the baseline that would serve, on the same matured
+            rows (`beside_baseline.against_baseline`).
         refused: candidates in a row that were judged and not promoted since the last promotion.
         last_training: when the newest training was asked for or decided; None for never.
         going_on: whether a training of the country is queued or running.
@@ -112,6 +118,7 @@ class CountryState:
     drift: DriftState | None = None
     realised: Realised | None = None
     on_previous: Estimate = UNKNOWN
+    on_baseline: Estimate = UNKNOWN
     refused: int = 0
     last_training: dt.datetime | None = None
     going_on: bool = False
@@ -161,9 +168,10 @@ class Action:
 
     Args:
         country: its key.
-        kind: retrain or rollback: asked for now; going_on: a training runs; wait: a cause is there,
-            but a cool-down, the budget or new evidence is waited for; hold: an incident holds it;
-            ask: given up, a person is needed; nothing: no cause.
+        kind: retrain, rollback or withdraw (take a model out of use that is worse than the
+            baseline): asked for now; going_on: a training runs; wait: a cause is there, but a
+            cool-down, the budget or new evidence is waited for; hold: an incident holds it; ask:
+            given up, a person is needed; nothing: no cause.
         cause: of a training; None for the others.
         reason: in a sentence, with numbers; shown in the sensor's tick.
         key: identifies the request for ever: the same evidence never asks twice; "" when nothing
@@ -193,11 +201,14 @@ class PooledModels:
         going_on: whether a training of them is queued or running.
         failed: whether the newest one that was asked for came to nothing; the next waits a day or a
             cool-down, and the countries go on with what there is.
+        at: the same as `made` by the time of day, by which a request is told from the ones before;
+            None where `made` is that.
     """
 
     made: dt.datetime | None = None
     going_on: bool = False
     failed: bool = False
+    at: dt.datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -230,10 +241,10 @@ class RetrainingPlan:
 
 @dataclass(frozen=True)
 class Ask:
-    """Something that asks for a training, or for a rollback.
+    """Something that asks for a training, for a rollback, or for a withdrawal.
 
     Args:
-        cause: of a training; None for a rollback.
+        cause: of a training; None for the others.
         key: the same for the same evidence, another one for any other.
         reason: in words, with numbers.
     """
@@ -306,8 +317,8 @@ def asks(
         now: with time zone.
         together: `small_together` of all countries.
     """
-    rollback = [ask] if (ask := _rollback(spec, country_state)) else []
-    return [*rollback, *_causes(spec.retraining, country_state, Seen(now, together=together))]
+    back = [ask for _, ask in _ways_back(spec, country_state)]
+    return [*back, *_causes(spec.retraining, country_state, Seen(now, together=together))]
 
 
 def small_together(spec: ProductSpec, country_states: Sequence[CountryState]) -> Together:
@@ -358,9 +369,9 @@ def _action(spec: ProductSpec, country_state: CountryState, seen: Seen) -> Actio
     incident, now = seen.incident, seen.now
     if country_state.going_on:
         return _plain(country_state, "going_on", "a run is queued or going on")
-    rollback = _rollback_action(spec, country_state, incident, now)
-    if rollback is not None:
-        return rollback
+    back = _back_action(spec, country_state, incident, now)
+    if back is not None:
+        return back
     causes = _causes(spec.retraining, country_state, seen)
     if not causes:
         return _plain(country_state, "nothing", *_why_nothing(country_state))
@@ -373,22 +384,25 @@ def _action(spec: ProductSpec, country_state: CountryState, seen: Seen) -> Actio
     )
 
 
-def _rollback_action(
+def _back_action(
     spec: ProductSpec, country_state: CountryState, incident: Incident | None, now: dt.datetime
 ) -> Action | None:
-    ask = _rollback(spec, country_state)
-    if ask is None:
-        return None
-    if country_state.chosen_by:
-        text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
-        return _of_person(country_state, text, "worse than before, and put into use by a person")
-    if incident and incident.holds and country_state.country in incident.countries:
-        text = f"{ask.reason}, but {_describe_incident(incident)}"
-        return _plain(country_state, "hold", text, _describe_incident(incident))
-    tried = country_state.tried.get(ask.key, _NEVER)
-    if tried.finished:
-        return None
-    return _failed(country_state, ask, tried, now) or _asked(country_state, [ask])
+    """The first way back that is open and was not gone before; None without one."""
+    for kind, ask in _ways_back(spec, country_state):
+        if country_state.chosen_by:
+            text = f"{ask.reason}; {country_state.chosen_by} put it into use, so a person decides"
+            than = "before" if kind == "rollback" else "the baseline"
+            return _of_person(
+                country_state, text, f"worse than {than}, and put into use by a person"
+            )
+        if incident and incident.holds and country_state.country in incident.countries:
+            text = f"{ask.reason}, but {_describe_incident(incident)}"
+            return _plain(country_state, "hold", text, _describe_incident(incident))
+        tried = country_state.tried.get(ask.key, _NEVER)
+        if not tried.finished:
+            failed = _failed(country_state, ask, tried, now)
+            return failed or replace(_asked(country_state, [ask]), kind=kind, group=kind)
+    return None
 
 
 def _asks_person(
@@ -534,6 +548,18 @@ def _evidence(country_state: CountryState) -> dict[str, str]:
 
 
 # What asks
+
+
+def _ways_back(
+    spec: ProductSpec, country_state: CountryState
+) -> list[tuple[Literal["rollback", "withdraw"], Ask]]:
+    """To the version before, where that was significantly better; then to less than a version."""
+    found: list[tuple[Literal["rollback", "withdraw"], Ask]] = []
+    if rollback := _rollback(spec, country_state):
+        found.append(("rollback", rollback))
+    if worse := ask_withdrawal(spec.retraining, country_state):
+        found.append(("withdraw", Ask(None, worse.key, worse.reason)))
+    return found
 
 
 def _rollback(spec: ProductSpec, country_state: CountryState) -> Ask | None:
@@ -778,7 +804,8 @@ def _pooled_first(
     if pooled.going_on:
         return PooledAsk("", "the pooled models are being trained")
     reason = _pooled_age(policy, pooled, wanted, len(actions), seen=seen)
-    after = f" after {pooled.made:%Y-%m-%dT%H:%M:%S}" if pooled.made else ""
+    known = pooled.at or pooled.made
+    after = f" after {known:%Y-%m-%dT%H:%M:%S}" if known else ""
     return PooledAsk(f"pooled models{after}", reason) if reason else None
 
 

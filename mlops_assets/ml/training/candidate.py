@@ -5,7 +5,7 @@ Live training and backtest call the same function, so that a backtest tests what
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,8 @@ from mlops_assets.ml.training.selection import (
     PooledModel,
     Selection,
     country_split,
+    pooled_name,
+    region_of,
     selected_predictions,
     train_candidates,
 )
@@ -96,6 +98,30 @@ def train_country(
     selection = train_candidates(spec, parts, pooled, country=country, clock=clock, scores=scores)
     errors = validation_errors(selection, parts, spec)
     return TrainedCandidate(spec, parts, selection, errors, features[awaited_rows(features)])
+
+
+def only_pooled(spec: ProductSpec, names: Collection[str], country: str) -> ProductSpec:
+    """The product with nothing to choose from in a country but pooled models, none of them fitted.
+
+    Args:
+        spec: the product as it is for this country.
+        names: of the pooled models; at least one that the country can choose.
+        country: its key.
+    """
+    region = region_of(spec, country)
+    of_scope = {"pooled": "", **({"region": region} if region else {})}
+    narrowed = [
+        candidate.model_copy(update={"scopes": scopes})
+        for candidate in spec.candidates
+        if (
+            scopes := [
+                scope
+                for scope in candidate.scopes
+                if scope in of_scope and pooled_name(candidate.name, of_scope[scope]) in names
+            ]
+        )
+    ]
+    return spec.model_copy(update={"candidates": narrowed})
 
 
 def scale_feature(selection: Selection, spec: ProductSpec) -> str | None:

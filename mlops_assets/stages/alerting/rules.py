@@ -29,6 +29,8 @@ from mlops_assets.stages.common.runs import PERSON
 from mlops_assets.stages.retraining.state import RetrainingState, read_state
 
 _T = TypeVar("_T")
+_WENT_BACK = {"rolled_back": "was rolled back to", "withdrawn": "was withdrawn for"}
+"""Verdict by which a model goes out of use, in words."""
 
 
 def current_incident(
@@ -167,6 +169,7 @@ def _alarm(
     does = {
         "retrain": f"it is trained again ({action.reason})",
         "rollback": f"the model of before is put into use ({action.reason})",
+        "withdraw": f"it is taken out of use ({action.reason})",
         "going_on": "a training of it is going on",
         "nothing": "nothing: `retraining` of the YAML has it switched off",
     }.get(action.kind, action.reason)
@@ -211,14 +214,15 @@ def _give_up(product: Product, action: Action) -> AlertCondition:
 def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertCondition]:
     for country, past in view.past.items():
         entry = past.newest
-        if entry is None or entry.verdict != "rolled_back" or entry.origin.person != PERSON:
+        if entry is None or entry.verdict not in _WENT_BACK or entry.origin.person != PERSON:
             continue
         if entry.decided_at < view.now - LOOKS_BACK:
             continue
         before, after = entry.before.champion, entry.after.champion
+        serves = f"version {after}" if after else "the baseline"
         text = (
             f"{sentence(entry.comparison.decision.reason)}\nSince: "
-            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC.\nNext: version {after or 'none'} serves; "
+            f"{entry.decided_at:%Y-%m-%d %H:%M} UTC.\nNext: {serves} serves; "
             f"version {before} is not promoted again by evidence.\nYou can: undo it with "
             f"`mlops-assets undo {product.name} {entry.origin.change_set} --reason '...'`."
         )
@@ -226,7 +230,7 @@ def _rollbacks(product: Product, view: RetrainingState) -> Iterator[AlertConditi
             f"{product.name} {country} rollback {entry.decision_id}",
             "rollback",
             country,
-            f"{product.name} {country}: version {before} was rolled back to {after or 'none'}",
+            f"{product.name} {country}: version {before} {_WENT_BACK[entry.verdict]} {serves}",
             text,
             *asset_page(product, "champion", country),
         )

@@ -1,4 +1,4 @@
-"""The clock of a product with cut-offs: up to when records are known.
+"""The clock of a product's records: up to when things are known.
 
 It goes by the records and never by the time of day, so that the same records always have the same
 clock: in a rerun, a reproduction, a run as of an earlier moment. What a country has is not enough:
@@ -55,22 +55,58 @@ def clock_of_all(ctx: ProductContext) -> dt.datetime | None:
     return _clock(ctx, None)
 
 
+def policy_time(ctx: ProductContext, wall: dt.datetime) -> dt.datetime:
+    """Now, as `retraining.clock` says: the time of day, or the newest that is known.
+
+    Cool-down, age of pooled models and budget run by it. By the records, it is up to when two
+    countries have some, of a product with cut-offs within its grace: what decides which cut-offs
+    are reached. Without any record it is the time of day.
+
+    Args:
+        ctx: the product.
+        wall: the time of day, with time zone.
+    """
+    if ctx.spec.retraining.clock == "wall":
+        return wall
+    known = _of_two(ctx, _known(ctx))
+    return known[0].replace(tzinfo=dt.UTC) if known else wall
+
+
+def dated(ctx: ProductContext, wall: dt.datetime) -> str:
+    """The same as text (ISO 8601), for what is recorded now; "" by the time of day, which is told.
+
+    Args:
+        ctx: the product.
+        wall: the time of day, with time zone.
+    """
+    by_wall = ctx.spec.retraining.clock == "wall"
+    return "" if by_wall else policy_time(ctx, wall).isoformat()
+
+
 def _clock(ctx: ProductContext, country: str | None) -> dt.datetime | None:
     spec = ctx.spec
     if spec.cutoffs is None:
         return None
-    known = (
+    known = _known(ctx)
+    own = [known[country]] if country in known else []
+    until = max([*_of_two(ctx, known), *own], default=None)
+    return spec.cutoffs.clock(until, spec.target.maturity)
+
+
+def _known(ctx: ProductContext) -> dict[str, dt.datetime]:
+    return (
         ctx.view.once("known until", lambda: _known_until(ctx)) if ctx.view else _known_until(ctx)
     )
+
+
+def _of_two(ctx: ProductContext, known: Mapping[str, dt.datetime]) -> list[dt.datetime]:
+    """Up to when two countries are known, or the only one there is; empty without records."""
     by_time = sorted(known.values(), reverse=True)
-    second = by_time[: 2 if len(spec.countries) > 1 else 1][-1:]
-    own = [known[country]] if country in known else []
-    return spec.cutoffs.clock(max([*second, *own], default=None), spec.target.maturity)
+    return by_time[: 2 if len(ctx.spec.countries) > 1 else 1][-1:]
 
 
 def _known_until(ctx: ProductContext) -> dict[str, dt.datetime]:
     """Up to when each country's records are known, of those that have any that can be read."""
-    assert ctx.spec.cutoffs is not None
 
     def validated(wanted: Sequence[str]) -> Mapping[str, Snapshot]:
         every = len(wanted) == len(ctx.countries)
@@ -80,7 +116,8 @@ def _known_until(ctx: ProductContext) -> dict[str, dt.datetime]:
     for country, made in read_readable(ctx.countries, validated).found.items():
         newest, until = _readable(ctx, country, made)
         if newest is not None:
-            found[country] = ctx.spec.cutoffs.known_until(newest, until)
+            cutoffs = ctx.spec.cutoffs
+            found[country] = cutoffs.known_until(newest, until) if cutoffs else newest
     return found
 
 

@@ -82,6 +82,25 @@ def alone_in(
 
 
 @contextmanager
+def changing(locks: str | None, product: str, context: dg.OpExecutionContext) -> Iterator[None]:
+    """Hold the lock of a product's change sets, of which one is open at a time.
+
+    Taken after the locks of countries everywhere, so that no two wait for each other: runs that go
+    back in several countries at once follow one another instead of failing.
+    """
+    if locks is None:
+        yield
+        return
+
+    def told(holder: Holder | None) -> None:
+        context.log.info(f"{product}: a change set waits for {holder or 'another run'}. {_NOTHING}")
+
+    file = lock_file(Path(locks, "changes"), product)
+    with holding(file, f"run {context.run_id}", told, why=_NOTHING):
+        yield
+
+
+@contextmanager
 def alone_with_raw(
     locks: Path, product: str, countries: Sequence[str], told: Told, *, command: str
 ) -> Iterator[None]:

@@ -7,6 +7,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from mlops_assets.ml.monitoring.beside_baseline import against_baseline, serving_naive
 from mlops_assets.ml.monitoring.performance import (
     Promise,
     Realised,
@@ -35,7 +36,7 @@ from mlops_assets.stages.common.base import (
     passed,
     warned,
 )
-from mlops_assets.stages.common.lineage import named_input, of_performance
+from mlops_assets.stages.common.lineage import named_input, of_performance, serving_baseline
 from mlops_assets.stages.common.ui_metadata import (
     as_before,
     facts_metadata,
@@ -58,6 +59,8 @@ REALISED = f"{METADATA_PREFIX}realised"
 """In a snapshot's metadata: `Realised` as JSON, an estimate as value, lower and upper end."""
 ON_PREVIOUS = f"{METADATA_PREFIX}on_previous"
 """The same: gain of the champion on the model before it, as value, lower and upper end."""
+ON_BASELINE = f"{METADATA_PREFIX}on_baseline"
+"""The same: gain of the champion on the baseline that would serve in its place."""
 RECORDED = f"{METADATA_PREFIX}recorded"
 """The same: version of the newest predictions snapshot whose predictions are in the table."""
 _CHECK_DESCRIPTION = (
@@ -111,7 +114,12 @@ def build_performance(product: Product) -> list[dg.AssetsDefinition]:
         rows = record_predictions(_held(store, made), _new(store, newest, made), features, spec)
         promise = _promise(spec, served)
         found = realised(spec, rows, promise, _version(served))
-        shown = _shown(spec, rows, features, promise, found=found)
+        naive = serving_naive(spec, rows, features, serving_baseline(ctx).name)
+        gains = {
+            ON_PREVIOUS: against_previous(spec, rows, found.version),
+            ON_BASELINE: against_baseline(spec, rows, found.version, naive),
+        }
+        shown = _shown(spec, rows, features, promise, found=found, gains=gains)
         recorded = {RECORDED: newest.version, **lineage.metadata()}
         yield dg.Output(rows, "performance", metadata={**shown, **recorded})
         yield _check(key, found)
@@ -131,9 +139,14 @@ def realised_of(snapshot: Snapshot) -> Realised:
     return Realised(**read)
 
 
-def on_previous_of(snapshot: Snapshot) -> Estimate:
-    """Gain of the champion on the model before it, as recorded with a snapshot of `performance`."""
-    return _estimate(snapshot.metadata[ON_PREVIOUS])
+def gain_of(snapshot: Snapshot, key: str) -> Estimate:
+    """A gain of the champion that was recorded with a snapshot of `performance`.
+
+    Args:
+        snapshot: that holds it.
+        key: `ON_PREVIOUS` or `ON_BASELINE`.
+    """
+    return _estimate(snapshot.metadata[key])
 
 
 def _columns(product: Product) -> dg.TableSchema:
@@ -218,14 +231,14 @@ def _shown(
     promise: Promise,
     *,
     found: Realised,
+    gains: Mapping[str, Estimate],
 ) -> dict[str, Any]:
     """Metadata of the asset's page, and what the snapshot keeps of it."""
-    gain = against_previous(spec, rows, found.version)
     periods, slices = by_period(spec, rows), by_slice(spec, rows, features)
     image = realised_plot(spec, periods, promise, found.version, unit=metric_unit(spec))
     shown: dict[str, Any] = {
         "summary": found.reason,
-        "numbers": facts_metadata(_facts(spec, found, promise, gain)),
+        "numbers": facts_metadata(_facts(spec, found, promise, gains)),
         "realised_against_promised": svg_metadata(image, "realised against promised")
         if len(rows)
         else None,
@@ -238,7 +251,7 @@ def _shown(
     return {
         **{name: value for name, value in shown.items() if value is not None},
         REALISED: dg.MetadataValue.json(_plain(found)),
-        ON_PREVIOUS: dg.MetadataValue.json(_ends(gain)),
+        **{name: dg.MetadataValue.json(_ends(gain)) for name, gain in gains.items()},
     }
 
 
@@ -249,7 +262,7 @@ def _page(spec: ProductSpec, parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _facts(
-    spec: ProductSpec, found: Realised, promise: Promise, gain: Estimate
+    spec: ProductSpec, found: Realised, promise: Promise, gains: Mapping[str, Estimate]
 ) -> Mapping[str, object]:
     unit = f" ({metric_unit(spec)})" if metric_unit(spec) else ""
     days = f"{_day(found.first)} to {_day(found.last)}"
@@ -266,7 +279,8 @@ def _facts(
         "intervals": found.drawn if found.value.has_interval else "",
         "open rows": f"{found.open_rows:,}",
         "revised labels": f"{found.revised:,}",
-        "gain on the version before": _gain(spec, gain),
+        "gain on the version before": _gain(spec, gains[ON_PREVIOUS]),
+        "gain on the baseline that would serve": _gain(spec, gains[ON_BASELINE]),
     }
 
 

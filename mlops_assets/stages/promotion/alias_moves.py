@@ -71,9 +71,9 @@ def is_unsettled(ctx: CountryContext, log: Sequence[Entry]) -> bool:
 
 
 def _about(entry: Entry) -> list[str]:
-    """The versions a decision is told on: the candidate, and both ends of a rollback."""
+    """The versions a decision is told on: the candidate, and both ends of a way back."""
     named = [entry.comparison.candidate]
-    if entry.verdict == "rolled_back":
+    if entry.verdict in ("rolled_back", "withdrawn"):
         named += [entry.before.champion, entry.after.champion]
     return [number for number in dict.fromkeys(named) if number]
 

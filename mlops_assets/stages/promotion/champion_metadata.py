@@ -95,14 +95,16 @@ def _candidate(ctx: CountryContext) -> pd.Series | None:
 
 
 def _candidate_value(entry: Entry, model: pd.Series | None) -> float:
+    if entry.verdict == "withdrawn":
+        return entry.comparison.decision.candidate_value
     if model is not None and str(model["version"]) == entry.comparison.candidate:
         return float(model["value"])
     return entry.comparison.decision.candidate_value
 
 
 def _why(entry: Entry, in_use: ModelVersion | None) -> str:
-    """Why this model serves: the person's word, why it was chosen, else why no candidate is."""
-    if entry.verdict in ("forced", "rolled_back"):
+    """Why this serves: the person's word, a withdrawal, why it was chosen, why no other is."""
+    if entry.verdict in ("forced", "rolled_back", "withdrawn"):
         return entry.comparison.decision.reason
     if in_use is not None and in_use.tags.get("reason"):
         return in_use.tags["reason"]
@@ -158,14 +160,18 @@ def _evidence(entry: Entry) -> dict[str, object]:
 def _facts(entry: Entry, row: pd.Series) -> dict[str, object]:
     metric, decision = row["metric"], entry.comparison.decision
     share = f"{1 - decision.level:.1%}" if decision.level == decision.level else ""
+    withdrawn = entry.verdict == "withdrawn"
+    gain = "gain of the withdrawn on the baseline" if withdrawn else "gain of the candidate"
     return {
         "rows compared on": f"{decision.rows:,}",
         **_evidence(entry),
         f"{metric} of the model in use": row["value"],
         f"{metric} of baseline {row['baseline']}": row["baseline_value"],
         "candidate": f"version {row['candidate_version'] or '-'}",
-        f"{metric} of the candidate": row["candidate_value"],
-        "gain of the candidate": decision.gain,
+        f"{metric} of the {'baseline on them' if withdrawn else 'candidate'}": row[
+            "candidate_value"
+        ],
+        gain: decision.gain,
         "gain, lower end": decision.lower,
         "gain, upper end": decision.upper,
         "each end holds with": share,

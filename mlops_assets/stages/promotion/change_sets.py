@@ -18,7 +18,7 @@ from mlops_assets.registry import Aliases
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import now, with_new_names
 
-ChangeKind = Literal["rollback", "promote", "approve", "undo"]
+ChangeKind = Literal["rollback", "promote", "approve", "undo", "withdraw"]
 ChangeState = Literal["opened", "done", "set back"]
 _LOG = "change_sets"
 _OLDER_LOG = "units"

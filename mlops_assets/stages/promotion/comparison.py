@@ -23,6 +23,7 @@ from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import CountryContext
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.promotion.decision_log import Comparison, Entry, blocked_versions
+from mlops_assets.stages.promotion.withdrawal import is_same_pooled
 from mlops_assets.stages.training.intervals import intervals_of
 from mlops_assets.stages.training.serving import evaluation_split, tagged_time, unseen_predictions
 from mlops_assets.stages.training.succession import comparison_of
@@ -96,7 +97,7 @@ def compare_with_champion(
     judged = _judged(ctx, row, features, in_use, run_id=run_id)
     pooled = comparison_of(ctx, ctx.version(candidate), in_use)
     known = Circumstances(
-        rolled_back=_rolled_back(candidate, log),
+        rolled_back=_rolled_back(ctx, candidate, log),
         champion_problem=judged.champion_problem,
     )
     settings = VerdictSettings(ctx.spec, known)
@@ -282,9 +283,18 @@ def _pair(candidate: str, in_use: ModelVersion | None, ours: _Side, theirs: _Sid
     )
 
 
-def _rolled_back(candidate: str, log: Sequence[Entry]) -> str:
-    entry = blocked_versions(log).get(candidate)
-    if entry is None:
+def _rolled_back(ctx: CountryContext, candidate: str, log: Sequence[Entry]) -> str:
+    """Why a person alone may put the candidate into use again; "" where evidence may.
+
+    The same pooled model is the same, whatever its number in the country.
+    """
+    blocked = blocked_versions(log)
+    alike = (number for number in blocked if is_same_pooled(ctx, number, candidate))
+    number = candidate if candidate in blocked else next(alike, "")
+    if not number:
         return ""
-    day = entry.decided_at.date()
-    return f"{entry.origin.person} rolled back from version {candidate} on {day}"
+    entry = blocked[number]
+    day, also = entry.decided_at.date(), "" if number == candidate else ", the same pooled model,"
+    if entry.verdict == "withdrawn":
+        return f"version {number}{also} was withdrawn on {day}, as it was worse than the baseline"
+    return f"{entry.origin.person} rolled back from version {number}{also} on {day}"

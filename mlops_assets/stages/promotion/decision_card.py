@@ -7,7 +7,7 @@ from mlops_assets.registry import ModelVersion, Registry, TrackedRun
 from mlops_assets.registry.names import registered_name
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.context import CountryContext
-from mlops_assets.stages.promotion.decision_log import log_of
+from mlops_assets.stages.promotion.decision_log import Entry, log_of
 from mlops_assets.stages.training.evaluation_metadata import CARD_FILE
 
 
@@ -40,9 +40,13 @@ def stored_card(
     decided = [
         entry.comparison.decision
         for entry in log_of(ctx)
-        if entry.comparison.candidate == version.version
+        if entry.comparison.candidate == version.version or _withdrew(entry, version)
     ]
     return with_decision(text, decided[-1], spec) if decided else text
+
+
+def _withdrew(entry: Entry, version: ModelVersion) -> bool:
+    return entry.verdict == "withdrawn" and entry.before.champion == version.version
 
 
 def write_decision(

@@ -23,12 +23,15 @@ from mlops_assets.ml.gates.succession import (
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.product import Product
 from mlops_assets.registry import Aliases
+from mlops_assets.stages.common.clock import dated
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.runs import trigger_of
 
-MOVES = ("promoted", "forced", "rolled_back")
+MOVES = ("promoted", "forced", "rolled_back", "withdrawn")
 """Verdicts after which another version may be in use."""
 
+DATED = "dated"
+"""Column of entries of a product whose policy goes by the clock of its records."""
 RENAMED = {"unit": "change_set", "sides": "model_pair"}
 """Columns of the log by their older names, which stored entries may have."""
 LATER_TEXTS = ("drawn_by", "drawn")
@@ -114,6 +117,8 @@ class Entry:
         origin: who or what asked.
         before: what the aliases named when it was taken.
         after: what they name once it is carried out.
+        dated: when by the clock of `retraining.clock` (ISO 8601); "" by the time of day, which is
+            `decided_at`.
     """
 
     comparison: Comparison
@@ -122,6 +127,7 @@ class Entry:
     origin: Origin
     before: Aliases = field(default_factory=Aliases)
     after: Aliases = field(default_factory=Aliases)
+    dated: str = ""
 
     @property
     def verdict(self) -> str:
@@ -203,7 +209,7 @@ def recorded_aliases(ctx: ProductContext) -> dict[str, Aliases]:
 
 
 def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
-    """Versions that a person rolled back from, with that decision.
+    """Versions that were rolled back from or withdrawn, with that decision.
 
     Evidence does not promote them again; a person who puts one into use lifts it, and a rollback
     that was undone never was.
@@ -211,7 +217,7 @@ def blocked_versions(log: Sequence[Entry]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in _standing(log):
         found.pop(entry.after.champion, None)
-        if entry.verdict == "rolled_back" and entry.before.champion:
+        if entry.verdict in ("rolled_back", "withdrawn") and entry.before.champion:
             found[entry.before.champion] = entry
     return found
 
@@ -264,8 +270,9 @@ def record_decision(
 
 
 def append(ctx: ProductContext, entry: Entry) -> None:
-    """Write one more row of the log."""
-    row = pd.DataFrame([_row(ctx.product, entry)])
+    """Write one more row of the log, dated by the clock that the policy goes by."""
+    told = {DATED: at} if (at := dated(ctx, dt.datetime.now(dt.UTC))) else {}
+    row = pd.DataFrame([{**_row(ctx.product, entry), **told}])
     ctx.store.append(ctx.path("decisions"), entry.comparison.country, row)
 
 
@@ -337,6 +344,7 @@ def _entry(row: Mapping[Any, Any]) -> Entry:
         Origin(*(row[name] for name in _ORIGIN)),
         before=Aliases(**named["before"]),
         after=Aliases(**named["after"]),
+        dated=_given(row, DATED, ""),
     )
 
 

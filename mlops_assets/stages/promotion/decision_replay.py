@@ -16,9 +16,11 @@ from mlops_assets.ml.gates.judgement import gates_again
 from mlops_assets.ml.gates.succession import PooledComparison, compared_again
 from mlops_assets.ml.promotion.decision import Decision
 from mlops_assets.ml.promotion.verdicts import VerdictSettings, conclude
+from mlops_assets.ml.promotion.withdrawal import WithdrawalSettings, decide_withdrawal
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.promotion.decision_log import Entry, entries
+from mlops_assets.stages.promotion.withdrawal import WITHDRAWAL_EVIDENCE
 from mlops_assets.stages.training.succession import POOLED_EVIDENCE
 
 _NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")
@@ -79,6 +81,8 @@ def replay_decision(
     if entry.verdict in _BY_A_PERSON:
         basis = "a person decided; the record is looked at, there is nothing to compute"
         return DecisionReplay(entry, basis, tuple(_gaps(entry)))
+    if entry.verdict == "withdrawn":
+        return _withdrawn_again(ctx, entry)
     about = entry.comparison
     if not about.candidate or about.candidate == about.champion:
         return DecisionReplay(
@@ -119,6 +123,22 @@ def _again(ctx: ProductContext, entry: Entry) -> DecisionReplay:
     return DecisionReplay(entry, told, tuple(differences))
 
 
+def _withdrawn_again(ctx: ProductContext, entry: Entry) -> DecisionReplay:
+    """A withdrawal, and what was to serve then, from its matured rows."""
+    about = entry.comparison
+    basis = f"made again from the matured rows {about.evidence[:12]} and their settings"
+    held = ctx.store.find(ctx.path(WITHDRAWAL_EVIDENCE), about.country, about.evidence)
+    if held is None:
+        return DecisionReplay(entry, basis, ("the evidence is gone",))
+    rows = ctx.store.read(held.asset, about.country, version=held.version)
+    found = decide_withdrawal(rows, WithdrawalSettings.from_json(about.settings))
+    differences = [*_numbers_differ(about.decision, found.decision)]
+    served = "pooled" if entry.after.champion else "baseline"
+    if found.target != served:
+        differences.append(f"serves: recorded {served}, now {found.target}")
+    return DecisionReplay(entry, basis, tuple(differences))
+
+
 def _pooled_again(
     ctx: ProductContext, recorded: PooledComparison | None
 ) -> tuple[PooledComparison | None, list[str]]:
@@ -143,13 +163,26 @@ def _differences(
     reason = _reworded(recorded.reason)
     if not (reason.endswith(decision.reason) if person else reason == decision.reason):
         yield f"reason: recorded {recorded.reason!r}, now {decision.reason!r}"
-    for name in (*_COUNTS, *_NUMBERS):
-        yield from _differs(name, getattr(recorded, name), getattr(decision, name))
+    yield from _values_differ(recorded, decision)
     if recorded.drawn and recorded.drawn != decision.drawn:
         yield f"drawn: recorded {recorded.drawn!r}, now {decision.drawn!r}"
     yield from _gates_differ(entry.comparison.gates, gates)
     if recorded.own_rows > len(evidence):
         yield f"rows: recorded {recorded.rows}, the evidence has {len(evidence)}"
+
+
+def _numbers_differ(recorded: Decision, now: Decision) -> Iterator[str]:
+    """What is not the same in a decision that nobody but evidence has taken."""
+    for name in ("verdict", "reason", "drawn"):
+        before, after = getattr(recorded, name), getattr(now, name)
+        if before != after:
+            yield f"{name}: recorded {before!r}, now {after!r}"
+    yield from _values_differ(recorded, now)
+
+
+def _values_differ(recorded: Decision, now: Decision) -> Iterator[str]:
+    for name in (*_COUNTS, *_NUMBERS):
+        yield from _differs(name, getattr(recorded, name), getattr(now, name))
 
 
 def _reworded(reason: str) -> str:

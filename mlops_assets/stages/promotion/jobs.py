@@ -10,7 +10,7 @@ from mlops_assets.errors import ConfigurationError, MlopsAssetsError
 from mlops_assets.product import Product
 from mlops_assets.registry import MlflowRegistry
 from mlops_assets.stages.common.base import Storage, asset_key
-from mlops_assets.stages.common.locks import alone_in
+from mlops_assets.stages.common.locks import alone_in, changing
 from mlops_assets.stages.common.runs import DATA_VERSION, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.stages.promotion.assets import ALIAS_CHECK, alias_check
@@ -125,15 +125,18 @@ def _job(
         leave_to_the_older(context)
         whole = storage.product(product, mlflow.registry())
         moved = [move.country for move in planner(whole, config).moves]
-        with alone_in(storage.locks, product.name, moved, context):
+        with (
+            alone_in(storage.locks, product.name, moved, context),
+            changing(storage.locks, product.name, context),
+        ):
             # Planned once more: a run of one of them may have moved something until it ended.
             plan = _checked(planner(whole, config), config, context)
             trigger = trigger_of(context.run.tags)
             asked = Requester(config.person, config.reason, trigger, context.run_id)
             try:
-                change_set = apply_plan(whole, plan, asked, lambda each: _report(context, each))
+                change_set = apply_plan(whole, plan, asked, lambda each: report_move(context, each))
             except MlopsAssetsError as error:
-                raise _failure(plan, error) from error
+                raise plan_failure(plan, error) from error
         undo = f"mlops-assets undo {product.name} {change_set.id} --reason '...'"
         context.add_output_metadata(
             {"change_set": change_set.id, "undo": undo, "moves": table_metadata(plan.frame())}
@@ -173,17 +176,18 @@ def _checked(plan: ChangePlan, config: WordConfig, context: dg.OpExecutionContex
             stored="Nothing was moved.",
             way_out="List again and confirm again.",
         )
-        raise _failure(plan, error)
+        raise plan_failure(plan, error)
     return plan
 
 
-def _failure(plan: ChangePlan, error: MlopsAssetsError) -> dg.Failure:
+def plan_failure(plan: ChangePlan, error: MlopsAssetsError) -> dg.Failure:
+    """The failure of a run whose plan could not be carried out, with the plan."""
     return dg.Failure(
         str(error), metadata={"plan": table_metadata(plan.frame())}, allow_retries=False
     )
 
 
-def _report(context: dg.OpExecutionContext, moved: MovedCountry) -> None:
+def report_move(context: dg.OpExecutionContext, moved: MovedCountry) -> None:
     """Tell Dagster at once what the asset `champion` of the country is now, and check it."""
     ctx, snapshot = moved.ctx, moved.snapshot
     key = asset_key(ctx.product, "champion")

@@ -41,6 +41,7 @@ from mlops_assets.stages.promotion.decision_log import (
     log_of,
     now,
 )
+from mlops_assets.stages.promotion.withdrawal import stored_comparison
 from mlops_assets.storage import Snapshot
 
 _NAN = float("nan")
@@ -140,6 +141,37 @@ def plan_promotion(
 def plan_approval(whole: ProductContext, countries: Sequence[str]) -> ChangePlan:
     """Put the version that waits for approval into use."""
     return _planned(whole, ChangeRequest("approve", tuple(countries)), _approval)
+
+
+def plan_withdrawal(whole: ProductContext, country: str, version: str, evidence: str) -> ChangePlan:
+    """Take the champion out of use, for a pooled model or for the baseline.
+
+    Args:
+        whole: the product.
+        country: where.
+        version: that is to serve in its place; "" for the baseline.
+        evidence: content hash of what it is decided from (`withdrawal.store_withdrawal`).
+    """
+
+    def planner(ctx: CountryContext, request: ChangeRequest) -> Move | Obstacle:
+        named = _in_use(ctx)
+        if not named.champion:
+            return Obstacle(ctx.country, f"nothing to {request.kind}, the baseline serves")
+        found = (
+            _move(ctx, named, version)
+            if version
+            else Move(
+                ctx.country, named, named.moved_to(""), report_value(ctx.version(named.champion))
+            )
+        )
+        return replace(found, basis=evidence) if isinstance(found, Move) else found
+
+    return _planned(whole, withdrawal_request(country), planner)
+
+
+def withdrawal_request(country: str) -> ChangeRequest:
+    """What the change set of a withdrawal asks for, by which one that was begun is known."""
+    return ChangeRequest("withdraw", (country,))
 
 
 def plan_undo(whole: ProductContext, change_set: str) -> ChangePlan:
@@ -397,17 +429,19 @@ def _decided(ctx: CountryContext, change_set: ChangeSet, move: Move, asked: Requ
         held = next(entry for entry in log if entry.decision_id == move.basis)
         entry = approved(held, origin, asked.reason, move.before)
         return replace(entry, decision_id=_id(change_set, move.country))
+    if kind == "withdraw":
+        about = stored_comparison(ctx, move.basis, move.after.champion)
+        return _entry(change_set, move, about, origin)
     verdict, text = _words(change_set, move, asked)
     about = _about(ctx, move, log)
     decision = replace(about.decision, verdict=verdict, reason=text)
-    return Entry(
-        replace(about, decision=decision, champion=move.before.champion),
-        _id(change_set, move.country),
-        now(),
-        origin,
-        before=move.before,
-        after=move.after,
-    )
+    about = replace(about, decision=decision, champion=move.before.champion)
+    return _entry(change_set, move, about, origin)
+
+
+def _entry(change_set: ChangeSet, move: Move, about: Comparison, origin: Origin) -> Entry:
+    number = _id(change_set, move.country)
+    return Entry(about, number, now(), origin, before=move.before, after=move.after)
 
 
 def _words(change_set: ChangeSet, move: Move, asked: Requester) -> tuple[Any, str]:

@@ -13,7 +13,6 @@ from mlops_assets.stages.common.runs import (
     EVIDENCE_TAG,
     POOLED_JOB,
     REQUEST,
-    ROLLBACK,
     TRIGGER,
 )
 
@@ -21,14 +20,14 @@ _LONGEST_TAG = 1000  # characters
 
 
 def tags_of(product: Product, action: Action, who: str) -> dict[str, str]:
-    """Tags of the run of a `retrain` or `rollback` action: its trigger and evidence.
+    """Tags of the run of a `retrain`, `rollback` or `withdraw` action: its trigger and evidence.
 
     Args:
         product: of the country.
         action: what is asked for.
         who: asks, such as `retraining sensor`.
     """
-    cause = action.cause or ROLLBACK
+    cause = action.cause or action.kind
     named = ", ".join(f"{name} {value}" for name, value in action.evidence.items())
     words = f"{who}: {cause}: {action.reason}"[:_LONGEST_TAG]
     tags = {

@@ -5,7 +5,7 @@ restart, a repeated tick or a deleted cursor neither loses a request nor makes i
 """
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import dagster as dg
@@ -17,11 +17,12 @@ from mlops_assets.stages.common.base import AssetJob, Storage, asset_key
 from mlops_assets.stages.common.runs import (
     PERSON,
     POOLED_JOB,
-    ROLLBACK,
     RUN_KEY,
     SCHEDULE,
     SENSOR,
     TRIGGER,
+    WAYS_BACK,
+    WITHDRAW,
 )
 from mlops_assets.stages.promotion.jobs import op_name
 from mlops_assets.stages.retraining.requests import cause_of_key, named_key, tags_of, tags_of_pooled
@@ -36,6 +37,7 @@ _SERVING = ("predictions", "performance", "drift")
 _IN_WORDS = {
     "retrain": "training asked for",
     "rollback": "rollback asked for",
+    "withdraw": "withdrawal asked for",
     "ask": "a person is asked",
     "hold": "held",
     "wait": "waiting",
@@ -45,11 +47,10 @@ _IN_WORDS = {
 _SENSOR = (
     "Asks for the training of countries whose realised error is worse than promised, whose data "
     "have drifted, or that have many new labels or an old model; for a rollback where the model "
-    "before was significantly better. Within the budget of the YAML (`retraining`), those with "
-    "most to "
-    "lose first, and pooled models that are old before them; an incident of most countries holds "
-    "it. Each tick says what is done in every country, or why not. Start it with the switch on "
-    "this page."
+    "before was significantly better, for a withdrawal where the baseline is. Within the budget of "
+    "the YAML (`retraining`), those with most to lose first, and pooled models that are old before "
+    "them; an incident of most countries holds it. Each tick says what is done in every country, "
+    "or why not. Start it with the switch on this page."
 )
 _SCHEDULE = (
     "Every country is due for training at the times of `retrain_cron`, within the same budget as "
@@ -69,7 +70,7 @@ def retraining_sensor(
 
     Args:
         product: which.
-        jobs: its `train`, `predict` and `rollback` jobs, and `pooled` where it has one.
+        jobs: its `train`, `predict`, `rollback` and `withdraw` jobs, and `pooled` where it has one.
     """
 
     @dg.sensor(
@@ -87,10 +88,10 @@ def retraining_sensor(
         plan = view.plan(product.spec)
         follow = _unasked(_follow_up(product, view), context.instance)
         text = f"{describe_plan(plan)}{_describe_requests(follow)}"
-        actions = [each for each in plan.actions if each.kind in ("retrain", ROLLBACK)]
+        actions = [each for each in plan.actions if each.kind in ("retrain", *WAYS_BACK)]
         asked = [
-            *_pooled_request(product, plan),
-            *(run_request(product, each, SENSOR) for each in actions),
+            *_pooled_request(product, plan, view.dated),
+            *(run_request(product, each, SENSOR, view.dated) for each in actions),
             *follow,
         ]
         if not asked:
@@ -103,7 +104,9 @@ def retraining_sensor(
     return retraining
 
 
-def _pooled_request(product: Product, plan: RetrainingPlan) -> list[dg.RunRequest]:
+def _pooled_request(
+    product: Product, plan: RetrainingPlan, dated: Mapping[str, str]
+) -> list[dg.RunRequest]:
     """The run that trains the pooled models, where countries wait for it and none goes on."""
     if plan.pooled is None or not plan.pooled.key:
         return []
@@ -111,7 +114,7 @@ def _pooled_request(product: Product, plan: RetrainingPlan) -> list[dg.RunReques
         dg.RunRequest(
             run_key=named_key(product, plan.pooled.key),
             job_name=f"{product.name}_{POOLED_JOB}",
-            tags=tags_of_pooled(product, plan.pooled, SENSOR),
+            tags={**tags_of_pooled(product, plan.pooled, SENSOR), **dated},
         )
     ]
 
@@ -179,25 +182,29 @@ def retraining_schedule(product: Product, cron: str) -> dg.ScheduleDefinition:
         context.log.info(text)
         if not asked:
             return dg.SkipReason(text)
-        return [run_request(product, each, SCHEDULE) for each in asked]
+        return [run_request(product, each, SCHEDULE, view.dated) for each in asked]
 
     return periodic
 
 
-def run_request(product: Product, action: Action, who: str) -> dg.RunRequest:
-    """The run of a `retrain` or `rollback` action.
+def run_request(
+    product: Product, action: Action, who: str, dated: Mapping[str, str] | None = None
+) -> dg.RunRequest:
+    """The run of a `retrain`, `rollback` or `withdraw` action.
 
     Args:
         product: of the country.
         action: what is asked for.
         who: asks, such as `retraining sensor`.
+        dated: tags with the time it is asked for; none where the time of day says it.
     """
-    key, tags = named_key(product, action.key), tags_of(product, action, who)
-    if action.kind == ROLLBACK:
+    key = named_key(product, action.key)
+    tags = {**tags_of(product, action, who), **(dated or {})}
+    if action.kind in WAYS_BACK:
         return dg.RunRequest(
             run_key=key,
-            job_name=f"{product.name}_{ROLLBACK}",
-            run_config=_rollback_config(product, action),
+            job_name=f"{product.name}_{action.kind}",
+            run_config=_config_of_way_back(product, action),
             tags=tags,
         )
     causes = {cause_of_key(action.country, each) for each in action.covers}
@@ -256,14 +263,17 @@ def _cause(action: Action) -> str:
     return f"{action.cause}: " if action.cause else ""
 
 
-def _rollback_config(product: Product, action: Action) -> dict[str, object]:
-    config = {
+def _config_of_way_back(product: Product, action: Action) -> dict[str, object]:
+    version = action.evidence.get("champion", "")
+    config: dict[str, object] = {
         "countries": [action.country],
-        "expected": {action.country: action.evidence.get("champion", "")},
+        "expected": {action.country: version},
         "person": PERSON,
         "reason": action.reason,
     }
-    return {"ops": {op_name(product.name, ROLLBACK): {"config": config}}}
+    if action.kind == WITHDRAW:
+        config = {"country": action.country, "version": version, "reason": action.reason}
+    return {"ops": {op_name(product.name, action.kind): {"config": config}}}
 
 
 def _is_time_of(cron: str, moment: dt.datetime) -> bool:

@@ -28,6 +28,7 @@ from mlops_assets.product import Product
 from mlops_assets.registry import ModelVersion, Registry
 from mlops_assets.spec import ProductSpec
 from mlops_assets.stages.common.base import asset_key
+from mlops_assets.stages.common.clock import policy_time
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.history.run_history import evaluated_checks
 from mlops_assets.stages.common.lineage import holds, made_from
@@ -35,26 +36,31 @@ from mlops_assets.stages.common.runs import (
     ASKED,
     ASKED_BY,
     ASKERS,
+    AT,
     CAUSE,
     DUPLICATE,
     PERSON,
     POOLED_JOB,
-    ROLLBACK,
+    WAYS_BACK,
     country_of,
 )
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import (
+    ON_BASELINE,
     ON_PREVIOUS,
     REALISED,
-    on_previous_of,
+    gain_of,
     realised_of,
 )
 from mlops_assets.stages.promotion.decision_log import Entry, entries, newest_move
 from mlops_assets.stages.retraining.requests import cause_of_key, cause_of_trigger, named_key
 from mlops_assets.stages.staleness import Staleness
+from mlops_assets.stages.training.pooled import POOLED_DATED
 from mlops_assets.storage import Snapshot
 
 _DAY = dt.timedelta(days=1)
+_NEWEST_RUNS = 2000
+"""So many requests are looked at where the time of day does not tell which of them count."""
 _LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 """Any cron was due since."""
 _ON = ("SCHEDULE", "RUNNING")
@@ -82,10 +88,12 @@ class DecisionHistory:
         waiting: version that waits for a person's approval; "" for none.
         chosen_by: person who put the champion into use whatever evidence says; "" for nobody.
         since: when the champion came into use; None without one.
-        decided: when a training was decided on last; None for never.
+        decided: when a training was decided on last, by the time of day; None for never.
+        dated: the same by `retraining.clock`, as it was recorded.
         runs: ids of the Dagster runs in which something was decided.
         newest: the newest decision; None without one.
-        trainings: that nobody asked for, oldest first.
+        trainings: that nobody asked for, oldest first, by the time of day.
+        dated_trainings: the same by `retraining.clock`, as they were recorded.
     """
 
     refused: int = 0
@@ -94,9 +102,11 @@ class DecisionHistory:
     chosen_by: str = ""
     since: dt.datetime | None = None
     decided: dt.datetime | None = None
+    dated: dt.datetime | None = None
     runs: frozenset[str] = frozenset()
     newest: Entry | None = None
     trainings: tuple[PastTraining, ...] = ()
+    dated_trainings: tuple[PastTraining, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,8 @@ class RetrainingState:
         resolve: the product as it is for each country with overrides.
         asked_today: trainings that sensor and schedule asked for in the last 24 hours.
         past: by country, what its decisions amount to.
-        now: when it was looked.
+        now: when it was looked, by the time of day.
+        clock: the same by `retraining.clock`, which cool-down, age and budget go by.
         pooled: the models of many countries; None where there are none, and where they have learned
             all there is.
         unserved: countries whose predictions are of another model than the one in use, or of other
@@ -120,15 +131,21 @@ class RetrainingState:
     asked_today: int
     past: Mapping[str, DecisionHistory]
     now: dt.datetime
+    clock: dt.datetime
     pooled: PooledModels | None = None
     unserved: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dated(self) -> dict[str, str]:
+        """Tags of what is asked for now: when, where the policy goes by the clock of records."""
+        return {} if self.clock == self.now else {AT: self.clock.isoformat()}
 
     def plan(self, spec: ProductSpec, only: Iterable[str] | None = None) -> RetrainingPlan:
         """What is done; see `retraining.plan`."""
         return plan_retraining(
             spec,
             self.country_states,
-            now=self.now,
+            now=self.clock,
             asked_today=self.asked_today,
             resolve=self.resolve,
             only=None if only is None else frozenset(only),
@@ -141,11 +158,11 @@ class _Requests:
     """Runs that sensor and schedule asked for lately.
 
     Attributes:
-        last: by country, when its newest training was asked for that counts for the cool-down.
+        last: by country, the run of its newest training that counts for the cool-down.
         today: trainings in the last 24 hours.
     """
 
-    last: Mapping[str, dt.datetime] = field(default_factory=dict)
+    last: Mapping[str, dg.RunRecord] = field(default_factory=dict)
     today: int = 0
 
 
@@ -179,7 +196,8 @@ def read_state(
     countries = list(ctx.product.spec.countries)
     own = {country: ctx.product.resolved(country) for country in ctx.product.spec.overrides}
     past, (going_on, busy) = decision_histories(ctx), _going_on(ctx.product, instance)
-    recent = _recent(ctx.product, instance, past, own, now=now)
+    clock = policy_time(ctx, now)
+    recent = _recent(ctx.product, instance, past, own, now=clock)
     due = due or due_by_schedule(ctx.product, instance, now)
     state = Staleness(ctx)
     found = {country: _seen(state.whole.country(country)) for country in countries}
@@ -187,8 +205,9 @@ def read_state(
         _with_past(
             replace(found[country], going_on=country in going_on),
             past.get(country, DecisionHistory()),
-            recent,
+            recent.last.get(country),
             due,
+            by_wall=ctx.spec.retraining.clock == "wall",
         )
         for country in countries
     ]
@@ -196,12 +215,13 @@ def read_state(
     country_states = _without_model(state, country_states)
     together = small_together(ctx.product.spec, country_states)
     asked = {
-        each.country: asks(own.get(each.country, ctx.product.spec), each, now, together)
+        each.country: asks(own.get(each.country, ctx.product.spec), each, clock, together)
         for each in country_states
     }
     country_states = _with_tried(ctx.product, instance, country_states, asked, past=past)
+    country_states = [_rested(each, clock - now) for each in country_states]
     unserved, pooled = _unserved(state, busy), _pooled(state, instance)
-    return RetrainingState(country_states, own, recent.today, past, now, pooled, unserved)
+    return RetrainingState(country_states, own, recent.today, past, now, clock, pooled, unserved)
 
 
 def due_by_schedule(
@@ -270,7 +290,7 @@ def _entries(
 
 def _past(log: Sequence[Entry]) -> DecisionHistory:
     move, trainings = newest_move(log), [entry for entry in log if not entry.origin.person]
-    newest = log[-1] if log else None
+    newest, asked = log[-1] if log else None, [entry for entry in log if automatic(entry)]
     waits = newest is not None and newest.verdict == "waiting"
     return DecisionHistory(
         refused=len(_refused(log)),
@@ -279,15 +299,19 @@ def _past(log: Sequence[Entry]) -> DecisionHistory:
         chosen_by=_chosen_by(move),
         since=_utc(move.decided_at) if move and move.after.champion else None,
         decided=_utc(trainings[-1].decided_at) if trainings else None,
+        dated=_dated(trainings[-1].dated, trainings[-1].decided_at) if trainings else None,
         runs=frozenset(entry.origin.run_id for entry in log if entry.origin.run_id),
         newest=newest,
-        trainings=tuple(_training(entry) for entry in log if automatic(entry)),
+        trainings=tuple(_training(each, _utc(each.decided_at)) for each in asked),
+        dated_trainings=tuple(
+            _training(each, _dated(each.dated, each.decided_at)) for each in asked
+        ),
     )
 
 
-def _training(entry: Entry) -> PastTraining:
+def _training(entry: Entry, moment: dt.datetime) -> PastTraining:
     cause = cause_of_trigger(entry.origin.trigger)
-    return PastTraining(_utc(entry.decided_at), cause, entry.verdict == "promoted")
+    return PastTraining(moment, cause, entry.verdict == "promoted")
 
 
 def _refused(log: Sequence[Entry]) -> set[str]:
@@ -332,11 +356,9 @@ def _seen(ctx: CountryContext) -> CountryState:
         realised=realised_of(performance) if holds(performance, REALISED) else None,
         evidence={name: each.version for name, each in versions.items() if each},
     )
-    return (
-        replace(country_state, on_previous=on_previous_of(performance))
-        if holds(performance, ON_PREVIOUS)
-        else country_state
-    )
+    gains = {"on_previous": ON_PREVIOUS, "on_baseline": ON_BASELINE}
+    told = {n: gain_of(performance, key) for n, key in gains.items() if holds(performance, key)}
+    return replace(country_state, **told)
 
 
 def _is_of(drift: Snapshot | None, champion: str) -> TypeGuard[Snapshot]:
@@ -373,20 +395,31 @@ def _pooled(state: Staleness, instance: dg.DagsterInstance) -> PooledModels | No
         dg.RunsFilter(tags={"product": ctx.product.name, CAUSE: POOLED_JOB}), limit=1
     )
     trained = _utc(made.created_at) if made else None
-    tried = _utc(asked[0].create_timestamp) if asked else None
-    newest = max((time for time in (trained, tried) if time is not None), default=None)
+    tried = _created(asked[0]) if asked else None
     # What was trained is newer than the run that did it.
-    return PooledModels(newest, going_on=bool(runs), failed=newest is not None and newest == tried)
+    failed = tried is not None and (trained is None or tried > trained)
+    at = tried if failed else trained
+    if ctx.spec.retraining.clock == "wall" or at is None:
+        return PooledModels(at, going_on=bool(runs), failed=failed)
+    told = (
+        asked[0].dagster_run.tags.get(AT, "")
+        if failed
+        else made and made.metadata.get(POOLED_DATED, "")
+    )
+    return PooledModels(_dated(told or "", at), going_on=bool(runs), failed=failed, at=at)
 
 
 def _with_past(
     country_state: CountryState,
     past: DecisionHistory,
-    recent: _Requests,
+    asked: dg.RunRecord | None,
     due: dt.datetime | None,
+    *,
+    by_wall: bool,
 ) -> CountryState:
-    times = [past.decided, recent.last.get(country_state.country)]
-    last = max((time for time in times if time is not None), default=None)
+    """With what was decided and asked for; whether the schedule was answered is by the wall's."""
+    last = _newest(past.decided, _created(asked) if asked else None)
+    dated = last if by_wall else _newest(past.dated, _asked_at(asked) if asked else None)
     return replace(
         country_state,
         since=past.since,
@@ -394,8 +427,8 @@ def _with_past(
         candidate=past.candidate,
         waiting=past.waiting,
         chosen_by=past.chosen_by,
-        past=past.trainings,
-        last_training=last,
+        past=past.trainings if by_wall else past.dated_trainings,
+        last_training=dated,
         due=due if due is not None and (last is None or last < due) else None,
     )
 
@@ -413,10 +446,10 @@ def _going_on(product: Product, instance: dg.DagsterInstance) -> tuple[set[str],
 
 
 def is_training(product: Product, run: dg.DagsterRun) -> bool:
-    """Whether a run makes the candidate of a country, or was asked for to roll one back."""
+    """Whether a run makes the candidate of a country, or was asked for to go back from one."""
     if run.asset_selection is not None:
         return asset_key(product, "model") in run.asset_selection
-    jobs = [f"{product.name}_{name}" for name in (*_TRAINING_JOBS, ROLLBACK)]
+    jobs = [f"{product.name}_{name}" for name in (*_TRAINING_JOBS, *WAYS_BACK)]
     return run.job_name in jobs
 
 
@@ -428,35 +461,40 @@ def _recent(
     *,
     now: dt.datetime,
 ) -> _Requests:
-    """What sensor and schedule asked for, as far back as a cool-down reaches."""
+    """What sensor and schedule asked for, as far back as a cool-down reaches.
+
+    By the clock of the records that is any time of day: the newest runs are looked at then.
+    """
     longest = max(each.retraining.cooldown for each in (product.spec, *own.values()))
+    by_wall, since = product.spec.retraining.clock == "wall", now - max(longest, _DAY)
     found = dg.RunsFilter(
         tags={"product": product.name, ASKED_BY: list(ASKERS)},
-        created_after=now - max(longest, _DAY),
+        created_after=since if by_wall else None,
     )
+    dated = _created if by_wall else _asked_at
     records = [
         record
-        for record in instance.get_run_records(found)
-        if _is_requested_training(record.dagster_run)
+        for record in instance.get_run_records(found, limit=None if by_wall else _NEWEST_RUNS)
+        if _is_requested_training(record.dagster_run) and dated(record) > since
     ]
     by_country: dict[str, list[dg.RunRecord]] = {}
     for record in records:
         by_country.setdefault(country_of(record.dagster_run.tags), []).append(record)
     last = {
-        country: time
+        country: record
         for country, each in by_country.items()
-        if (time := _last(each, past.get(country, DecisionHistory()).runs)) is not None
+        if (record := _last(each, past.get(country, DecisionHistory()).runs)) is not None
     }
-    return _Requests(last, sum(_created(record) > now - _DAY for record in records))
+    return _Requests(last, sum(dated(record) > now - _DAY for record in records))
 
 
 def _is_requested_training(run: dg.DagsterRun) -> bool:
     tags = run.tags
-    return DUPLICATE not in tags and tags.get(CAUSE) not in (ROLLBACK, POOLED_JOB)
+    return DUPLICATE not in tags and tags.get(CAUSE) not in (*WAYS_BACK, POOLED_JOB)
 
 
-def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.datetime | None:
-    """When the newest training was asked for; newest record first.
+def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dg.RunRecord | None:
+    """The run of the newest training that was asked for; newest record first.
 
     One that failed is tried again without a cool-down, until too many in a row did.
     """
@@ -464,9 +502,9 @@ def _last(records: Sequence[dg.RunRecord], decided_in: frozenset[str]) -> dt.dat
     in_a_row = 0
     for record in records:
         if record not in failed:
-            return _created(records[0] if in_a_row >= ATTEMPTS else record)
+            return records[0] if in_a_row >= ATTEMPTS else record
         in_a_row += 1
-    return _created(records[0]) if in_a_row >= ATTEMPTS else None
+    return records[0] if in_a_row >= ATTEMPTS else None
 
 
 def _has_failed(run: dg.DagsterRun, decided_in: frozenset[str]) -> bool:
@@ -476,6 +514,35 @@ def _has_failed(run: dg.DagsterRun, decided_in: frozenset[str]) -> bool:
 
 def _created(record: dg.RunRecord) -> dt.datetime:
     return _utc(record.create_timestamp)
+
+
+def _asked_at(record: dg.RunRecord) -> dt.datetime:
+    """When a run was asked for by the clock of the records; without a date, by the time of day."""
+    return _dated(record.dagster_run.tags.get(AT, ""), _created(record))
+
+
+def _dated(text: str, wall: dt.datetime | pd.Timestamp) -> dt.datetime:
+    return _utc(dt.datetime.fromisoformat(text)) if text else _utc(wall)
+
+
+def _newest(*times: dt.datetime | None) -> dt.datetime | None:
+    return max((time for time in times if time is not None), default=None)
+
+
+def _rested(country_state: CountryState, behind: dt.timedelta) -> CountryState:
+    """With the time since failed runs as it is by the time of day, whatever clock is now.
+
+    Args:
+        country_state: of a country.
+        behind: the clock of the policy less the time of day, which moves what is compared with it.
+    """
+    if not behind:
+        return country_state
+    moved = {
+        key: replace(each, last=each.last + behind if each.last else None)
+        for key, each in country_state.tried.items()
+    }
+    return replace(country_state, tried=moved)
 
 
 def _with_tried(

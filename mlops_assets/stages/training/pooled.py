@@ -1,5 +1,6 @@
 """The pooled models: one model of many countries, stored and registered beside theirs."""
 
+import datetime as dt
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from mlops_assets.stages.common.base import (
     passed,
     warned,
 )
+from mlops_assets.stages.common.clock import dated
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import of_pooled_model
 from mlops_assets.stages.common.readable import (
@@ -70,6 +72,9 @@ _ALL_DESCRIPTION = (
     "cannot be read, is left out with the reason, and the others go on."
 )
 _LEFT_OUT = f"{METADATA_PREFIX}left_out"
+POOLED_DATED = f"{METADATA_PREFIX}dated"
+"""In a snapshot's metadata: when it was trained, by the clock of `retraining.clock`; "" or missing
+by the time of day."""
 _GRAIN = (
     "One row is a pooled candidate: a model of the rows of all countries together. It serves the "
     "countries where it is better than their own model, or where they have too few rows."
@@ -170,6 +175,7 @@ def _train_pooled(ctx: ProductContext, storage: Storage, mlflow: MlflowRegistry)
     shown = {
         "candidates": table_metadata(frame.drop(columns=SCORES, errors="ignore")),
         "mlflow_run": dg.MetadataValue.url(run.url),
+        POOLED_DATED: dated(ctx, dt.datetime.now(dt.UTC)),
     }
     if left_out:
         shown |= {

@@ -674,6 +674,7 @@ def country_states(draw: st.DrawFn) -> list[CountryState]:
             drift=draw(DRIFTS),
             realised=draw(ERRORS),
             on_previous=draw(st.sampled_from([UNKNOWN, CLEARLY_WORSE])),
+            on_baseline=draw(st.sampled_from([UNKNOWN, CLEARLY_WORSE])),
             refused=draw(st.integers(0, 4)),
             last_training=draw(TIMES),
             going_on=draw(st.booleans()),
@@ -693,6 +694,7 @@ POLICIES = st.builds(
     max_age_days=st.sampled_from([None, 180]),
     give_up_after=st.integers(1, 4),
     rollback=st.booleans(),
+    withdraw=st.booleans(),
 )
 
 
@@ -708,7 +710,7 @@ def test_every_country_gets_one_action_and_no_budget_is_exceeded(
     assert not trained or len(trained) + running <= policy.retraining.at_once
     assert not trained or len(trained) + asked_today <= policy.retraining.per_day
     for country_state, action in zip(given_situations, found.actions, strict=True):
-        requested = action.kind in ("retrain", "rollback")
+        requested = action.kind in ("retrain", "rollback", "withdraw")
         assert bool(action.key) == bool(action.covers) == requested
         assert action.reason
         assert action.group

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlops_assets.stages.common.locks import (
     _takes_files_of_one,
     alone,
     alone_with_raw,
+    changing,
 )
 from mlops_assets.stages.common.runs import PARTITION, RANGE_START
 from mlops_assets.stages.product import JOBS
@@ -168,3 +170,19 @@ def taken(locks: Path, of: dg.DagsterRun) -> AbstractContextManager[None]:
     """What a run holds for its length."""
     resources = dg.build_init_resource_context().resources
     return alone(str(locks), dg.InitResourceContext({}, resources, None, {}, dagster_run=of))
+
+
+def test_change_sets_of_several_countries_at_once_follow_one_another(tmp_path: Path) -> None:
+    """One is open at a time: the second waits for the first, where it failed before."""
+    inside, most = [0], [0]
+
+    def change(number: int) -> None:
+        with changing(str(tmp_path), "parcels", dg.build_op_context()):
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.1)
+            inside[0] -= 1
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(change, range(3)))
+    assert most == [1]

@@ -15,7 +15,7 @@ import pytest
 
 from mlops_assets.ml.monitoring.performance import PERFORMANCE_COLUMNS, promise_of, realised
 from mlops_assets.stages.common.base import naive
-from mlops_assets.stages.monitoring.performance import REALISED, on_previous_of, realised_of
+from mlops_assets.stages.monitoring.performance import ON_PREVIOUS, REALISED, gain_of, realised_of
 from mlops_assets.stages.training.serving import report_from_json
 from mlops_assets.storage import Snapshot
 from mlops_assets_tests.platform import Platform, checks, copied, failures, generated, made
@@ -232,7 +232,7 @@ def test_rows_of_the_model_before_stay_and_both_are_compared_on_the_new_ones(
     assert set(rows["model_version"]) == {"1", "2"}
     own = rows[rows["model_version"] == "2"]
     assert set(own["previous_version"]) == {"1"}
-    gain = on_previous_of(snapshot(going))
+    gain = gain_of(snapshot(going), ON_PREVIOUS)
     assert (gain.value, gain.lower, gain.upper) == (0.0, 0.0, 0.0), "it has the same files"
 
 
