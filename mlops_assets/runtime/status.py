@@ -38,11 +38,11 @@ class CountryStatus:
             last good data in use); `behind` (an asset is older than what it is made from);
             `no_prediction`; `awaits_approval` (a promotion waits for a person);
             `delivery_not_used` (a delivery broke the contract and waits for a corrected one, what
-            else came is in use); `held_out` (its newest records do not follow from its own past, and
-            no other country sees them); `nothing_to_predict` (its features have no row);
-            `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
-            candidate could not be judged); `waiting` (newer data than the newest candidate's, and
-            policy says when the next is trained). In `awaits_approval` and all of the last three,
+            else came is in use); `held_out` (its newest records do not follow from its own past,
+            and no other country sees them); `nothing_to_predict` (its features have no row);
+            `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped);
+            `not_judged` (newest candidate could not be judged); `waiting` (newer data than the
+            newest candidate's, and policy says when the next is trained). In `awaits_approval` and all of the last three,
             what served before serves on.
         why: the state in a sentence; of what serves, and why that one.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
