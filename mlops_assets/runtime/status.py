@@ -42,8 +42,8 @@ class CountryStatus:
             and no other country sees them); `nothing_to_predict` (its features have no row);
             `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped);
             `not_judged` (newest candidate could not be judged); `waiting` (newer data than the
-            newest candidate's, and policy says when the next is trained). In `awaits_approval` and all of the last three,
-            what served before serves on.
+            newest candidate's, and policy says when the next is trained). In `awaits_approval` and
+            all of the last three, what served before serves on.
         why: the state in a sentence; of what serves, and why that one.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.
         metric_value: of the champion on its holdout.
