@@ -6,7 +6,7 @@ them are held out of what is shared; the country itself keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,10 +21,10 @@ from mlops_assets.spec.fields import duration
 Records = Mapping[str, pd.DataFrame]
 _DAY = np.timedelta64(1, "D")
 _TOLD: Mapping[JumpKind, str] = {
-    "higher": "at most {limit:.6g} follows from its past",
-    "lower": "at least {limit:.6g} in size follows from its past",
+    "higher": "at most {limit} follows from its past",
+    "lower": "at least {limit} in size follows from its past",
     "sign": "its past has the other sign",
-    "constant": "so many equal values in a row never came before (limit {limit:.0f})",
+    "constant": "so many equal values in a row never came before (limit {limit})",
 }
 
 
@@ -58,10 +58,10 @@ class HeldOut:
 
     def describe(self) -> str:
         """Column, numbers and limit in a sentence, without the country."""
-        why = _TOLD[self.kind].format(limit=self.limit)
+        why = _TOLD[self.kind].format(limit=_short(self.limit))
         return (
-            f"{self.column} is {self.value:.6g} at {self.first}, usual is {self.usual:.6g}; {why}; "
-            f"{self.rows:,} rows up to {self.last} are held out"
+            f"{self.column} is {_short(self.value)} at {self.first}, usual is "
+            f"{_short(self.usual)}; {why}; {self.rows:,} rows up to {self.last} are held out"
         )
 
 
@@ -252,8 +252,13 @@ def _incident(
     return days, UpstreamIncident(_day(first), _day(last), own, int(there[last]), is_open)
 
 
-def _day(value: Hashable) -> str:
+def _day(value: Any) -> str:
     return str(pd.Timestamp(str(value)).date())
+
+
+def _short(value: float) -> str:
+    """Whole numbers from a thousand on, else four significant digits."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def told(held: Sequence[HeldOut]) -> str:

@@ -47,7 +47,7 @@ def scaled(
     for country in countries:
         frame = rows[country].copy()
         late = frame["date"] >= frame["date"].max().normalize() - pd.Timedelta(days=days - 1)
-        frame.loc[late, "price"] *= factor
+        frame["price"] = frame["price"].where(~late, frame["price"] * factor)
         found[country] = frame
     return found
 
