@@ -261,6 +261,6 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
-def told(held: Sequence[HeldOut]) -> str:
+def describe_held(held: Sequence[HeldOut]) -> str:
     """Each with its country, in one line."""
     return "; ".join(f"{each.country}: {each.describe()}" for each in held)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from mlops_assets.ml.features.plausibility import HeldOut, Plausible, held_from, told
+from mlops_assets.ml.features.plausibility import HeldOut, Plausible, describe_held, held_from
 from mlops_assets.stages.common.base import passed, warned
 from mlops_assets.stages.common.context import ProductContext
 from mlops_assets.stages.common.lineage import SHARED
@@ -36,10 +36,10 @@ def plausible_check(key: dg.AssetKey, found: Plausible) -> dg.AssetCheckResult:
         shown["held_out"] = table_metadata(table)
     incident = found.incident
     if incident is not None and incident.is_open:
-        text = f"upstream incident: {incident.describe()}; {WAY_OUT}. {told(going_on)}"
+        text = f"upstream incident: {incident.describe()}; {WAY_OUT}. {describe_held(going_on)}"
         return warned(key, PLAUSIBLE, text, shown)
     if going_on:
-        return warned(key, PLAUSIBLE, f"made without {told(going_on)}; {WAY_OUT}", shown)
+        return warned(key, PLAUSIBLE, f"made without {describe_held(going_on)}; {WAY_OUT}", shown)
     text = "the newest records of every country follow from its own past"
     earlier = f"; {rows:,} earlier rows stay held out" if rows else ""
     return passed(key, PLAUSIBLE, text + earlier, shown)
