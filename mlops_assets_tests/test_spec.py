@@ -238,3 +238,29 @@ def test_the_hash_of_some_sections_ignores_the_others() -> None:
 def test_a_spec_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         spec().seed = 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"sharing": {"accepted": {"XYZ": "2026-03-09"}}}, "is not a listed country"),
+        ({"sharing": {"min_factor": 8.0}, "shared_features": None}, "nothing is shared without"),
+        ({"sharing": {"accept_after": "soon"}}, "accept_after"),
+        ({"sharing": {"margin": 1.0}}, "margin"),
+    ],
+)
+def test_what_is_said_of_sharing_can_work(changes: dict[str, Any], where: str) -> None:
+    given = {**attributes(), "shared_features": "features.shared"}
+    ProductSpec.model_validate({**given, "sharing": {"accept_after": "2w"}})
+    with pytest.raises(ValidationError, match=where):
+        ProductSpec.model_validate({**given, **changes})
+
+
+def test_sharing_at_its_defaults_changes_no_hash_of_earlier_releases() -> None:
+    given = {**attributes(), "shared_features": "features.shared"}
+    plain = ProductSpec.model_validate(given)
+    said = ProductSpec.model_validate({**given, "sharing": {}})
+    assert "sharing" not in plain.model_dump()
+    assert plain.config_hash("sharing") == said.config_hash("sharing")
+    other = ProductSpec.model_validate({**given, "sharing": {"min_factor": 8.0}})
+    assert other.config_hash("sharing") != plain.config_hash("sharing")

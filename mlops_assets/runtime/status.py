@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from mlops_assets.ml.features.plausibility import HeldOut
 from mlops_assets.stages.backtest.proposals import policy_behind
 from mlops_assets.stages.common.context import CountryContext, ProductContext
 from mlops_assets.stages.common.lineage import BASELINE, holds, made_from
 from mlops_assets.stages.datasets.judgement import describe_not_used, not_used_now
+from mlops_assets.stages.features.held_out import WAY_OUT, held_out_now, open_by_country
 from mlops_assets.stages.monitoring.drift import DRIFT, state_of_snapshot
 from mlops_assets.stages.monitoring.performance import REALISED, realised_of
 from mlops_assets.stages.predictions.given_out import called, given_out_of
@@ -26,8 +28,8 @@ _FOLLOWS = {
 }
 """Asset: the one without which it being missing is no news (`model`, `predictions`: a state)."""
 _BEFORE_NOT_USED = ("behind", "no_prediction", "predictions_refused", "awaits_approval")
-"""States that come before a delivery that is not used, which their reason names too."""
-_OF_DATA = ("no_data", "contract_broken", "delivery_not_used", "nothing_to_predict")
+"""States that come before what is not used or not shared, which their reason names too."""
+_OF_DATA = ("no_data", "contract_broken", "delivery_not_used", "held_out", "nothing_to_predict")
 """States to which it is all one what the registry names."""
 _SERVES_WELL = ("ok", "waiting")
 """States that say of what serves that it should."""
@@ -44,8 +46,9 @@ class CountryStatus:
             of the product: another one predicts, or, with nobody to, the last good ones stay);
             `awaits_approval` (a promotion waits for a person);
             `delivery_not_used` (a delivery broke the contract and waits for a corrected one, what
-            else came is in use); `nothing_to_predict` (its features have no row); `never_trained`
-            (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
+            else came is in use); `held_out` (its newest records do not follow from its own past,
+            and no other country sees them); `nothing_to_predict` (its features have no row);
+            `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
             candidate could not be judged); `waiting` (newer data than the newest candidate's, and
             policy says when the next is trained); `not_known` (by the records all is well, and the
             registry does not say so). In `awaits_approval` and the three before `not_known`, what
@@ -90,9 +93,12 @@ class CountryStatus:
 def product_status(ctx: ProductContext) -> list[CountryStatus]:
     """Every listed country in the order of the YAML."""
     state = Staleness(ctx)
-    latest = _latest_decisions(ctx)
+    latest, held = _latest_decisions(ctx), open_by_country(held_out_now(state.whole))
     note = policy_behind(ctx)
-    rows = (_country(state, country, latest.get(country)) for country in ctx.countries)
+    rows = (
+        _country(state, country, latest.get(country), held.get(country))
+        for country in ctx.countries
+    )
     return [replace(row, policy_note=note) for row in rows]
 
 
@@ -118,10 +124,12 @@ def _latest_decisions(ctx: ProductContext) -> dict[str, Entry]:
     return {country: max(log, key=lambda e: e.decided_at) for country, log in found.items()}
 
 
-def _country(state: Staleness, country: str, decision: Entry | None) -> CountryStatus:
+def _country(
+    state: Staleness, country: str, decision: Entry | None, held: HeldOut | None
+) -> CountryStatus:
     ctx = state.whole.country(country)
     champion = _champion_row(ctx)
-    name, why = _state(state, ctx, champion, decision)
+    name, why = _with_held(held, *_state(state, ctx, champion, decision))
     predictions, performance, drift = map(ctx.current, ("predictions", "performance", "drift"))
     kind, numbers = _in_use(ctx, champion)
     realised = realised_of(performance) if holds(performance, REALISED) else None
@@ -182,6 +190,16 @@ def _state(
     if name in _BEFORE_NOT_USED:
         return name, f"{why}; {told}"
     return "delivery_not_used", told
+
+
+def _with_held(held: HeldOut | None, name: str, why: str) -> tuple[str, str]:
+    """The state with what other countries do not see of this one."""
+    if held is None:
+        return name, why
+    told = f"no other country sees its newest records: {held.describe()}; {WAY_OUT}"
+    if name in (*_BEFORE_NOT_USED, "contract_broken", "delivery_not_used"):
+        return name, f"{why}; {told}"
+    return "held_out", told
 
 
 def _state_of_accepted(

@@ -44,6 +44,7 @@ from mlops_assets.spec.monitoring import (
 from mlops_assets.spec.product import ProductSpec
 from mlops_assets.spec.resources import SIZES, ResourcesSpec, Size, SizeClass
 from mlops_assets.spec.rules import OVERRIDABLE
+from mlops_assets.spec.sharing import SharingSpec
 from mlops_assets.spec.source import ContractSpec, HttpSpec, SourceSpec, SqlSpec, landing_name
 from mlops_assets.spec.training import (
     BaselineSpec,
@@ -90,6 +91,7 @@ __all__ = [
     "RetentionSpec",
     "RetrainingSpec",
     "Scope",
+    "SharingSpec",
     "SinkSpec",
     "Size",
     "SizeClass",

@@ -41,6 +41,7 @@ from mlops_assets.spec.fields import (
 from mlops_assets.spec.monitoring import AlertsSpec, MonitoringSpec, RetrainingSpec
 from mlops_assets.spec.resources import ResourcesSpec
 from mlops_assets.spec.rules import OVERRIDABLE, again, broken_overrides, broken_rules
+from mlops_assets.spec.sharing import SharingSpec
 from mlops_assets.spec.source import ContractSpec, SourceSpec
 from mlops_assets.spec.training import (
     BaselineSpec,
@@ -110,6 +111,12 @@ class ProductSpec(Strict):
         "fixed times: the feature function takes those that are reached as its argument "
         "`cutoffs`, and returns rows at these times; default: the records say when rows are",
         examples=[{"every": "month", "first": "2023-01-01"}],
+    )
+    sharing: SharingSpec = added_later(
+        SharingSpec(),
+        description="which records of a country go into `shared_features`: those that follow from "
+        "its own past",
+        examples=[{"accepted": {"FRA": "2026-03-09"}}],
     )
     regions: dict[Name, list[Country]] = Field(
         default={},

@@ -109,6 +109,16 @@ def _aliases_lead_to_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
             )
 
 
+@_rule("countries", "shared_features", "sharing")
+def _sharing_of_listed_countries(spec: ProductSpec) -> Iterator[InitErrorDetails]:
+    for country in spec.sharing.accepted:
+        if country not in spec.countries:
+            text = f"{country!r} is not a listed country, so nothing of it is accepted"
+            yield rule_broken(text, "sharing", "accepted", country)
+    if spec.shared_features is None and "sharing" in spec.model_fields_set:
+        yield rule_broken("nothing is shared without `shared_features`", "sharing")
+
+
 @_rule("source", "contract")
 def _null_limits_of_columns(spec: ProductSpec) -> Iterator[InitErrorDetails]:
     known = [*spec.source.columns, *spec.source.derived]

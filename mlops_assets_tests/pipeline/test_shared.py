@@ -15,6 +15,7 @@ from mlops_assets.runtime.headless import workers as headless
 from mlops_assets.runtime.headless.materialize import Job, Materializer, Outcome
 from mlops_assets.runtime.headless.workers import RunOrder, RunOutcome, WarmWorkers
 from mlops_assets.runtime.workers import run_executor as warm
+from mlops_assets.stages.alerting.deliveries import held_out_conditions
 from mlops_assets.stages.common.lineage import INPUTS
 from mlops_assets.stages.staleness import Staleness
 from mlops_assets.stages.upkeep.reproduction import reproduce_model
@@ -479,3 +480,70 @@ def test_where_shared_features_fail_the_sensor_goes_on_with_those_of_last_time(
     assert "the runs of all countries failed" in reason(changed)
     newest = changed.frame("validated", "FRA")["date"].max()
     assert changed.frame("predictions", "FRA")["event_time"].max() == newest
+
+
+def jumped(sample: pd.DataFrame, countries: Sequence[str], factor: float) -> pd.DataFrame:
+    """Newer rows of all countries, those of some in another unit."""
+    rows = later(sample)
+    own = rows["Country"].isin(countries)
+    return rows.assign(**{VALUE: rows[VALUE].where(~own, rows[VALUE] * factor)})
+
+
+def taken(platform: Platform, rows: pd.DataFrame) -> dg.AssetCheckEvaluation:
+    platform.deliver(rows, "second.parquet")
+    ran(platform, "raw")
+    ran(platform, "validated")
+    result = platform.run(None, "shared")
+    assert result.success
+    return cast("dg.AssetCheckEvaluation", checks(result)["shared_features.plausible"])
+
+
+def test_the_jump_of_one_country_is_its_own_fault_and_no_other_country_sees_it(
+    featured: Platform, sample: pd.DataFrame
+) -> None:
+    before = featured.frame("shared_features", None)
+    newest = before["event_time"].max()
+
+    told = taken(featured, jumped(sample, ["FRA"], 1000.0))
+
+    assert (told.passed, told.severity.value) == (False, "WARN")
+    assert "made without FRA: demand is " in str(told.description)
+    assert "sharing.accepted" in str(told.description)
+    shared = featured.frame("shared_features", None).set_index("event_time")
+    new = shared[shared.index > newest]
+    assert len(new) > 0
+    assert new["FRA"].isna().all()
+    assert shared["FRA"].notna().sum() == before["FRA"].notna().sum()
+    for country in ("DEU", "NOR"):
+        own = featured.frame("validated", country).set_index("date")["demand"].astype("float64")
+        pd.testing.assert_series_equal(shared[country].dropna(), own, check_names=False)
+    ran(featured, "features")
+    states = {each: found.state for each, found in featured.status().items()}
+    assert "held_out" not in {states["DEU"], states["NOR"]}
+    why = featured.status()["FRA"].why
+    assert "no other country sees its newest records: demand is " in why
+    (condition,) = held_out_conditions(featured.context)
+    assert (condition.country, condition.kind) == ("FRA", "delivery")
+    again = featured.run(None, "shared")
+    assert checks(again)["shared_features.plausible"].description == told.description
+
+    corrected = taken(featured, later(sample))
+
+    assert corrected.passed
+    assert not list(held_out_conditions(featured.context))
+    assert featured.frame("shared_features", None)["event_time"].max() > newest
+
+
+def test_a_jump_of_all_countries_is_one_incident_upstream_and_shared_ones_stay_as_they_were(
+    featured: Platform, sample: pd.DataFrame
+) -> None:
+    before = featured.frame("shared_features", None)
+    told = taken(featured, jumped(sample, list(sample["Country"].unique()), 1000.0))
+    assert not told.passed
+    assert "upstream incident: 3 of 3 countries jumped at once" in str(told.description)
+    pd.testing.assert_frame_equal(featured.frame("shared_features", None), before)
+    (condition,) = held_out_conditions(featured.context)
+    assert (condition.country, condition.title) == (
+        "",
+        "parcels: upstream incident, 3 countries jumped at once",
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlops_assets.ml.monitoring.profiles import NOTHING, Profile
-from mlops_assets.ml.stats.distances import NORMAL_IQR
+from mlops_assets.ml.stats.distances import EDGES, NORMAL_IQR
 from mlops_assets.ml.training.references import (
     LEAST_VALUES,
     REST,
@@ -27,20 +28,52 @@ _MOSTLY = 0.9
 _NEAR = 0.08
 """Difference in decimal logarithms, about a fifth: windows differ, units are what they are."""
 _TOLD = 3
+_BOTH_SIDES = 0.02
+"""Share of values on the other side of zero from which a number is one around zero."""
+_FAR_OUT = 0.002
+"""Share of values beyond `EDGES` from which tails are heavy."""
+_STEADY = 4.0
+"""Ratio of the widest to the calmest window up to which a spread is one that can be told."""
 
 
-def looks_broken(reference: Reference, window: Profile) -> str:
-    """What looks broken in a window, in words, the most important features first; "" for nothing.
+@dataclass(frozen=True)
+class Faults:
+    """What looks broken in a window, in words; "" for nothing.
+
+    Attributes:
+        upstream: features the model goes by, which stops it from being trained on them.
+        aside: features that weigh nothing, which are told and stop nothing.
+    """
+
+    upstream: str = ""
+    aside: str = ""
+
+
+def looks_broken(reference: Reference, window: Profile, min_weight: float = 0.0) -> Faults:
+    """What looks broken in a window, the most important features first.
 
     A feature that is empty, constant, looks multiplied by a factor, or has only values the
     reference does not name, though no window of the reference was ever like that. Predictions are
     left out: they follow from the features.
+
+    Args:
+        reference: what the model learned from.
+        window: that is looked at.
+        min_weight: share of the importance from which on broken features together count.
     """
     found = [
         *_broken_numbers(reference.numbers, window),
         *_broken_categories(reference.categories, window),
     ]
-    found.sort(key=lambda each: -reference.features[each[0]].weight)
+    weight = {name: reference.features[name].weight for name, _ in found}
+    found.sort(key=lambda each: -weight[each[0]])
+    counts = sum(weight.values()) >= min_weight
+    weighty = [each for each in found if counts and weight[each[0]] > 0]
+    aside = [each for each in found if each not in weighty]
+    return Faults(_in_words(weighty), _in_words(aside))
+
+
+def _in_words(found: Sequence[tuple[str, str]]) -> str:
     told = [f"{name} {what}" for name, what in found[:_TOLD]]
     more = [f"{len(found) - _TOLD} more"] if len(found) > _TOLD else []
     return "; ".join([*told, *more])
@@ -82,6 +115,8 @@ def _other_unit(known: Numbers, place: int, factor: float, middle: float) -> str
     beyond = factor > _BEYOND * max(wild, 1.0) or factor * _BEYOND < calm
     if factor <= 0 or not (beyond and (factor >= OTHER_UNIT or factor * OTHER_UNIT <= 1)):
         return ""  # most values are equal, which is no other unit
+    if _around_zero(known, place) and not _is_steady(known, place):
+        return ""
     before = known.center[place]
     if abs(before) > known.scale[place]:  # else it says little of a factor
         moved = middle / before
@@ -89,6 +124,21 @@ def _other_unit(known: Numbers, place: int, factor: float, middle: float) -> str
             return ""
         factor = moved
     return f"looks like another unit: about {_plain(factor)} times what it was"
+
+
+def _around_zero(known: Numbers, place: int) -> bool:
+    """Whether a number changes its sign, so that one near zero is a factor of any size apart."""
+    counts, center, scale = known.counts[place], known.center[place], known.scale[place]
+    below = float(counts[: int(np.searchsorted(EDGES, -center / scale)) + 1].sum())
+    share = below / max(float(counts.sum()), 1.0)
+    return bool(abs(center) <= scale or min(share, 1 - share) > _BOTH_SIDES)
+
+
+def _is_steady(known: Numbers, place: int) -> bool:
+    """Whether the spread of a number was much the same in all windows, without heavy tails."""
+    counts = known.counts[place]
+    far_out = (counts[0] + counts[-1]) / max(float(counts.sum()), 1.0)
+    return bool(far_out <= _FAR_OUT and 0 < known.wildest[place] <= _STEADY * known.calmest[place])
 
 
 def _plain(factor: float) -> str:

@@ -125,6 +125,7 @@ class Window:
         features: all of them, the most important first.
         upstream: features that look broken rather than changed (empty, constant, another unit),
             in words; "" for none.
+        aside: the same of features that weigh nothing, which hold nothing back.
         problem: why it is not judged; "" when it is.
     """
 
@@ -136,6 +137,7 @@ class Window:
     features: tuple[FeatureDrift, ...]
     upstream: str = ""
     problem: str = ""
+    aside: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,7 @@ def _compared(
         judged = (measured.weight, probability[place], matters[place])
         told = [each.tolist() for each in (*(column[place] for column in columns), *judged)]
         found = [FeatureDrift(*row) for row in zip(measured.names, *told, reasons, strict=True)]
+        faults = looks_broken(reference, window, spec.monitoring.min_weight)
         yield Window(
             end=window.end,
             rows=window.rows,
@@ -260,7 +263,8 @@ def _compared(
             deviates=bool(matters[place].any()),
             score=float(scores[place]),
             features=tuple(found[each] for each in measured.order),
-            upstream=looks_broken(reference, window),
+            upstream=faults.upstream,
+            aside=faults.aside,
         )
 
 
@@ -430,6 +434,8 @@ def state_of(spec: ProductSpec, windows: Sequence[Window]) -> DriftState:
     deviating = [each for each in newest if each.deviates]
     upstream = newest[-1].upstream
     broken = f" Looks broken: {upstream}." if upstream else ""
+    if newest[-1].aside:
+        broken += f" Of no weight to the model, and so no reason to wait: {newest[-1].aside}."
     if not deviating:
         quiet = f"nothing that matters differs in the newest {_windows(len(judged))}"
         return DriftState(

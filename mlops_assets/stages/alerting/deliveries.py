@@ -1,14 +1,16 @@
-"""What people are told of deliveries: those that are not used, and those unlike the ones before."""
+"""What people are told of deliveries: not used, not shared, or unlike the ones before."""
 
 import datetime as dt
 from collections.abc import Iterator
 
+from mlops_assets.ml.features.plausibility import HeldOut, UpstreamIncident
 from mlops_assets.product import Product
 from mlops_assets.stages.alerting.conditions import LOOKS_BACK, AlertCondition, asset_page
 from mlops_assets.stages.common.context import ProductContext
-from mlops_assets.stages.common.lineage import made_from
+from mlops_assets.stages.common.lineage import SHARED, made_from
 from mlops_assets.stages.datasets.delivery_report import DeliveryReport, delivery_reports
 from mlops_assets.stages.datasets.judgement import NotUsed, not_used_by_country
+from mlops_assets.stages.features.held_out import WAY_OUT, held_out_now, open_by_country
 
 _REPORTS = 10
 
@@ -59,4 +61,46 @@ def _not_used(product: Product, country: str, found: NotUsed) -> AlertCondition:
         f"{product.name} {country}: {found.file} is not used",
         text,
         *asset_page(product, "validated", country),
+    )
+
+
+def held_out_conditions(ctx: ProductContext) -> Iterator[AlertCondition]:
+    """Records that no other country sees: an incident of all as one, else each country's own."""
+    found = held_out_now(ctx)
+    if found.incident is not None and found.incident.is_open:
+        yield _upstream(ctx.product, found.incident)
+        return
+    for held in open_by_country(found).values():
+        yield _held_out(ctx.product, held)
+
+
+def _upstream(product: Product, incident: UpstreamIncident) -> AlertCondition:
+    text = (
+        f"{incident.describe()}.\nSince: {incident.first}.\nNext: shared features have no newer "
+        "rows of such days; what goes on as it is counts as true after "
+        f"{product.spec.sharing.accept_after}.\nYou can: {WAY_OUT}."
+    )
+    return AlertCondition(
+        f"{product.name} upstream since {incident.first}",
+        "delivery",
+        "",
+        f"{product.name}: upstream incident, {len(incident.countries)} countries jumped at once",
+        text,
+        *asset_page(product, SHARED),
+    )
+
+
+def _held_out(product: Product, held: HeldOut) -> AlertCondition:
+    text = (
+        f"{held.describe()}.\nSince: {held.first}.\nNext: the other countries go on without "
+        f"them; what goes on as it is counts as true after {product.spec.sharing.accept_after}.\n"
+        f"You can: {WAY_OUT}."
+    )
+    return AlertCondition(
+        f"{product.name} {held.country} held out since {held.first}",
+        "delivery",
+        held.country,
+        f"{product.name} {held.country}: its newest {held.column} is held out of what is shared",
+        text,
+        *asset_page(product, SHARED),
     )

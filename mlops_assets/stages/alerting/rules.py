@@ -20,7 +20,7 @@ from mlops_assets.stages.alerting.conditions import (
     digest,
     sentence,
 )
-from mlops_assets.stages.alerting.deliveries import delivery_conditions
+from mlops_assets.stages.alerting.deliveries import delivery_conditions, held_out_conditions
 from mlops_assets.stages.alerting.failed_runs import conditions_of_run, failed_since
 from mlops_assets.stages.alerting.failing_sensors import cannot_look, failing_sensors
 from mlops_assets.stages.alerting.refused_predictions import refused_conditions
@@ -112,6 +112,7 @@ def look(
         seen.see(what, partial(conditions_of_run, product, instance, record))
     seen.see("predictions", lambda: refused_conditions(ctx))
     seen.see("deliveries", lambda: delivery_conditions(ctx, now))
+    seen.see("what is held out", lambda: held_out_conditions(ctx))
     seen.see("sensors", lambda: failing_sensors(product, instance))
     return Look(seen.conditions, plan, seen.problems)
 

@@ -103,7 +103,7 @@ RECIPES: Mapping[str, Recipe] = {
     "validated": _VALIDATED,
     "shared_features": Recipe(
         ("shared_features",),
-        (*RECORDS, "countries", "shared_features", "cutoffs", "target", "seed"),
+        (*RECORDS, "countries", "shared_features", "sharing", "cutoffs", "target", "seed"),
     ),
     "features": Recipe(("features",), _MADE),
     "pooled_model": Recipe(("features",), TRAINING_SECTIONS, overridden=("split",)),

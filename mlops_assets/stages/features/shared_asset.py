@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from mlops_assets.ml.features.plausibility import held_from
 from mlops_assets.product import Product
 from mlops_assets.stages.common.base import (
     Storage,
@@ -20,6 +21,12 @@ from mlops_assets.stages.common.readable import readable_again, unread_metadata
 from mlops_assets.stages.common.ui_metadata import as_before, frame_schema, preview
 from mlops_assets.stages.features.assets import leak, leak_numbers, remedy
 from mlops_assets.stages.features.finite import FINITE, FINITE_DESCRIPTION, INFINITE, finite_check
+from mlops_assets.stages.features.held_out import (
+    HELD_OUT,
+    PLAUSIBLE,
+    PLAUSIBLE_DESCRIPTION,
+    plausible_check,
+)
 from mlops_assets.stages.features.sharing import Shared, computed
 from mlops_assets.storage.io_manager import METADATA_PREFIX, Unchanged
 
@@ -76,6 +83,7 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
             dg.AssetCheckSpec(_CHECK, asset=key, blocking=True, description=_CHECK_DESCRIPTION),
             dg.AssetCheckSpec(FINITE, asset=key, description=FINITE_DESCRIPTION),
             dg.AssetCheckSpec(_ALL, asset=key, description=_ALL_DESCRIPTION),
+            dg.AssetCheckSpec(PLAUSIBLE, asset=key, description=PLAUSIBLE_DESCRIPTION),
         ],
     )
     def shared_features(context: dg.AssetExecutionContext, storage: Storage) -> StepEvents:
@@ -89,6 +97,7 @@ def _shared_features(product: Product) -> dg.AssetsDefinition:
             yield passed(key, _CHECK, f"no new rows; {made.rows:,} rows as before")
             yield finite_check(key, made.metadata.get(INFINITE, ""))
             yield _all_countries(key, made.metadata.get(_DAMAGED, ""))
+            yield plausible_check(key, held_from(made.metadata.get(HELD_OUT)))
             return
         if not validated:
             raise dg.Failure(
@@ -113,13 +122,20 @@ def _events(product: Product, found: Shared) -> StepEvents:
     damaged = "; ".join(
         f"{country}: {problem.rstrip('.')}" for country, problem in found.damaged.items()
     )
-    kept = {INFINITE: found.infinite, _DAMAGED: damaged, **unread_metadata(found.damaged)}
+    held = dg.MetadataValue.json(found.plausible.plain())
+    kept = {
+        INFINITE: found.infinite,
+        _DAMAGED: damaged,
+        HELD_OUT: held,
+        **unread_metadata(found.damaged),
+    }
     metadata = {**about_rows, **found.lineage.metadata(), **kept}
     yield dg.Output(found.frame, SHARED, metadata=metadata)
     same = f"{result.checked_rows:,} rows are the same with the future hidden"
     yield passed(key, _CHECK, same, leak_numbers(result))
     yield finite_check(key, found.infinite)
     yield _all_countries(key, damaged)
+    yield plausible_check(key, found.plausible)
 
 
 def _all_countries(key: dg.AssetKey, damaged: str) -> dg.AssetCheckResult:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mlops_assets.ml.features.calendar import calendar_of
 from mlops_assets.ml.features.feature_frame import PointInTime
+from mlops_assets.ml.features.plausibility import Plausible, plausible_records
 from mlops_assets.ml.features.shared_features import (
     build_shared,
     build_shared_as_of,
@@ -26,6 +27,7 @@ from mlops_assets.stages.common.lineage import (
 )
 from mlops_assets.stages.common.readable import Readable, read_readable
 from mlops_assets.stages.features.finite import INFINITE
+from mlops_assets.stages.features.held_out import HELD_OUT
 from mlops_assets.storage import Snapshot
 
 
@@ -40,6 +42,7 @@ class Shared:
         lineage: the same in short.
         infinite: where infinite values stood, in words.
         damaged: country without rows here: why they cannot be read.
+        plausible: the records it was made from, and what is held out of them.
     """
 
     frame: pd.DataFrame
@@ -48,6 +51,7 @@ class Shared:
     lineage: Lineage
     infinite: str
     damaged: Mapping[str, str]
+    plausible: Plausible
 
 
 def computed(
@@ -59,7 +63,8 @@ def computed(
     spec, function = ctx.product.spec, ctx.product.shared_function()
     assert function is not None
     read, lineage = _records(ctx, validated), of_shared_features(ctx, validated)
-    records = read.found
+    plausible = plausible_records(read.found, spec.source, spec.sharing)
+    records = plausible.records
     calendar = calendar_of(spec.cutoffs, as_of_in(lineage.inputs))
     if moment is None:
         frame = build_shared(records, function, calendar)
@@ -88,6 +93,7 @@ def computed(
         lineage=lineage,
         infinite=told(infinite_columns(frame)),
         damaged=read.damaged,
+        plausible=plausible,
     )
 
 
@@ -113,7 +119,8 @@ def include(ctx: CountryContext, moment: dt.datetime | None, run_id: str) -> Non
             f"{ctx.product.spec.shared_features} know the future. Nothing was written; the job "
             f"{ctx.product.name}_shared names them."
         )
-    metadata = {**found.lineage.plain(), INFINITE: found.infinite}
+    held = found.plausible.plain()
+    metadata = {**found.lineage.plain(), INFINITE: found.infinite, HELD_OUT: held}
     ctx.store.write(ctx.path(SHARED), None, found.frame, run_id=run_id, metadata=metadata)
 
 

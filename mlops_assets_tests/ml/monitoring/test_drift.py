@@ -60,8 +60,15 @@ def pattern(text: str) -> list[Window]:
 
 def seen(new: pd.DataFrame, learned: pd.DataFrame, **changes: Any) -> Window:
     """The rows of one window compared with what was learned."""
+    return weighed(new, learned, IMPORTANCE, **changes)
+
+
+def weighed(
+    new: pd.DataFrame, learned: pd.DataFrame, importance: dict[str, float], **changes: Any
+) -> Window:
+    """The same, where the features are of some importance."""
     spec = product(monitoring=changes)
-    reference = make_reference(spec, learned, predictions(learned).to_numpy(), IMPORTANCE)
+    reference = make_reference(spec, learned, predictions(learned).to_numpy(), importance)
     end = new["event_time"].max() + pd.Timedelta(days=1)
     return compare_window(spec, reference, profile(reference, new, predictions(new), end))
 
@@ -283,8 +290,56 @@ def test_what_looks_broken_is_told_in_words(change: dict[str, Any], words: str) 
         rows.assign(level=50 + 5 * rows["y"])
         for rows in (days(0, LEARNED, 3), days(LEARNED, 28, 3))
     )
-    assert seen(new, learned).upstream == ""
-    assert words in seen(new.assign(**change), learned).upstream
+    important = {**IMPORTANCE, "level": 1.0}
+    assert weighed(new, learned, important).upstream == ""
+    found = weighed(new.assign(**change), learned, important)
+    assert words in found.upstream
+    assert found.aside == ""
+
+
+@pytest.mark.parametrize("change", [np.nan, 3.0, 1e9, lambda rows: rows["noise"] * 1000])
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_a_broken_feature_of_no_weight_is_told_and_holds_nothing_back(
+    change: Any, weight: float
+) -> None:
+    learned, new = days(0, LEARNED, 3), days(LEARNED, 28, 3).assign(noise=change)
+    found = weighed(new, learned, {"x": 10.0, "noise": weight})
+    assert (found.upstream, found.deviates) == ("", False)
+    assert found.aside.startswith("noise ")
+    state = state_of(SPEC, [found])
+    assert (state.state, state.upstream) == ("quiet", "")
+    assert f"no reason to wait: {found.aside}." in state.reason
+
+
+def test_features_of_little_weight_that_break_together_hold_back() -> None:
+    learned, new = days(0, LEARNED, 3), days(LEARNED, 28, 3)
+    important = {"x": 9.2, "y": 0.4, "z": 0.4}
+    assert weighed(new.assign(y=np.nan), learned, important).upstream == ""
+    both = weighed(new.assign(y=np.nan, z=np.nan), learned, important)
+    assert both.upstream == "y is empty; z is empty"
+    assert weighed(new.assign(y=np.nan), learned, important, min_weight=0.0).upstream
+
+
+def ratios(seed: int, kind: str, count: int = LEARNED + 28) -> np.ndarray:
+    """Stationary numbers around zero whose denominators come and go."""
+    rng = np.random.default_rng(seed)
+    if kind == "growth":  # of a number that is small for months and then is not
+        level = np.exp(3 * np.sin(np.arange(count) * 2 * np.pi / 300 + rng.uniform(0, 6)))
+        return rng.normal(size=count) / np.maximum(level, 0.05)
+    if kind == "heavy":
+        return rng.standard_t(1.2, count)
+    calm = np.repeat(rng.random(count // 40 + 1) < 0.8, 40)[:count]
+    return rng.normal(size=count) * np.where(calm, 0.01, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["growth", "heavy", "bursts"])
+def test_a_number_around_zero_that_swings_in_spread_is_no_other_unit(kind: str) -> None:
+    for seed in range(40):
+        values = ratios(seed, kind)
+        learned = days(0, LEARNED, seed).assign(y=values[:LEARNED])
+        new = days(LEARNED, 28, seed).assign(y=values[LEARNED:])
+        found = seen(new, learned)
+        assert "unit" not in found.upstream + found.aside, seed
 
 
 def test_a_window_in_which_most_values_are_the_same_far_one_is_no_other_unit() -> None:
