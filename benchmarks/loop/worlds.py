@@ -135,7 +135,7 @@ def conversion(seed: int = 4, countries: int = 40) -> World:
     return World("conversion", spec, frames, pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30"))
 
 
-WORLDS: Mapping[str, Callable[[], World]] = {
+WORLDS: Mapping[str, Callable[..., World]] = {
     "calm": calm,
     "demand": demand,
     "clinics": clinics,

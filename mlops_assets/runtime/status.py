@@ -48,11 +48,11 @@ class CountryStatus:
             `delivery_not_used` (a delivery broke the contract and waits for a corrected one, what
             else came is in use); `held_out` (its newest records do not follow from its own past,
             and no other country sees them); `nothing_to_predict` (its features have no row);
-            `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped); `not_judged` (newest
-            candidate could not be judged); `waiting` (newer data than the newest candidate's, and
-            policy says when the next is trained); `not_known` (by the records all is well, and the
-            registry does not say so). In `awaits_approval` and the three before `not_known`, what
-            served before serves on.
+            `never_trained` (the baseline serves); `gate_failed` (newest candidate stopped);
+            `not_judged` (newest candidate could not be judged); `waiting` (newer data than the
+            newest candidate's, and policy says when the next is trained); `not_known` (by the
+            records all is well, and the registry does not say so). In `awaits_approval` and the
+            three before `not_known`, what served before serves on.
         why: the state in a sentence; of what serves, and why that one.
         champion_version: None for the baseline, and where the registry does not answer.
         champion_kind: `local`, `pooled`, `region` or `baseline`; None before the first decision.

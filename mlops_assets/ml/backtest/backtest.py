@@ -708,9 +708,6 @@ class _Walker:
         self.countries[action.country].tried |= dict.fromkeys(action.covers, done)
         self._times += [moment] * (action.kind == "retrain")
 
-    def _labels(self, country: str, moment: pd.Timestamp) -> int:
-        return int(self.past.known(country, moment)["label"].notna().sum())
-
     def _situation(self, seen: _Seen, moment: pd.Timestamp) -> CountryState:
         held, country = seen.held, seen.country
         champion = held.champion

@@ -335,7 +335,7 @@ def candidate_at(
         pooled_title=pooled.title(selection.pooled_name),
         region=selection.region,
         baseline=selection.baseline.name,
-        gates=judged[0].gates,
+        gates=judged[order.rivals[0].version].gates,
     )
 
 
