@@ -88,7 +88,8 @@ def versions(home: Path) -> Counter[tuple[str, str | None]]:
 
 
 def registered(home: Path) -> Counter[str]:
-    client = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    address = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    client = MlflowClient(address, address)  # else the registry is what this process used last
     return Counter(each.name for each in client.search_model_versions())
 
 

@@ -41,7 +41,7 @@ class PastTraining:
 
 
 @dataclass(frozen=True)
-class Change:
+class WorldChange:
     """A change of the world that trainings answer.
 
     Args:
@@ -57,41 +57,45 @@ class Change:
     fruitless: int
 
 
-def newest_change(past: Sequence[PastTraining], cooldown: dt.timedelta) -> Change | None:
+def newest_change(past: Sequence[PastTraining], cooldown: dt.timedelta) -> WorldChange | None:
     """The change that a country's trainings answer at last; None when none is being answered.
 
     Args:
         past: in the order of time.
         cooldown: of the product.
     """
-    found: Change | None = None
+    found: WorldChange | None = None
     for each in past:
         found = _with(found, each, cooldown)
     return found
 
 
-def _with(found: Change | None, each: PastTraining, cooldown: dt.timedelta) -> Change | None:
+def _with(
+    found: WorldChange | None, each: PastTraining, cooldown: dt.timedelta
+) -> WorldChange | None:
     fruitless = 0 if each.promoted else 1
     over = (
         found is None or found.trainings > FOLLOW_UPS or each.moment > _forgotten(found, cooldown)
     )
     if over:
-        return Change(each.moment, 1, each.moment, fruitless) if each.cause in _CHANGES else None
+        return (
+            WorldChange(each.moment, 1, each.moment, fruitless) if each.cause in _CHANGES else None
+        )
     assert found is not None
     in_a_row = found.fruitless + 1 if fruitless else 0
-    return Change(found.begun, found.trainings + 1, each.moment, in_a_row)
+    return WorldChange(found.begun, found.trainings + 1, each.moment, in_a_row)
 
 
-def _forgotten(change: Change, cooldown: dt.timedelta) -> dt.datetime:
+def _forgotten(change: WorldChange, cooldown: dt.timedelta) -> dt.datetime:
     """From when on a training answers something else."""
     return change.last + 2 * _distance(change, cooldown)
 
 
-def _distance(change: Change, cooldown: dt.timedelta) -> dt.timedelta:
+def _distance(change: WorldChange, cooldown: dt.timedelta) -> dt.timedelta:
     return cooldown * 2**change.trainings
 
 
-def follow_up_due(change: Change | None, cooldown: dt.timedelta) -> dt.datetime | None:
+def follow_up_due(change: WorldChange | None, cooldown: dt.timedelta) -> dt.datetime | None:
     """When the next training follows by itself; None for never."""
     if change is None or change.trainings > FOLLOW_UPS or change.fruitless >= FRUITLESS:
         return None

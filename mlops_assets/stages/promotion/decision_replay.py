@@ -19,8 +19,8 @@ from mlops_assets.ml.promotion.verdicts import VerdictSettings, conclude
 from mlops_assets.ml.promotion.withdrawal import WithdrawalSettings, decide_withdrawal
 from mlops_assets.stages.common.base import EVIDENCE
 from mlops_assets.stages.common.context import ProductContext
+from mlops_assets.stages.promotion.comparison import WITHDRAWAL_EVIDENCE
 from mlops_assets.stages.promotion.decision_log import Entry, entries
-from mlops_assets.stages.promotion.withdrawal import WITHDRAWAL_EVIDENCE
 from mlops_assets.stages.training.succession import POOLED_EVIDENCE
 
 _NUMBERS = ("candidate_value", "champion_value", "gain", "lower", "upper", "level")

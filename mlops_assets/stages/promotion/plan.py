@@ -33,6 +33,7 @@ from mlops_assets.stages.promotion.change_sets import (
     open_change_set,
     record_state,
 )
+from mlops_assets.stages.promotion.comparison import stored_comparison
 from mlops_assets.stages.promotion.decision_log import (
     Comparison,
     Entry,
@@ -41,7 +42,6 @@ from mlops_assets.stages.promotion.decision_log import (
     log_of,
     now,
 )
-from mlops_assets.stages.promotion.withdrawal import stored_comparison
 from mlops_assets.storage import Snapshot
 
 _NAN = float("nan")

@@ -26,6 +26,7 @@ from mlops_assets.stages.common.locks import alone_in, changing
 from mlops_assets.stages.common.runs import PERSON, WITHDRAW, leave_to_the_older, trigger_of
 from mlops_assets.stages.common.ui_metadata import table_metadata
 from mlops_assets.stages.promotion.change_sets import open_change_set
+from mlops_assets.stages.promotion.comparison import WithdrawalEvidence, store_withdrawal
 from mlops_assets.stages.promotion.decision_log import blocked_versions, log_of
 from mlops_assets.stages.promotion.jobs import op_name, plan_failure, report_move
 from mlops_assets.stages.promotion.plan import (
@@ -34,7 +35,6 @@ from mlops_assets.stages.promotion.plan import (
     plan_withdrawal,
     withdrawal_request,
 )
-from mlops_assets.stages.promotion.withdrawal import WithdrawalEvidence, store_withdrawal
 from mlops_assets.stages.training.pooled_choice import (
     PooledChoice,
     choose_pooled,

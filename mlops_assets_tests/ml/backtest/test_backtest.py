@@ -84,6 +84,7 @@ def spec_of(**changes: Any) -> ProductSpec:
         "candidates": [CANDIDATE],
         "evaluation": {"draws": 200},
         "decision": {"refresh_after_days": 7, "margin": 0.2},
+        "retraining": {"max_age_days": None},
     }
     return product(**{**sections, **changes})
 

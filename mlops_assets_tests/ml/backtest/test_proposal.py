@@ -79,7 +79,7 @@ def world(speed: float) -> dict[str, pd.DataFrame]:
 
 def spec_with(**sections: Any) -> ProductSpec:
     """A product that never trains again by itself."""
-    quiet = {"on_error": False, "on_drift": False}
+    quiet = {"on_error": False, "on_drift": False, "max_age_days": None}
     short = {
         "holdout_days": 49, "train_days": 150, "validation_days": 20, "refit": True,
         "min_train_rows": 40, "min_holdout_rows": 20,

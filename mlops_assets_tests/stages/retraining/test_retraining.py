@@ -54,7 +54,8 @@ NOW = dt.datetime.now(dt.UTC)
 def with_policy(platform: Platform, cron: str | None = None, **policy: object) -> Platform:
     """The same platform with another policy; without a cool-down unless one is given."""
     spec = platform.product.spec
-    chosen = RetrainingSpec.model_validate({"cooldown_days": 0, **policy})
+    some = {"cooldown_days": 0, "give_up_after": 3}
+    chosen = RetrainingSpec.model_validate({**some, **policy})
     changed = spec.model_copy(update={"retraining": chosen, "retrain_cron": cron})
     return platform_of(replace(platform.product, spec=changed), platform.home, platform.instance)
 
