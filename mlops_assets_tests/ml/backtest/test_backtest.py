@@ -158,14 +158,14 @@ def test_drift_trains_soon_after_the_change_and_not_before(
         assert own[0].cause in ("error", "drift")
 
 
-def test_drift_finds_the_way_back_with_a_quarter_of_the_trainings(
+def test_drift_finds_the_way_back_with_fewer_than_half_of_the_trainings(
     changed: tuple[BacktestResult, ...],
 ) -> None:
     never, monthly, drift = changed
     later = CHANGE + 12 * WEEK
     assert error_since(drift, later) < 0.6 * error_since(never, later)
     assert error_since(drift, CHANGE) < 1.5 * error_since(monthly, CHANGE)
-    assert 4 * len(again(drift)) <= len(again(monthly))
+    assert 2 * len(again(drift)) < len(again(monthly))
 
 
 @pytest.mark.nightly  # many models, to see how often

@@ -355,7 +355,7 @@ def test_policies_side_by_side_do_as_each_of_them_alone_in_a_product_with_its_va
     changes = [
         {"retraining": {"max_age_days": 60}, "decision": {"margin": 0.0}},
         {"retraining": {"on_error": True, "on_drift": True}, "monitoring": {"min_effect": 0.3}},
-        {"retraining": {"max_age_days": 60}, "decision": {"refresh_after_days": None}},
+        {"retraining": {"max_age_days": 28}, "decision": {"refresh_after_days": None}},
         {"retraining": {"on_error": True}, "monitoring": {"tolerance": 0.5}},
     ]
     frames = world(4.0)
