@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlops_assets.spec import OVERRIDABLE, BaselineSpec, ProductSpec
+from mlops_assets.spec.product import LATER_DEFAULTS
 from mlops_assets_tests.components.folders import YAML
 from mlops_assets_tests.effort import examples
 
@@ -233,6 +236,25 @@ def test_the_hash_of_some_sections_ignores_the_others() -> None:
     assert other.config_hash() != spec().config_hash()
     assert other.config_hash("split", "candidates") == spec().config_hash("split", "candidates")
     assert other.config_hash("seed") != spec().config_hash("seed")
+
+
+@pytest.mark.parametrize(("section", "key"), list(LATER_DEFAULTS))
+def test_a_default_that_a_release_changed_makes_nothing_again_and_hides_no_change(
+    section: str, key: str
+) -> None:
+    now, before = LATER_DEFAULTS[section, key]
+    by = {each: spec(**{section: {key: each}}) for each in (now, before, 40)}
+    assert by[now] == spec()
+    hashes = {each: found.config_hash(section) for each, found in by.items()}
+    assert len(set(hashes.values())) == 3
+    content = spec().model_dump(mode="json")
+    content[section][key] = before  # as it was dumped then
+    for (where, other), (_, earlier) in LATER_DEFAULTS.items():
+        content[where][other] = earlier
+    earlier_hash = sha256(json.dumps({section: content[section]}, sort_keys=True).encode())
+    assert hashes[now] == earlier_hash.hexdigest()[:12]
+    raw = json.dumps(by[now].model_dump(mode="json"), sort_keys=True)
+    assert by[now].config_hash() == sha256(raw.encode()).hexdigest()[:12]
 
 
 def test_a_spec_cannot_be_changed() -> None:

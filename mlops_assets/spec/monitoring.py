@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from mlops_assets.spec.fields import Strict, Text, Variable, added_later, refuse, rule_broken
 
 Cause = Literal["error", "drift", "no_model", "new_labels", "age", "schedule", "follow_up"]
-"""Why a country is trained again; the strongest first."""
+"""Why a country is trained again; the strongest first, and a follow-up last."""
 
 
 class MonitoringSpec(Strict):
@@ -168,8 +168,8 @@ class RetrainingSpec(Strict):
         default=7.0,
         ge=0.0,
         description="days after a training before the next one in the same country; an alarm waits "
-        "up to four times as long where trainings followed each other, and trainings follow the "
-        "one for a change at growing multiples of it",
+        "up to four times as long where trainings followed each other, up to sixteen times where "
+        "they brought nothing; trainings follow the one for a change at growing multiples of it",
         examples=[7],
     )
     at_once: int = Field(

@@ -277,13 +277,19 @@ class ProductSpec(Strict):
                 is left out while it has its default, as those are that came later, adds nothing.
         """
         content: Any = self.model_dump(mode="json")
-        for (section, key), (default, before) in LATER_DEFAULTS.items():
-            if content[section][key] == default:
-                content[section][key] = before
         if sections:
+            _as_before(content)
             found = ((name, _at(content, name.split("."))) for name in sections)
             content = {name: value for name, value in found if value is not _LEFT_OUT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _as_before(content: Any) -> None:
+    """Defaults of now and of before in each other's place: no two configs become one."""
+    for (section, key), (default, before) in LATER_DEFAULTS.items():
+        held = content[section][key]
+        if held in (default, before):
+            content[section][key] = before if held == default else default
 
 
 LATER_DEFAULTS: Mapping[tuple[str, str], tuple[Any, Any]] = {
@@ -291,9 +297,9 @@ LATER_DEFAULTS: Mapping[tuple[str, str], tuple[Any, Any]] = {
     ("retraining", "max_age_days"): (112, None),
     ("retraining", "give_up_after"): (6, 3),
 }
-"""Keys whose default a later release changed: now, and before. In a hash the one of before stands
-for it, so that what was decided is not decided again because of a release: the next candidate is
-judged by the new one."""
+"""Keys whose default a later release changed: now, and before. In a hash over sections the one of
+before stands for it, so that what was decided is not decided again because of a release: the next
+candidate is judged by the new one."""
 
 
 @lru_cache(maxsize=64)

@@ -369,28 +369,30 @@ class _Walker:
             held = self.countries[country]
             decision = each.decisions[self.rival(country).key]
             gain = self._gain(country, each)
+            blocked = decision.verdict == "promoted" and each.pooled_title in held.withdrawn
+            verdict = "kept" if blocked else decision.verdict  # a person alone would use it again
             self.trainings.append(
                 BacktestTraining(
                     each.moment,
                     country,
                     self.asked[country],
                     each.kind,
-                    decision.verdict,
+                    verdict,
                     decision.reason,
                     gain,
                     each.seconds,
                 )
             )
-            promoted = decision.verdict == "promoted"
+            promoted = verdict == "promoted"
             held.past.append(PastTraining(_utc(each.moment), self.asked[country], promoted))
             held.last_training, held.baseline = each.moment, each.baseline
             held.labels_tried = self._labels(country, each.moment)
             self._serve_baseline(country, each)
-            if decision.verdict == "promoted" and each.pooled_title in held.withdrawn:
-                held.refused += 1  # a person alone would put it into use again
-            elif decision.verdict == "promoted":
+            if blocked:
+                held.refused += 1
+            elif promoted:
                 self._into_use(country, each)
-            elif decision.verdict == "waiting":
+            elif verdict == "waiting":
                 held.waiting = each.version
             elif decision.gain != 0.0:  # else the very same model again: nothing new was tried
                 held.refused += 1

@@ -1,9 +1,9 @@
 """Which values of a product's policy a proposal tries, and which policies it makes of them.
 
 A new key of `retraining` is one more line of `SPACE`. Not every key has a place there: gates and
-pooled models are judged once for all policies, so that of `decision` only `margin` and
-`refresh_after_days` can be tried, and of `monitoring` nothing that the reference of a model is made
-with (`window_days`, `every_days`, `reference_days`).
+pooled models are judged once for all policies, so that of `decision` only `margin`,
+`refresh_after_days` and `refresh_margin` can be tried, and of `monitoring` nothing that the
+reference of a model is made with (`window_days`, `every_days`, `reference_days`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Dial:
 
 
 SPACE: tuple[Dial, ...] = (
-    Dial("retraining", "max_age_days", (None, 30, 60, 90, 180)),
+    Dial("retraining", "max_age_days", (None, 30, 60, 90, 112, 180)),
     Dial("retraining", "new_labels", (None, 1.0, 3.0), unit="label_months"),
     Dial("retraining", "on_error", (True, False)),
     Dial("retraining", "on_drift", (True, False)),
@@ -51,26 +51,22 @@ SPACE: tuple[Dial, ...] = (
     Dial("retraining", "give_up_after", (3, 6, 12)),
     Dial("retraining", "pooled_age_days", (14, 28, 56, 112), pooled=True),
     Dial("decision", "margin", (0.0, 0.01, 0.02, 0.05)),
-    Dial("decision", "refresh_after_days", (None, 28, 60, 180)),
+    Dial("decision", "refresh_after_days", (None, 7, 28, 60)),
+    Dial("decision", "refresh_margin", (None, 0.02, 0.05, 0.1)),
     Dial("monitoring", "tolerance", (0.02, 0.05, 0.1, 0.2)),
     Dial("monitoring", "min_effect", (0.3, 0.5, 0.8)),
 )
 """What is tried, a key each."""
 
 BUNDLES: tuple[Changes, ...] = (
-    # What only works together: a candidate that is as good has to be let in by its freshness.
+    # What only works together: often trained, and let in by freshness more or less easily.
+    {"retraining": {"max_age_days": 60, "give_up_after": 12}},
+    {"retraining": {"max_age_days": 30, "give_up_after": 12}},
     {
         "retraining": {"max_age_days": 60, "give_up_after": 12},
-        "decision": {"refresh_after_days": 28, "margin": 0.02},
+        "decision": {"refresh_after_days": 28, "refresh_margin": 0.02},
     },
-    {
-        "retraining": {"max_age_days": 30, "give_up_after": 12},
-        "decision": {"refresh_after_days": 28, "margin": 0.02},
-    },
-    {
-        "retraining": {"on_drift": False, "give_up_after": 12},
-        "decision": {"refresh_after_days": 28, "margin": 0.02},
-    },
+    {"retraining": {"max_age_days": 90, "on_drift": False, "give_up_after": 12}},
     {"retraining": {"max_age_days": 180, "on_drift": False}},
 )
 """Values of several keys that are tried together."""

@@ -330,6 +330,8 @@ def _plain(made: PooledComparison) -> dict[str, Any]:
 def _read(held: Mapping[str, Any]) -> PooledComparison:
     numbers = {name: _float(held.get(name)) for name in _NUMBERS}
     gain = Estimate(*(_float(each) for each in held["gain"]))
+    if "fresher_lower" not in held:
+        numbers["fresher_lower"] = gain.lower  # as it is told again of `fresher_level` NaN
     return PooledComparison(**{**held, **numbers, "gain": gain})
 
 

@@ -309,10 +309,8 @@ def _by_all(
         return replace(told, verdict="kept", reason=f"{text}; own rows: {own.own_rows}")
     upper, why = _own_upper(spec, rows, values)
     margin = spec.decision.margin
-    better = pooled.gain.lower > margin
-    least = -margin if better else -spec.decision.fresher_may_be_worse_by(spec.metric)
-    vetoed = upper < least
-    if own.verdict == "kept" and upper < (margin if better else least):
+    vetoed = upper < -margin
+    if own.verdict == "kept" and upper < (margin if pooled.gain.lower > margin else -margin):
         against = f"{own.reason}, against pooled evidence ({pooled.told_of})"
         return replace(own, reason=against, veto=vetoed)
     if vetoed:
@@ -386,11 +384,19 @@ def _outcome(
         return True, f"significantly better by more than {least}"
     not_worse = fresher_lower >= -spec.decision.fresher_may_be_worse_by(spec.metric)
     if refresh is not None and pair.days_newer >= refresh and not_worse:
+        sure = _how_surely(spec, fresher_lower)
         return True, (
-            f"significantly not worse by more than {fresher}, and it knows {pair.days_newer:.0f} "
-            "days more"
+            f"significantly not worse by more than {fresher}{sure}, and it knows "
+            f"{pair.days_newer:.0f} days more"
         )
     return False, f"not significantly better by more than {least}; the champion stays"
+
+
+def _how_surely(spec: ProductSpec, fresher_lower: float) -> str:
+    if spec.decision.before_refresh_margin:
+        return ""
+    confidence = 1.0 - spec.decision.refresh_level
+    return f" (at least {format_gain(spec.metric, fresher_lower)} with {confidence:.0%} confidence)"
 
 
 def _both(spec: ProductSpec, values: _Values) -> str:

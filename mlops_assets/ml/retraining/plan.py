@@ -456,11 +456,10 @@ def _waits(
     if not unanswered:
         text = "trained for the same evidence already; waits for new evidence"
         return _plain(country_state, "wait", f"{text}: {causes[0].reason}", text)
+    if rested := _rested(policy, country_state, unanswered, now):
+        ask = rested[0]
+        return _failed(country_state, ask, country_state.tried.get(ask.key, _NEVER), now)
     first = unanswered[0]
-    if failed := _failed(country_state, first, country_state.tried.get(first.key, _NEVER), now):
-        return failed
-    if _rested(policy, country_state, unanswered, now):
-        return None
     rest = _rest(policy, country_state, first)
     until = (country_state.last_training or now) + rest
     text = f"cool-down until {until:%Y-%m-%d %H:%M}; {first.reason}"

@@ -332,6 +332,7 @@ def _outcome(decision: Decision) -> dict[str, Any]:
         "basis": decision.basis,
         "own_rows": decision.own_rows,
         "veto": decision.veto,
+        "fresher_lower": decision.fresher_lower,
     }
 
 
@@ -384,6 +385,7 @@ def _decision(row: Mapping[Any, Any]) -> Decision:
         basis=_given(row, "basis", "own"),
         own_rows=int(_given(row, "own_rows", row["rows"])),
         veto=bool(_given(row, "veto", False)),
+        fresher_lower=float(_given(row, "fresher_lower", float("nan"))),
     )
 
 

@@ -181,7 +181,8 @@ def _numbers_differ(recorded: Decision, now: Decision) -> Iterator[str]:
 
 
 def _values_differ(recorded: Decision, now: Decision) -> Iterator[str]:
-    for name in (*_COUNTS, *_NUMBERS):
+    told = ("fresher_lower",) if recorded.fresher_lower == recorded.fresher_lower else ()
+    for name in (*_COUNTS, *_NUMBERS, *told):
         yield from _differs(name, getattr(recorded, name), getattr(now, name))
 
 

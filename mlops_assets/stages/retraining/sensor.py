@@ -46,7 +46,8 @@ _IN_WORDS = {
 }
 _SENSOR = (
     "Asks for the training of countries whose realised error is worse than promised, whose data "
-    "have drifted, or that have many new labels or an old model; for a rollback where the model "
+    "have drifted, or that have many new labels, an old model or none, and again as "
+    "what changed is known better; for a rollback where the model "
     "before was significantly better, for a withdrawal where the baseline is. Within the budget of "
     "the YAML (`retraining`), those with most to lose first, and pooled models that are old before "
     "them; an incident of most countries holds it. Each tick says what is done in every country, "

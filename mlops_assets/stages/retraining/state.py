@@ -66,6 +66,8 @@ _LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _ON = ("SCHEDULE", "RUNNING")
 """Kind and status of a schedule that a person has switched on."""
 _TRAINING_JOBS = ("train", "all")
+_POOLED_VERSION = "pooled_version"
+"""Tag of a country's version that is a pooled model."""
 _GOING_ON = tuple(
     status
     for status in dg.DagsterRunStatus
@@ -290,7 +292,7 @@ def _entries(
 
 def _past(log: Sequence[Entry]) -> DecisionHistory:
     move, trainings = newest_move(log), [entry for entry in log if not entry.origin.person]
-    newest, asked = log[-1] if log else None, [entry for entry in log if automatic(entry)]
+    newest, asked = log[-1] if log else None, _asked_for(log)
     waits = newest is not None and newest.verdict == "waiting"
     return DecisionHistory(
         refused=len(_refused(log)),
@@ -302,16 +304,35 @@ def _past(log: Sequence[Entry]) -> DecisionHistory:
         dated=_dated(trainings[-1].dated, trainings[-1].decided_at) if trainings else None,
         runs=frozenset(entry.origin.run_id for entry in log if entry.origin.run_id),
         newest=newest,
-        trainings=tuple(_training(each, _utc(each.decided_at)) for each in asked),
+        trainings=tuple(
+            PastTraining(_utc(each.decided_at), _cause(each), brought) for each, brought in asked
+        ),
         dated_trainings=tuple(
-            _training(each, _dated(each.dated, each.decided_at)) for each in asked
+            PastTraining(_dated(each.dated, each.decided_at), _cause(each), brought)
+            for each, brought in asked
         ),
     )
 
 
-def _training(entry: Entry, moment: dt.datetime) -> PastTraining:
-    cause = cause_of_trigger(entry.origin.trigger)
-    return PastTraining(moment, cause, entry.verdict == "promoted")
+def _asked_for(log: Sequence[Entry]) -> list[tuple[Entry, bool]]:
+    """Trainings that no person asked for, and whether each brought something.
+
+    It did when its candidate came into use, by a person's approval too. After a person's word
+    counting begins anew, as in `_refused`, so that the one before it counts as such.
+    """
+    used = {entry.after.champion for entry in log if entry.moves}
+    found: list[tuple[Entry, bool]] = []
+    for entry in log:
+        if automatic(entry):
+            came = entry.verdict == "promoted" or entry.comparison.candidate in used
+            found.append((entry, came))
+        elif found and entry.origin.person != PERSON:
+            found[-1] = (found[-1][0], True)
+    return found
+
+
+def _cause(entry: Entry) -> str:
+    return cause_of_trigger(entry.origin.trigger)
 
 
 def _refused(log: Sequence[Entry]) -> set[str]:
@@ -645,12 +666,14 @@ def _with_labels(
         if country_state.champion
         and _asks_by_time(own.get(country_state.country, ctx.product.spec))
     }
+    tags = _champion_tags(ctx.product, ctx.registry, [s for s in country_states if s.champion])
+    country_states = [
+        replace(each, serves_pooled=_POOLED_VERSION in tags.get(each.country, {}))
+        for each in country_states
+    ]
     if not wanted:
-        return list(country_states)
+        return country_states
     labels = _known_labels(ctx, sorted(wanted))
-    tags = _champion_tags(
-        ctx.product, ctx.registry, [s for s in country_states if s.country in wanted]
-    )
     return [
         _aged(country_state, labels[country_state.country], tags.get(country_state.country, {}))
         if country_state.country in labels

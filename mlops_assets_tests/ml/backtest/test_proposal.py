@@ -316,7 +316,7 @@ def test_every_key_of_the_space_is_one_of_the_yaml_with_values_it_takes() -> Non
 def test_decisions_are_searched_only_by_what_gates_and_pooled_models_do_not_depend_on() -> None:
     decided = {dial.key for dial in SPACE if dial.section == "decision"}
     watched = {dial.key for dial in SPACE if dial.section == "monitoring"}
-    assert decided <= {"margin", "refresh_after_days"}
+    assert decided <= {"margin", "refresh_after_days", "refresh_margin"}
     assert not watched & {"window_days", "every_days", "reference_days", "of_windows"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -229,6 +230,15 @@ def test_comparisons_and_tests_survive_being_stored_whatever_is_not_known() -> N
 
 
 # Gates
+
+
+def test_a_comparison_stored_before_fresher_ones_had_a_level_is_told_by_the_level_of_any() -> None:
+    now = shared(0.02, -0.03)
+    (held,) = json.loads(comparisons_to_json([now]))
+    earlier = {name: value for name, value in held.items() if not name.startswith("fresher_")}
+    (read,) = comparisons_from_json(json.dumps([earlier]))
+    assert read.fresher_lower == now.gain.lower
+    assert np.isnan(read.fresher_level)
 
 
 def report(worse_by: float, rows: int, seed: int = 0, noise: float = 0.3) -> Report:

@@ -630,6 +630,19 @@ def test_a_country_that_has_the_newest_pooled_model_waits_for_a_newer_one() -> N
         assert kinds(beside_pooled([country_state, *many(3, quiet)], pooled))[0] == "retrain"
 
 
+def test_a_failed_run_for_a_cause_behind_a_resting_alarm_pauses_and_is_given_up_as_any() -> None:
+    day = dt.timedelta(days=1)
+    past = tuple(PastTraining(NOW - days * day, "error", promoted=True) for days in (30, 8))
+    held = {"past": past, "last_training": NOW - 8 * day, "new_labels": 90}
+    policy = spec(new_labels=90)
+    due = only(worse(**held), policy)
+    assert (due.kind, due.cause) == ("retrain", "new_labels")
+    soon = Attempts(failed=1, last=NOW - dt.timedelta(minutes=1))
+    assert only(worse(**held, tried={due.key: soon}), policy).kind == "wait"
+    often = Attempts(failed=ATTEMPTS, last=NOW - day)
+    assert only(worse(**held, tried={due.key: often}), policy).kind == "ask"
+
+
 def test_trainings_follow_the_one_for_a_change_by_themselves() -> None:
     day = dt.timedelta(days=1)
     past = (PastTraining(NOW - 14 * day, "error", promoted=True),)
