@@ -20,6 +20,7 @@ from mlops_assets.stages.promotion.decision_card import stored_card
 from mlops_assets.stages.promotion.decision_log import entries
 from mlops_assets.stages.promotion.decision_replay import replay_decision
 from mlops_assets.stages.promotion.plan import Requester, apply_plan, plan_undo
+from mlops_assets.stages.retraining.state import read_state
 from mlops_assets_tests.platform import Platform, failures
 from mlops_assets_tests.stages.proposals import aliases, decide, in_use, shows
 from mlops_assets_tests.stages.watched import asked, followed_up, launch, quiet_everywhere, watch
@@ -191,6 +192,8 @@ def test_the_pooled_model_serves_where_there_is_one_and_is_not_chosen_again_once
     served = ran.run(COUNTRY, job="predict", assets=["predictions", "performance", "drift"])
     assert served.success, failures(served)
     assert ran.status()[COUNTRY].champion_kind == "pooled"
+    looked = read_state(ran.context, ran.instance, dt.datetime.now(dt.UTC)).country_states
+    assert {each.country for each in looked if each.serves_pooled} == {COUNTRY}
 
     seen(ran, COUNTRY, look=3)
     withdrawn(ran)
