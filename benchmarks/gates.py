@@ -110,6 +110,7 @@ def try_candidate(ground: Ground, kind: str, mutant: Mutant, product: str, *, se
             high=high,
             champion=ground.predicted if with_champion else None,
             usable=USABLE,
+            next_rows=mutant.next_rows,
         )
         pair = ModelPair(candidate="2", champion="1" if with_champion else "")
         made = decide(ground.spec, judged.evidence, judged.gates, pair)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mlops_assets.ml.evaluation.evidence import declared_slices, slice_names
 from mlops_assets.ml.models.fitted_model import FittedModel, fit, predict
+from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range
 from mlops_assets.ml.models.split import Split
 from mlops_assets.spec import CandidateSpec, ProductSpec
 
@@ -71,11 +72,13 @@ class Mutant:
         model: fitted, or the champion where only its predictions were spoiled.
         predicted: of the holdout rows.
         width: of the intervals, as in `Ground`.
+        next_rows: its predictions of the rows that come next; None: there are none.
     """
 
     model: FittedModel
     predicted: np.ndarray
     width: tuple[np.ndarray, np.ndarray]
+    next_rows: RangeVerdict | None = None
 
 
 def another_seed(ground: Ground, seed: int) -> Mutant:
@@ -158,17 +161,14 @@ def miscalibrated(ground: Ground, seed: int) -> Mutant:
 
 
 def beyond_the_range(ground: Ground, seed: int) -> Mutant:
-    """Better than the champion, and for one row a little beyond what is a valid prediction.
-
-    The one nearest to a limit, so that its error is small.
-    """
+    """Better than the champion, and for one row that comes next a little beyond the range."""
     del seed
     limits, better = ground.spec.predictions, _better(ground)
-    to_limit = np.minimum(better - limits.minimum, limits.maximum - better)
-    row, little = int(to_limit.argmin()), LITTLE * (limits.maximum - limits.minimum)
-    low = better[row] - limits.minimum < limits.maximum - better[row]
-    better[row] = limits.minimum - little if low else limits.maximum + little
-    return replace(_as_champion(ground), predicted=better)
+    little = LITTLE * (limits.maximum - limits.minimum)
+    ahead = np.append(better, limits.maximum + little)
+    rows = ground.parts.holdout
+    after = judge_range(ahead, pd.concat([rows, rows.tail(1)]), limits)
+    return replace(_as_champion(ground), predicted=better, next_rows=after)
 
 
 BAD: Mapping[str, Callable[[Ground, int], Mutant]] = {

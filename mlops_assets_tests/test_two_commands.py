@@ -74,9 +74,11 @@ def one_waits(home: Path, *both: tuple[str, ...]) -> list[dict[str, Any]]:
     first = materialize(home, *both[0], "--json")
     until(lambda: getattr(holder_of(lock), "pid", None) == first.pid)
     os.kill(first.pid, signal.SIGSTOP)
-    second = materialize(home, *both[1], "--json")
-    until(lambda: f"Waits for process {first.pid} on " in second.errors)
-    os.kill(first.pid, signal.SIGCONT)
+    try:
+        second = materialize(home, *both[1], "--json")
+        until(lambda: f"Waits for process {first.pid} on " in second.errors)
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
     assert "Waits for" not in first.errors
     return [made_by(first), made_by(second)]
 

@@ -197,9 +197,9 @@ def _with_held(held: HeldOut | None, name: str, why: str) -> tuple[str, str]:
     if held is None:
         return name, why
     told = f"no other country sees its newest records: {held.describe()}; {WAY_OUT}"
-    if name in (*_BEFORE_NOT_USED, "contract_broken", "delivery_not_used"):
-        return name, f"{why}; {told}"
-    return "held_out", told
+    if name in _SERVES_WELL:
+        return "held_out", f"{told}; {why}"
+    return name, f"{why}; {told}"
 
 
 def _state_of_accepted(

@@ -454,7 +454,7 @@ class PredictionsSpec(Strict):
         le=1.0,
         description="largest share of the rows that wait for their label of which this is taken, "
         "above 0 at least one row; beyond it all predictions of the model are refused. A candidate "
-        "is held to the same, on its holdout as well",
+        "is held to the same, and on its holdout where `beyond` is refuse as well",
         examples=[0.05],
     )
     if_refused: Literal["previous", "baseline", "keep"] = added_later(

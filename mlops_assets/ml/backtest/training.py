@@ -32,7 +32,7 @@ from mlops_assets.ml.gates.succession import (
 )
 from mlops_assets.ml.models.baselines import baseline_predictions
 from mlops_assets.ml.models.fitted_model import FittedModel, predict
-from mlops_assets.ml.models.prediction_range import beyond_range, judge_range
+from mlops_assets.ml.models.prediction_range import beyond_range, judge_range, limits_of_history
 from mlops_assets.ml.models.split import Split
 from mlops_assets.ml.monitoring.performance import Promise, promise_of
 from mlops_assets.ml.promotion.decision import Decision, decide
@@ -377,7 +377,7 @@ def _judged(trained: TrainedCandidate, rival: ModelInUse, pooled: Pooled) -> _Ju
     model = pooled.models.get(selection.pooled_name)
     pooled_behaved = model.behaved if model else ()
     behaved = gates.behaviour(behaviours(spec, selection.model, holdout), spec, pooled_behaved)
-    on_holdout = judge_range(predicted, holdout, spec.predictions)
+    on_holdout = judge_range(predicted, holdout, limits_of_history(spec.predictions))
     inside = within_range(on_holdout, trained.on_next_rows(), spec)
     found = gates_of(spec, evidence, model.report if model else None)
     tested = (gates.unless_switched_off(spec, each) for each in (behaved, inside))

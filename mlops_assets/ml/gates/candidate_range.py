@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlops_assets.ml.gates.gates import GateResult, not_judged
-from mlops_assets.ml.models.prediction_range import RangeVerdict
+from mlops_assets.ml.models.prediction_range import RangeVerdict, limits_of_history
 from mlops_assets.spec import GateName, ProductSpec
 
 _NAMES = {"holdout": "on the holdout", "next": "on the rows it would predict next"}
@@ -15,25 +15,26 @@ def within_range(
 ) -> GateResult:
     """Whether predictions of the candidate are refused neither on its holdout nor on what is next.
 
-    By the rule that predictions are held against when they are made: what does not pass here would
-    leave the country without them.
+    The rows it would predict next are held to the rule that predictions are held to when they are
+    made: what does not pass here would leave the country without them. The holdout is held to
+    `beyond_share` (`prediction_range.limits_of_history`): one row of a long one stops nobody.
 
     Args:
-        holdout: its predictions of the country's own holdout rows.
+        holdout: its predictions of the country's own holdout rows, by the limits of history.
         next_rows: those of the rows it would predict first; None: there are none.
         spec: the product as it is for this country.
     """
     name: GateName = "within_range"
-    limits = spec.predictions
+    limits = {"holdout": limits_of_history(spec.predictions), "next": spec.predictions}
     judged = {"holdout": holdout, "next": next_rows or RangeVerdict(0)}
     asked = {where: each for where, each in judged.items() if each.rows}
-    limit = 0.0 if limits.beyond == "refuse" else limits.beyond_share
+    limit = spec.predictions.beyond_share
     if not asked:
         return not_judged(name, "there is no row to predict", limit)
     refused = {where: each for where, each in asked.items() if each.is_refused}
-    told = [f"{_NAMES[where]}: {each.describe(limits)}" for where, each in asked.items()]
+    told = [f"{_NAMES[where]}: {each.describe(limits[where])}" for where, each in asked.items()]
     if refused:
-        told = [f"{_NAMES[w]}: {each.describe_refusal(limits)}" for w, each in refused.items()]
+        told = [f"{_NAMES[w]}: {each.describe_refusal(limits[w])}" for w, each in refused.items()]
     numbers = {
         key: float(value)
         for where, each in asked.items()

@@ -17,7 +17,7 @@ from mlops_assets.ml.gates.basis import above
 from mlops_assets.ml.gates.candidate_range import within_range
 from mlops_assets.ml.gates.gates import GateResult, not_judged, unless_switched_off
 from mlops_assets.ml.models.fitted_model import FittedModel
-from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range
+from mlops_assets.ml.models.prediction_range import RangeVerdict, judge_range, limits_of_history
 from mlops_assets.ml.stats.bootstrap import gain_estimate
 from mlops_assets.ml.stats.draws import draw_rows
 from mlops_assets.ml.stats.metrics import UNKNOWN, Estimate
@@ -86,7 +86,8 @@ def judge(
         nothing = tuple(not_judged(name, reason) for name in names)
         return Judgement(report, evidence, nothing)
     tested = gates.behaviour(behaviours(spec, model, holdout), spec, behaved)
-    inside = within_range(judge_range(predicted, holdout, spec.predictions), next_rows, spec)
+    history = limits_of_history(spec.predictions)
+    inside = within_range(judge_range(predicted, holdout, history), next_rows, spec)
     results = [*_of_evidence(spec, evidence, report, stand_in), tested, inside, *usable]
     return Judgement(report, evidence, _complete(spec, names, results))
 

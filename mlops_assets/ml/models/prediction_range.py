@@ -147,6 +147,16 @@ def judge_range(values: np.ndarray, rows: pd.DataFrame, limits: PredictionsSpec)
     return RangeVerdict(len(given), count, empty, worst, _where(rows, place), limit, allowed)
 
 
+def limits_of_history(limits: PredictionsSpec) -> PredictionsSpec:
+    """What rows are held to whose label is known.
+
+    When predictions are made such rows stop nothing, so that where none is to be answered
+    otherwise the holdout is held to `beyond_share` as well.
+    """
+    strict = limits.beyond == "refuse"
+    return limits.model_copy(update={"beyond": "leave_out"}) if strict else limits
+
+
 def held_to_range(
     values: np.ndarray,
     rows: pd.DataFrame,

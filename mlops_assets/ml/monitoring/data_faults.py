@@ -127,11 +127,14 @@ def _other_unit(known: Numbers, place: int, factor: float, middle: float) -> str
 
 
 def _around_zero(known: Numbers, place: int) -> bool:
-    """Whether a number changes its sign, so that one near zero is a factor of any size apart."""
+    """Whether a number changes its sign, so that one near zero is a factor of any size apart.
+
+    What is of one sign is not, however near to zero most of it is, as amounts and counts are.
+    """
     counts, center, scale = known.counts[place], known.center[place], known.scale[place]
-    below = float(counts[: int(np.searchsorted(EDGES, -center / scale)) + 1].sum())
-    share = below / max(float(counts.sum()), 1.0)
-    return bool(abs(center) <= scale or min(share, 1 - share) > _BOTH_SIDES)
+    at_zero = int(np.searchsorted(EDGES, -center / scale))
+    sides = float(counts[:at_zero].sum()), float(counts[at_zero + 1 :].sum())
+    return bool(min(sides) > _BOTH_SIDES * max(float(counts.sum()), 1.0))
 
 
 def _is_steady(known: Numbers, place: int) -> bool:

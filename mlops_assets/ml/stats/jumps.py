@@ -130,7 +130,7 @@ def find_jumps(times: np.ndarray, values: np.ndarray, limits: JumpLimits) -> lis
             break
         at = int(np.argmax(bad))
         jump = _followed(times, values, int(places[at]), bounds.at(at), limits=limits)
-        begin = _taken_in(jump, past, counts)
+        begin = _taken_in(jump, values, past, counts)
         if jump.steps.size:
             found.append(jump.told(values))
     return found
@@ -200,15 +200,20 @@ def _end(bad: np.ndarray) -> int:
     return int(places[gaps[0]] if gaps.size else places[-1]) + 1
 
 
-def _taken_in(jump: _Followed, past: np.ndarray, counts: np.ndarray) -> int:
+def _taken_in(jump: _Followed, values: np.ndarray, past: np.ndarray, counts: np.ndarray) -> int:
     """Note what the steps of a jump are to those after it; gives the first that is judged next.
 
-    What is taken for true is past from then on, and says nothing of how far things swing.
+    What is taken for true is past from then on, and says nothing of how far things swing. One that
+    moves no more, and may, is not judged again before it does.
     """
     if jump.true_from is None:
         past[jump.steps] = False
         return jump.end
     known = jump.true_from + 2 * BLOCK  # from then on a whole block of it is past
+    moves = np.flatnonzero(values[jump.true_from :] != values[jump.true_from])
+    still = jump.true_from + int(moves[0]) if moves.size else len(values)
+    if still - jump.true_from > 1:
+        known = max(known, still)
     counts[jump.first : known] = False
     return known
 

@@ -22,7 +22,7 @@ HELD_OUT = f"{METADATA_PREFIX}held_out"
 """What the check found, kept with the shared features that were made without it."""
 WAY_OUT = (
     "have it delivered again, corrected; if it is true, set `sharing.accepted` of the YAML to the "
-    "day it began on"
+    "day it began on, then have the country's features made again (`mlops-assets materialize`)"
 )
 
 

@@ -43,6 +43,7 @@ from mlops_assets.stages.predictions.serving_chain import (
     Predictions,
     predictions_of,
 )
+from mlops_assets.stages.promotion.decision_log import blocked_versions, entries
 from mlops_assets.stages.training.serving import Served, who_serves
 from mlops_assets.storage import Snapshot
 from mlops_assets.storage.io_manager import Unchanged
@@ -119,6 +120,7 @@ def _country(ctx: CountryContext, lineage: Lineage) -> PredictedCountry:
         registry=ctx.registry,
         features_version=lineage.inputs["features"],
         baseline=naming.name,
+        blocked=frozenset(blocked_versions(entries(ctx.whole, ctx.country))),
     )
 
 

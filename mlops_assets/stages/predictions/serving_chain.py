@@ -40,6 +40,7 @@ class PredictedCountry:
         registry: where the models are.
         features_version: content hash of the features.
         baseline: name of the one that serves where no model does.
+        blocked: versions that were rolled back from or withdrawn; they stand in for nobody.
     """
 
     spec: ProductSpec
@@ -47,6 +48,7 @@ class PredictedCountry:
     registry: Registry
     features_version: str
     baseline: str
+    blocked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ def _in_its_place(country: PredictedCountry, served: Served) -> Iterator[Served]
     wanted = country.spec.predictions.if_refused
     if wanted == "keep" or served.version is None:
         return
-    if wanted == "previous" and served.previous is not None:
-        yield Served(served.previous.kind, served.previous, "")
+    before = served.previous
+    if wanted == "previous" and before is not None and before.version not in country.blocked:
+        yield Served(before.kind, before, "")
     yield Served(BASELINE, None, "", baseline=country.baseline)
 
 

@@ -494,8 +494,8 @@ def test_moments_end_before_the_end() -> None:
 def test_a_candidate_that_leaves_the_range_is_not_promoted_in_a_backtest_either() -> None:
     frames, moment = world(None, ["DEU"]), pd.Timestamp("2022-06-06")
     reasons, served = {}, {}
-    for beyond in ("refuse", "clip"):
-        limits = {"minimum": -4.0, "maximum": 4.0, "beyond": beyond, "beyond_share": 1.0}
+    for beyond, share in (("refuse", 0.01), ("clip", 1.0)):
+        limits = {"minimum": -4.0, "maximum": 4.0, "beyond": beyond, "beyond_share": share}
         past, _ = backtest_data(spec_of(predictions=limits), frames, END)
         order = TrainingOrder("DEU", (ModelInUse(),), watched=False)
         made = candidate_at(past, moment, Pooled(), order, clock=time.monotonic)

@@ -59,12 +59,21 @@ def spoiled(count: int, value: float) -> np.ndarray:
 def test_a_candidate_beyond_the_range_on_its_holdout_is_stopped_and_told_why(
     value: float, what: str
 ) -> None:
-    found = gate_of(product(), spoiled(4, value), None)
+    found = gate_of(product(), spoiled(40, value), None)
     assert found.passed is False
     rows = len(PREDICTED)
-    assert found.description.startswith(f"on the holdout: 4 of {rows} predictions are {what}")
+    assert found.description.startswith(f"on the holdout: 40 of {rows} predictions are {what}")
     assert "Way out: have the product declare" in found.description
-    assert found.numbers == {"holdout_rows": rows, "holdout_beyond": 4}
+    assert found.numbers == {"holdout_rows": rows, "holdout_beyond": 40}
+
+
+@pytest.mark.parametrize("beyond", ["refuse", "clip", "leave_out", "baseline"])
+def test_a_few_rows_of_the_holdout_beyond_the_range_stop_nobody(beyond: str) -> None:
+    most = int(0.05 * len(PREDICTED))
+    assert gate_of(ranged(beyond=beyond), spoiled(most, -100.016), None).passed is True
+    assert gate_of(ranged(beyond=beyond), spoiled(most + 1, -100.016), None).passed is False
+    none = ranged(beyond=beyond, beyond_share=0.0)
+    assert gate_of(none, spoiled(1, -100.016), None).passed is False
 
 
 def test_a_candidate_beyond_the_range_on_the_newest_rows_alone_is_stopped() -> None:
@@ -99,7 +108,7 @@ def test_a_new_country_without_a_label_is_judged_by_the_rows_it_would_predict() 
 
 
 def test_the_gate_is_taken_as_it_was_recorded_when_a_decision_is_made_again() -> None:
-    judged = judge(product(), PARTS.holdout, MODEL, spoiled(4, 101.0), train=PARTS.final)
+    judged = judge(product(), PARTS.holdout, MODEL, spoiled(40, 101.0), train=PARTS.final)
     again = gates_again(product(), judged.evidence, judged.gates)
     assert [each.passed for each in again if each.name == "within_range"] == [False]
     before = [each for each in judged.gates if each.name != "within_range"]
@@ -168,5 +177,6 @@ def test_the_bad_candidate_of_this_gate_is_stopped_by_it_alone(task: str) -> Non
         mutant.predicted,
         train=parts.final,
         champion=ground.predicted,
+        next_rows=mutant.next_rows,
     ).gates
     assert [each.name for each in gates if each.passed is False] == ["within_range"]

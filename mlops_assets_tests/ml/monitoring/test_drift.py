@@ -311,6 +311,28 @@ def test_a_broken_feature_of_no_weight_is_told_and_holds_nothing_back(
     assert f"no reason to wait: {found.aside}." in state.reason
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, n: rng.lognormal(0.0, 0.8, n),
+        lambda rng, n: rng.gamma(2.0, 1.0, n),
+        lambda rng, n: rng.exponential(1.0, n),
+        lambda rng, n: rng.poisson(1.5, n).astype("float64"),
+    ],
+    ids=["amounts", "lead times", "waits", "counts"],
+)
+@pytest.mark.parametrize("factor", [1000.0, 0.001])
+def test_another_unit_of_positive_skewed_numbers_is_told(draw: Any, factor: float) -> None:
+    learned, new = days(0, LEARNED, 3), days(LEARNED, 28, 3)
+    rng = np.random.default_rng(5)
+    learned = learned.assign(level=draw(rng, len(learned)))
+    new = new.assign(level=draw(rng, len(new)))
+    important = {**IMPORTANCE, "level": 1.0}
+    assert weighed(new, learned, important).upstream == ""
+    found = weighed(new.assign(level=new["level"] * factor), learned, important)
+    assert "level looks like another unit" in found.upstream
+
+
 def test_features_of_little_weight_that_break_together_hold_back() -> None:
     learned, new = days(0, LEARNED, 3), days(LEARNED, 28, 3)
     important = {"x": 9.2, "y": 0.4, "z": 0.4}

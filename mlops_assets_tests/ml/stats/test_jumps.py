@@ -188,6 +188,18 @@ def test_a_jump_that_lasts_is_true_after_its_time_and_the_next_one_is_seen_again
     assert held(values) == {*range(300, 328), *range(450, 457)}
 
 
+@pytest.mark.parametrize("freeze", [40, 365, 3000])
+def test_a_series_that_stops_moving_for_good_is_one_jump_that_is_taken_for_true(
+    freeze: int,
+) -> None:
+    moving = prices(np.random.default_rng(3), 300)
+    (only,) = jumps(np.concatenate([moving, np.full(freeze, 77.0)]))
+    assert only.kind == "constant"
+    assert len(only.held) <= 29
+    again = np.concatenate([moving, np.full(freeze, 77.0), moving[:60] * 1000])
+    assert [each.kind for each in jumps(again)] == ["constant", "higher"]
+
+
 def test_a_jump_a_person_has_accepted_is_held_out_at_no_time_and_later_ones_are() -> None:
     values = prices(np.random.default_rng(2), 400)
     values[300:] *= 100

@@ -9,7 +9,6 @@ from typing import Any
 import dagster as dg
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlops_assets.ml.models.fitted_model import fit
@@ -132,7 +131,7 @@ def test_other_predictions_are_no_drift_and_no_performance_of_the_champion(
     assert "2" not in set(rows["model_version"])
 
 
-def test_a_rerun_says_the_same_and_a_rollback_ends_it(trained: Platform) -> None:
+def test_a_rerun_says_the_same_and_another_version_ends_it(trained: Platform) -> None:
     platform = with_absurd_champion(trained)
     first = platform.run(COUNTRY, "predict", ["predictions"])
     version = platform.version("predictions", COUNTRY)
@@ -262,26 +261,26 @@ def test_predictions_of_earlier_versions_are_as_their_model_said(trained: Platfo
     assert list(refused_conditions(trained.context)) == []
     result = trained.run(COUNTRY, "predict", ["performance"])
     assert result.success, failures(result)
-    assert isinstance(trained.frame("performance", COUNTRY), pd.DataFrame)
+    assert trained.frame("performance", COUNTRY)["prediction"].notna().all()
 
 
 def test_a_candidate_that_leaves_the_range_in_one_country_is_stopped_there_alone(
     trained: Platform,
 ) -> None:
     yaml = trained.product.folder / "defs.yaml"
-    most = trained.frame("predictions", COUNTRY)["prediction"].max()
-    own = f"  overrides:\n    {COUNTRY}: {{predictions: {{maximum: {most - 1:.3f}}}}}"
+    half = trained.frame("predictions", COUNTRY)["prediction"].median()
+    own = f"  overrides:\n    {COUNTRY}: {{predictions: {{maximum: {half:.3f}}}}}"
     edit(yaml, ("  overrides:", own))
     platform = rebuilt(trained)
     stopped = platform.run(COUNTRY, "train", ["model", "champion"])
     assert not stopped.success
     check = checks(stopped)["model.within_range"]
     assert (check.passed, check.severity.value) == (False, "ERROR")
-    assert "on the holdout: " in check.description
+    assert "predictions are beyond" in check.description
     assert "Way out: have the product declare" in check.description
     assert in_use(platform, COUNTRY) == "1"
     decision = platform.decisions(COUNTRY).iloc[-1]
     assert decision["verdict"] == "kept"
-    assert decision["reason"].startswith("gate within_range: on the holdout: ")
+    assert decision["reason"].startswith("gate within_range: on the ")
     other = platform.run(OTHER, "train", ["model", "champion"])
     assert other.success, failures(other)
