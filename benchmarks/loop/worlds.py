@@ -29,6 +29,16 @@ import pandas as pd
 from mlops_assets.spec import ProductSpec
 
 DAY, WEEK = pd.Timedelta(days=1), pd.Timedelta(weeks=1)
+_PERIOD = pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30")
+"""First moment of every walk, and the last event."""
+_WEEKLY = {
+    "holdout_days": 91,
+    "validation_days": 56,
+    "refit": True,
+    "min_train_rows": 40,
+    "min_holdout_rows": 10,
+}
+"""Split of products with a row a week."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +80,7 @@ def clinics(seed: int = 5, countries: int = 80) -> World:
         metric="mae",
         unit="patients a bed",
         matures_after="1w",
-        split={
-            "holdout_days": 91,
-            "validation_days": 56,
-            "refit": True,
-            "min_train_rows": 40,
-            "min_holdout_rows": 10,
-        },
+        split=_WEEKLY,
         baselines=[
             {"name": "as_last_week", "rule": "feature", "feature": "load"},
             {"name": "mean", "rule": "mean"},
@@ -84,7 +88,7 @@ def clinics(seed: int = 5, countries: int = 80) -> World:
         limits=(-100.0, 100.0),
         loss="squared_error",
     )
-    return World("clinics", spec, frames, pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30"))
+    return World("clinics", spec, frames, *_PERIOD)
 
 
 def waves(seed: int = 3, countries: int = 200) -> World:
@@ -97,13 +101,7 @@ def waves(seed: int = 3, countries: int = 200) -> World:
         metric="mae",
         unit="log ratio",
         matures_after="1w",
-        split={
-            "holdout_days": 91,
-            "validation_days": 56,
-            "refit": True,
-            "min_train_rows": 40,
-            "min_holdout_rows": 10,
-        },
+        split=_WEEKLY,
         baselines=[
             {"name": "as_last_week", "rule": "feature", "feature": "growth_1"},
             {"name": "mean", "rule": "mean"},
@@ -111,7 +109,7 @@ def waves(seed: int = 3, countries: int = 200) -> World:
         limits=(-10.0, 10.0),
         loss="squared_error",
     )
-    return World("waves", spec, frames, pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30"))
+    return World("waves", spec, frames, *_PERIOD)
 
 
 def conversion(seed: int = 4, countries: int = 40) -> World:
@@ -132,7 +130,7 @@ def conversion(seed: int = 4, countries: int = 40) -> World:
         limits=(0.0, 1.0),
         loss="log_loss",
     )
-    return World("conversion", spec, frames, pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30"))
+    return World("conversion", spec, frames, *_PERIOD)
 
 
 WORLDS: Mapping[str, Callable[..., World]] = {
@@ -169,7 +167,7 @@ def _shops(name: str, seed: int, countries: int, *, changes: bool) -> World:
         limits=(-1000.0, 10000.0),
         loss="squared_error",
     )
-    return World(name, spec, frames, pd.Timestamp("2021-01-04"), pd.Timestamp("2022-06-30"))
+    return World(name, spec, frames, *_PERIOD)
 
 
 def _shop(rng: np.random.Generator, change: int) -> pd.DataFrame:

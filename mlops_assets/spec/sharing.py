@@ -37,7 +37,8 @@ class SharingSpec(Strict):
     )
     accepted: dict[Country, Day] = Field(
         default={},
-        description="country: date up to which jumps that begin are true, because a person says so",
+        description="country: date up to which jumps that begin are true, because a person says "
+        "so: the day the message names, for every column and for every earlier jump of the country",
         examples=[{"FRA": "2026-03-09"}],
     )
     incident_share: Share = Field(

@@ -156,7 +156,7 @@ def plausible_records(records: Records, source: SourceSpec, sharing: SharingSpec
         country: frame.drop(index=frame.index[places[country]]) if country in places else frame
         for country, frame in records.items()
     }
-    days, incident = _incident(records, places, source.event_time, sharing)
+    days, incident = _incident(records, places, held, source.event_time, sharing=sharing)
     if len(days):
         shared = {c: f[~_days(f[source.event_time]).isin(days)] for c, f in shared.items()}
     touched = {c: frame.reset_index(drop=True) for c, frame in shared.items()}
@@ -231,9 +231,18 @@ def _days(times: pd.Series) -> pd.Series:
 
 
 def _incident(
-    records: Records, places: Mapping[str, np.ndarray], time: str, sharing: SharingSpec
+    records: Records,
+    places: Mapping[str, np.ndarray],
+    held: Sequence[HeldOut],
+    time: str,
+    *,
+    sharing: SharingSpec,
 ) -> tuple[pd.Index, UpstreamIncident | None]:
-    """Days on which most countries that have records jumped, and the newest of these incidents."""
+    """Days on which most countries that have records jumped, and the newest of these incidents.
+
+    It is open as long as newest records of one of its countries are held out for it, whoever has
+    delivered later days.
+    """
     every = {c: _days(frame[time]).drop_duplicates() for c, frame in records.items() if len(frame)}
     jumped = {c: _days(records[c][time].iloc[rows]).drop_duplicates() for c, rows in places.items()}
     there = pd.concat(list(every.values())).value_counts()
@@ -248,7 +257,9 @@ def _incident(
     together = np.searchsorted(newest, days)
     begins = np.flatnonzero(np.diff(together) > 1)
     first = days[begins[-1] + 1] if begins.size else days[0]
-    is_open = bool(last == newest[-1])
+    is_open = any(
+        each.is_open and each.country in own and pd.Timestamp(each.last) >= last for each in held
+    )
     return days, UpstreamIncident(_day(first), _day(last), own, int(there[last]), is_open)
 
 

@@ -65,13 +65,14 @@ def _not_used(product: Product, country: str, found: NotUsed) -> AlertCondition:
 
 
 def held_out_conditions(ctx: ProductContext) -> Iterator[AlertCondition]:
-    """Records that no other country sees: an incident of all as one, else each country's own."""
-    found = held_out_now(ctx)
+    """Records that no other country sees: an incident as one, and each other country's own."""
+    found, together = held_out_now(ctx), ()
     if found.incident is not None and found.incident.is_open:
         yield _upstream(ctx.product, found.incident)
-        return
+        together = found.incident.countries
     for held in open_by_country(found).values():
-        yield _held_out(ctx.product, held)
+        if held.country not in together:
+            yield _held_out(ctx.product, held)
 
 
 def _upstream(product: Product, incident: UpstreamIncident) -> AlertCondition:

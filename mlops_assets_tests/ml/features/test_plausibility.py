@@ -108,6 +108,24 @@ def test_most_countries_at_once_are_an_incident_and_nobody_shares_those_days() -
     assert found.incident == held_from(found.plain()).incident
 
 
+def test_an_incident_goes_on_although_another_country_delivers_a_day_ahead() -> None:
+    rows = scaled(records(), ("DEU", "ESP", "FRA"), 1e3)
+    other = next(c for c in COUNTRIES if c not in ("DEU", "ESP", "FRA") and len(rows[c]))
+    newest = rows[other].tail(1)
+    ahead = newest.assign(**{SOURCE.event_time: newest[SOURCE.event_time] + pd.Timedelta(days=1)})
+    rows[other] = pd.concat([rows[other], ahead], ignore_index=True)
+    found = plausible_records(rows, SOURCE, SharingSpec())
+    assert found.incident is not None
+    assert found.incident.is_open
+    over = records()
+    for country in ("DEU", "ESP", "FRA"):
+        at = over[country].index[-3 * WEEK : -2 * WEEK]
+        over[country].loc[at, "price"] *= 1e3
+    ended = plausible_records(over, SOURCE, SharingSpec()).incident
+    assert ended is not None
+    assert not ended.is_open
+
+
 def test_switch_limits_and_the_word_of_a_person_decide_what_is_held_out() -> None:
     rows = scaled(records(), ("FRA",), 1000.0)
     assert not plausible_records(rows, SOURCE, SharingSpec(plausible=False)).held
